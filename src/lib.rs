@@ -1,0 +1,16 @@
+//! Physical backup of MariaDB to object storage: every backup costs an incremental and restores like a full.
+//!
+//! The rooms, their duties and the table of allowed imports:
+#![doc = include_str!("ARCHITECTURE.md")]
+#![forbid(unsafe_code)]
+
+pub mod backup;
+pub mod cli;
+pub mod error;
+pub mod format;
+pub mod mariadb;
+pub mod model;
+pub mod repository;
+pub mod restore;
+pub mod store;
+pub mod verify;

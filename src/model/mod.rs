@@ -1,0 +1,11 @@
+//! Words of the domain as types: what is counted, named and told.
+
+mod clock;
+mod ids;
+mod page;
+mod progress;
+
+pub use clock::{Clock, Entropy, SystemClock, SystemEntropy, Timestamp};
+pub use ids::{BackupId, ChunkId, IdError, PackId, RepositoryId};
+pub use page::{EXTENT_PAGES, ExtentNo, Lsn, PageMask, PageNo, PageSize, SpaceId};
+pub use progress::{Phase, Progress, Silent};
