@@ -1,1 +1,100 @@
-//! The `format` room.
+//! Bytes in the store and what they mean, without any I/O.
+#![doc = include_str!("FORMAT.md")]
+
+mod codec;
+mod envelope;
+mod hash;
+mod manifest;
+pub mod map;
+pub mod pack;
+
+pub use codec::{Decoder, Encoder, TEXT_BYTES_MAX};
+pub use envelope::{Config, DOCUMENT_BYTES_MAX, Document, Lease, decode_document, encode_document};
+pub use hash::{Namer, PageHash, PageSum, pack_id};
+pub use manifest::{BackupKind, GtidPosition, LsnRange, Manifest, RedoFormat, Server, Sizes, StoredBlock};
+pub use pack::Encoding;
+
+use crate::error::{Diagnose, Kind};
+
+/// Version of the format that this program writes, and the newest that it reads.
+pub const FORMAT_VERSION: u32 = 1;
+
+/// Stored bytes that are not what the format says.
+#[derive(Debug, thiserror::Error)]
+pub enum FormatError {
+    /// A binary block breaks the layout.
+    #[error("{what} is damaged at byte {offset}: {problem}")]
+    Block {
+        /// What was being read.
+        what: &'static str,
+        /// Where in it.
+        offset: usize,
+        /// What was found.
+        problem: String,
+    },
+    /// Bytes do not bear the name they are stored under.
+    #[error("{what} {expected} is damaged: its bytes hash to {found}")]
+    WrongHash {
+        /// What was being read.
+        what: &'static str,
+        /// The name asked for.
+        expected: String,
+        /// The name that the bytes have.
+        found: String,
+    },
+    /// Bytes do not compress or decompress.
+    #[error("{what} cannot be compressed or decompressed")]
+    Compression {
+        /// What was being read or written.
+        what: &'static str,
+        /// The reason zstd gives.
+        source: std::io::Error,
+    },
+    /// A JSON document is not what it should be.
+    #[error("{what} is damaged: {problem}")]
+    Document {
+        /// What was being read.
+        what: String,
+        /// What was found.
+        problem: String,
+    },
+    /// Written by a later version of this program.
+    #[error("{what} has format {found}, this program reads up to {supported}")]
+    Newer {
+        /// What was being read.
+        what: &'static str,
+        /// The version found.
+        found: u32,
+        /// The newest that can be read.
+        supported: u32,
+    },
+    /// Sealed with a key, which this program cannot open.
+    #[error("{what} is sealed (seal {seal}), which this program cannot open")]
+    Sealed {
+        /// What was being read.
+        what: &'static str,
+        /// The seal's number.
+        seal: u8,
+    },
+}
+
+impl Diagnose for FormatError {
+    fn kind(&self) -> Kind {
+        match self {
+            FormatError::Newer { .. } => Kind::NoRepository,
+            FormatError::Sealed { .. } => Kind::WrongKey,
+            FormatError::Compression { .. }
+            | FormatError::Block { .. }
+            | FormatError::WrongHash { .. }
+            | FormatError::Document { .. } => Kind::Corrupt,
+        }
+    }
+
+    fn hint(&self) -> Option<String> {
+        match self {
+            FormatError::Newer { .. } => Some("use a newer haulout".to_owned()),
+            FormatError::Sealed { .. } => Some("use a haulout that knows this seal".to_owned()),
+            _ => Some("run `haulout check --read-data` to learn which backups are whole".to_owned()),
+        }
+    }
+}

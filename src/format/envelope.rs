@@ -1,0 +1,150 @@
+//! JSON documents: an envelope that tells what is inside and proves that nothing was cut off or changed.
+//!
+//! ```json
+//! {"haulout":"backup","format":1,"blake3":"<64 hexadecimal digits>","body":{…}}
+//! ```
+//! `blake3` is the hash of the body's bytes exactly as they stand in the document.
+
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use serde_json::value::RawValue;
+
+use super::{FORMAT_VERSION, FormatError};
+use crate::model::{RepositoryId, Timestamp};
+
+/// Longest document that a reader accepts; a manifest is a few KiB.
+pub const DOCUMENT_BYTES_MAX: u64 = 16 << 20;
+
+/// A sort of JSON document.
+pub trait Document: Serialize + DeserializeOwned {
+    /// The word in the envelope's `haulout` member.
+    const WORD: &'static str;
+}
+
+/// `haulout.json`: what makes a prefix a repository.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Config {
+    /// Random name of the repository.
+    pub repository_id: RepositoryId,
+    /// When it was made.
+    pub created: Timestamp,
+    /// `none`; a later version seals with a key, and then says how.
+    pub seal: String,
+}
+
+impl Document for Config {
+    const WORD: &'static str = "repository";
+}
+
+/// `leases/…`: somebody is at work.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Lease {
+    /// Random, the same for all documents of one run.
+    pub holder: String,
+    /// What the run does, such as `backup`.
+    pub purpose: String,
+    /// Host name and process id, for people.
+    pub who: String,
+    /// How long the lease holds from the moment when the store received it.
+    pub seconds: u32,
+    /// True when this document ends the lease.
+    pub released: bool,
+}
+
+impl Document for Lease {
+    const WORD: &'static str = "lease";
+}
+
+#[derive(Serialize)]
+struct EnvelopeOut<'a> {
+    haulout: &'a str,
+    format: u32,
+    blake3: String,
+    body: &'a RawValue,
+}
+
+#[derive(Deserialize)]
+struct EnvelopeIn<'a> {
+    haulout: String,
+    format: u32,
+    blake3: String,
+    #[serde(borrow)]
+    body: &'a RawValue,
+}
+
+/// The bytes of a document.
+///
+/// # Errors
+/// When the body cannot be written as JSON, such as a map whose keys are no texts.
+pub fn encode_document<D: Document>(body: &D) -> Result<Vec<u8>, FormatError> {
+    let fault = |error: serde_json::Error| FormatError::Document { what: D::WORD.to_owned(), problem: error.to_string() };
+    let body = serde_json::value::to_raw_value(body).map_err(fault)?;
+    let blake3 = blake3::hash(body.get().as_bytes()).to_hex().to_string();
+    let envelope = EnvelopeOut { haulout: D::WORD, format: FORMAT_VERSION, blake3, body: &body };
+    let mut bytes = serde_json::to_vec(&envelope).map_err(fault)?;
+    bytes.push(b'\n');
+    Ok(bytes)
+}
+
+/// Parses a document stored as `name`.
+///
+/// # Errors
+/// When it is cut short, changed, of another sort, or of a later format.
+pub fn decode_document<D: Document>(name: &str, bytes: &[u8]) -> Result<D, FormatError> {
+    let fault = |problem: String| FormatError::Document { what: name.to_owned(), problem };
+    let envelope: EnvelopeIn<'_> = serde_json::from_slice(bytes).map_err(|error| fault(error.to_string()))?;
+    if envelope.format > FORMAT_VERSION {
+        return Err(FormatError::Newer { what: D::WORD, found: envelope.format, supported: FORMAT_VERSION });
+    }
+    if envelope.format == 0 {
+        return Err(fault("format 0".to_owned()));
+    }
+    if envelope.haulout != D::WORD {
+        return Err(fault(format!("it is a {:?}, expected a {:?}", envelope.haulout, D::WORD)));
+    }
+    let found = blake3::hash(envelope.body.get().as_bytes()).to_hex();
+    if found.as_str() != envelope.blake3 {
+        return Err(fault(format!("its body hashes to {found}, the envelope says {}", envelope.blake3)));
+    }
+    serde_json::from_str(envelope.body.get()).map_err(|error| fault(error.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config() -> Config {
+        let created = Timestamp("2026-11-22T17:04:45Z".parse().unwrap());
+        Config { repository_id: RepositoryId([7; 16]), created, seal: "none".to_owned() }
+    }
+
+    #[test]
+    fn a_document_round_trips() {
+        let bytes = encode_document(&config()).unwrap();
+        assert_eq!(decode_document::<Config>("haulout.json", &bytes).unwrap(), config());
+    }
+
+    #[test]
+    fn a_document_cut_anywhere_is_refused() {
+        let bytes = encode_document(&config()).unwrap();
+        // The last byte is the newline, which carries nothing.
+        for length in 0..bytes.len() - 1 {
+            assert!(decode_document::<Config>("haulout.json", &bytes[..length]).is_err(), "{length} bytes");
+        }
+    }
+
+    #[test]
+    fn a_document_edited_anywhere_is_refused() {
+        let bytes = encode_document(&config()).unwrap();
+        for place in 0..bytes.len() - 1 {
+            let mut edited = bytes.clone();
+            edited[place] ^= 1;
+            assert!(decode_document::<Config>("haulout.json", &edited).is_err(), "byte {place}");
+        }
+    }
+
+    #[test]
+    fn a_newer_format_is_named_before_anything_else() {
+        let bytes = br#"{"haulout":"repository","format":2,"blake3":"","body":{"all":"new"}}"#;
+        assert!(matches!(decode_document::<Config>("haulout.json", bytes), Err(FormatError::Newer { found: 2, .. })));
+    }
+}

@@ -1,0 +1,277 @@
+//! The manifest, whose arrival in the store is the backup.
+
+use serde::{Deserialize, Serialize};
+
+use super::map::{BlockRef, FileIdentity, Location, MapTotals, PackRef};
+use super::{Document, Encoding, FormatError};
+use crate::model::{BackupId, ChunkId, Lsn, PackId, RepositoryId, Timestamp};
+
+/// How a backup was captured; both kinds restore alike.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum BackupKind {
+    /// All pages were read.
+    Full,
+    /// Pages newer than the parent were read.
+    Incremental,
+}
+
+impl BackupKind {
+    /// The word in manifests and in output.
+    pub const fn name(self) -> &'static str {
+        match self {
+            BackupKind::Full => "full",
+            BackupKind::Incremental => "incremental",
+        }
+    }
+}
+
+/// The LSNs of one backup; they are those of `xtrabackup_checkpoints`, and the start checkpoint which that file lacks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LsnRange {
+    /// Pages at or below this LSN were left out; 0 for a full backup.
+    pub from: Lsn,
+    /// Start checkpoint C: where the backup's redo log begins.
+    pub start: Lsn,
+    /// Newest checkpoint at the end of the backup.
+    pub to: Lsn,
+    /// Where the backup's redo log ends: the state that a restore yields.
+    pub last: Lsn,
+}
+
+/// Format of the redo log that a backup holds.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RedoFormat {
+    /// `creator` text of the log's header, such as `Backup 10.11.19-MariaDB`.
+    pub creator: String,
+    /// True when the log's contents are encrypted by the server.
+    pub encrypted: bool,
+    /// Bytes of log from the start checkpoint to the last LSN.
+    pub bytes: u64,
+}
+
+/// The server as it was when the backup began.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Server {
+    /// `@@version`.
+    pub version: String,
+    /// `@@hostname`.
+    pub hostname: String,
+    /// `@@server_id`.
+    pub server_id: u32,
+    /// `@@datadir`.
+    pub datadir: String,
+    /// `@@innodb_page_size`, bytes.
+    pub page_size: u32,
+    /// `@@innodb_data_file_path`.
+    pub data_file_path: String,
+    /// `@@innodb_undo_tablespaces`.
+    pub undo_tablespaces: u32,
+    /// Identity of the first file of the system tablespace.
+    pub system_file: Option<SystemFile>,
+    /// Permission bits of the datadir.
+    pub datadir_mode: Option<u32>,
+    /// Permission bits of the schemas' directories, by the path in the datadir, where they differ from the datadir's.
+    #[serde(default, skip_serializing_if = "std::collections::BTreeMap::is_empty")]
+    pub directory_modes: std::collections::BTreeMap<String, u32>,
+}
+
+/// [`FileIdentity`] of the system tablespace, as JSON.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SystemFile {
+    /// Inode number.
+    pub inode: u64,
+    /// Birth time in nanoseconds since 1970, where the file system keeps it.
+    pub born_ns: Option<i64>,
+}
+
+impl From<FileIdentity> for SystemFile {
+    fn from(identity: FileIdentity) -> SystemFile {
+        SystemFile { inode: identity.inode, born_ns: identity.born_ns }
+    }
+}
+
+/// Where the server's binary log and GTIDs stood at the backup's last LSN.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GtidPosition {
+    /// Binary log file.
+    pub file: Option<String>,
+    /// Position in it.
+    pub position: Option<u64>,
+    /// GTID position of the server.
+    pub gtid: Option<String>,
+}
+
+/// Bytes, as `list` shows them.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Sizes {
+    /// Bytes of all files once restored.
+    pub logical_bytes: u64,
+    /// Bytes that the backup tool's stream had.
+    pub stream_bytes: u64,
+    /// Bytes put into the store for this backup, its manifest left out.
+    pub uploaded_bytes: u64,
+    /// Bytes in packs of all chunks that the backup needs, its parents' included.
+    pub stored_bytes: u64,
+    /// Packs put into the store for this backup.
+    pub uploaded_packs: u64,
+}
+
+/// [`BlockRef`] as JSON: where the root of the page map lies.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StoredBlock {
+    /// Name of the block.
+    pub chunk: ChunkId,
+    /// Length before compression.
+    pub raw_bytes: u32,
+    /// The pack that holds it.
+    pub pack: PackId,
+    /// Size of the pack.
+    pub pack_bytes: u32,
+    /// First byte in the pack.
+    pub offset: u32,
+    /// Number of bytes in the pack.
+    pub stored_bytes: u32,
+    /// `raw` or `zstd`.
+    pub encoding: String,
+}
+
+impl From<BlockRef> for StoredBlock {
+    fn from(block: BlockRef) -> StoredBlock {
+        StoredBlock {
+            chunk: block.id,
+            raw_bytes: block.raw_bytes,
+            pack: block.at.pack.id,
+            pack_bytes: block.at.pack.bytes,
+            offset: block.at.offset,
+            stored_bytes: block.at.stored_bytes,
+            encoding: match block.at.encoding {
+                Encoding::Raw => "raw".to_owned(),
+                Encoding::Zstd => "zstd".to_owned(),
+            },
+        }
+    }
+}
+
+impl TryFrom<&StoredBlock> for BlockRef {
+    type Error = FormatError;
+
+    fn try_from(block: &StoredBlock) -> Result<BlockRef, FormatError> {
+        let fault = |problem: String| FormatError::Document { what: "page map's root".to_owned(), problem };
+        let encoding = match block.encoding.as_str() {
+            "raw" => Encoding::Raw,
+            "zstd" => Encoding::Zstd,
+            other => return Err(fault(format!("encoding {other:?}"))),
+        };
+        if u64::from(block.offset) + u64::from(block.stored_bytes) > u64::from(block.pack_bytes) {
+            return Err(fault(format!("it lies outside its pack {}", block.pack)));
+        }
+        if block.raw_bytes > super::map::BLOCK_BYTES_MAX {
+            return Err(fault(format!("{} bytes", block.raw_bytes)));
+        }
+        let pack = PackRef { id: block.pack, bytes: block.pack_bytes };
+        let at = Location { pack, offset: block.offset, stored_bytes: block.stored_bytes, encoding };
+        Ok(BlockRef { id: block.chunk, raw_bytes: block.raw_bytes, at })
+    }
+}
+
+/// One backup.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Manifest {
+    /// The repository that it belongs to.
+    pub repository_id: RepositoryId,
+    /// Its name, also in its key.
+    pub id: BackupId,
+    /// How it was captured.
+    pub kind: BackupKind,
+    /// Why it is of this kind.
+    pub reason: String,
+    /// The backup that an incremental reaches back to; the backup that a full was deduplicated against is not one.
+    pub parent: Option<BackupId>,
+    /// Number of incrementals since the full: 0 for a full.
+    pub depth: u32,
+    /// When the capture began.
+    pub started: Timestamp,
+    /// When everything but this document was stored.
+    pub finished: Timestamp,
+    /// Version of haulout.
+    pub haulout_version: String,
+    /// Version that `mariadb-backup` gives itself.
+    pub tool_version: String,
+    /// The server.
+    pub server: Server,
+    /// LSNs.
+    pub lsn: LsnRange,
+    /// The redo log.
+    pub redo: RedoFormat,
+    /// Binary log and GTID.
+    pub position: GtidPosition,
+    /// Options of the capture that choose what is backed up, which must be the same along a lineage.
+    pub filters: Vec<String>,
+    /// Bytes.
+    pub sizes: Sizes,
+    /// InnoDB files and other files.
+    pub spaces: u64,
+    /// Other files.
+    pub files: u64,
+    /// Sentences that the backup tool or haulout wants people to read.
+    pub warnings: Vec<String>,
+    /// Root of the page map.
+    pub map: StoredBlock,
+}
+
+impl Document for Manifest {
+    const WORD: &'static str = "backup";
+}
+
+impl Manifest {
+    /// Sums of the map as the manifest repeats them.
+    pub fn totals(&self) -> MapTotals {
+        MapTotals {
+            spaces: self.spaces,
+            files: self.files,
+            logical_bytes: self.sizes.logical_bytes,
+            stored_bytes: self.sizes.stored_bytes,
+        }
+    }
+
+    /// Checks what must hold of every manifest, and of one with this `parent`.
+    ///
+    /// # Errors
+    /// Names the first invariant that does not hold.
+    pub fn check(&self, parent: Option<&Manifest>) -> Result<(), FormatError> {
+        let fault = |problem: String| Err(FormatError::Document { what: format!("backup {}", self.id), problem });
+        let LsnRange { from, start, to, last } = self.lsn;
+        if !(start <= to && to <= last) {
+            return fault(format!("LSNs out of order: start {start}, to {to}, last {last}"));
+        }
+        if self.started > self.finished {
+            return fault(format!("it finished at {} and started at {}", self.finished, self.started));
+        }
+        match (self.kind, &self.parent) {
+            (BackupKind::Full, Some(parent)) => return fault(format!("a full backup names a parent, {parent}")),
+            (BackupKind::Incremental, None) => return fault("an incremental names no parent".to_owned()),
+            (BackupKind::Full, None) if from != Lsn(0) || self.depth != 0 => {
+                return fault(format!("a full backup reaches back to LSN {from} at depth {}", self.depth));
+            }
+            _ => {}
+        }
+        let Some(parent) = parent else { return Ok(()) };
+        if self.parent.as_ref() != Some(&parent.id) || self.repository_id != parent.repository_id {
+            return fault(format!("backup {} is not its parent", parent.id));
+        }
+        if from >= parent.lsn.start {
+            return fault(format!("it reaches back to LSN {from}, its parent starts at {}", parent.lsn.start));
+        }
+        if start < parent.lsn.start || last < parent.lsn.last {
+            return fault(format!(
+                "LSNs {start} to {last} went back from its parent's {} to {}",
+                parent.lsn.start, parent.lsn.last
+            ));
+        }
+        if self.depth != parent.depth + 1 {
+            return fault(format!("depth {} after its parent's {}", self.depth, parent.depth));
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,165 @@
+//! Blocks round-trip, and damaged ones are refused without a panic.
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::format::Encoding;
+use crate::model::{ChunkId, ExtentNo, PackId, PageMask, PageSize, SpaceId};
+
+fn pack(number: u8) -> PackRef {
+    PackRef { id: PackId([number; 32]), bytes: 1 << 30 }
+}
+
+fn location() -> impl Strategy<Value = Location> {
+    (0u8..4, 0u32..1 << 24, 0u32..1 << 20, any::<bool>()).prop_map(|(number, offset, stored_bytes, raw)| Location {
+        pack: pack(number),
+        offset,
+        stored_bytes,
+        encoding: if raw { Encoding::Raw } else { Encoding::Zstd },
+    })
+}
+
+fn content(mask: PageMask) -> impl Strategy<Value = Content> {
+    prop_oneof![
+        Just(Content::Zero),
+        (location(), any::<[u8; 32]>(), any::<u64>(), any::<bool>()).prop_map(move |(at, id, more, same)| {
+            let pages = if same { mask } else { mask.union(PageMask(more)) };
+            Content::Chunk(PageChunk { id: ChunkId(id), pages, at })
+        }),
+    ]
+}
+
+prop_compose! {
+    fn pieces()(cut in any::<u64>())(
+        first in content(PageMask(cut | 1)),
+        second in content(PageMask(!(cut | 1))),
+        cut in Just(cut | 1),
+    ) -> Vec<Piece> {
+        let (one, other) = (PageMask(cut), PageMask(!cut));
+        let mut pieces = vec![Piece { mask: one, content: first }];
+        if !other.is_empty() {
+            pieces.push(Piece { mask: other, content: second });
+        }
+        pieces
+    }
+}
+
+fn extents(from: u32) -> impl Strategy<Value = Vec<Extent>> {
+    prop::collection::btree_map(0..BLOCK_EXTENTS, pieces(), 0..20).prop_map(move |extents| {
+        extents.into_iter().map(|(no, pieces)| Extent { no: ExtentNo(from + no), pieces }).collect()
+    })
+}
+
+fn block_ref() -> impl Strategy<Value = BlockRef> {
+    (any::<[u8; 32]>(), 0..BLOCK_BYTES_MAX, location())
+        .prop_map(|(id, raw_bytes, at)| BlockRef { id: ChunkId(id), raw_bytes, at })
+}
+
+prop_compose! {
+    fn space(number: u32)(
+        part in 0u16..3,
+        pages in any::<u32>(),
+        encrypted in any::<Option<bool>>(),
+        identity in any::<Option<(u64, Option<i64>)>>(),
+        suspect in any::<bool>(),
+        mode in any::<Option<u32>>(),
+        map in prop_oneof![
+            extents(0).prop_map(SpaceMap::Inline),
+            prop::collection::btree_map(0u32..100, (any::<u64>(), block_ref()), 0..5).prop_map(|blocks| SpaceMap::Blocks(
+                blocks.into_iter().map(|(index, (stored_bytes, block))| ExtentBlockRef { index, stored_bytes, block }).collect()
+            )),
+        ],
+    ) -> SpaceRecord {
+        SpaceRecord {
+            key: SpaceKey { space: SpaceId(number), part },
+            name: format!("shop/t{number}.ibd"),
+            page_size: PageSize::new(16384).unwrap(),
+            flags: 21,
+            encrypted,
+            pages,
+            identity: identity.map(|(inode, born_ns)| FileIdentity { inode, born_ns }),
+            suspect,
+            mode,
+            map,
+        }
+    }
+}
+
+prop_compose! {
+    fn file_piece()(bytes in 1u32..1 << 20, skip in 0u32..1 << 10, id: [u8; 32], at in location(), zero: bool) -> FilePiece {
+        let source = FileSource::Chunk { id: ChunkId(id), raw_bytes: bytes + skip, skip, at };
+        FilePiece { bytes, source: if zero { FileSource::Zero } else { source } }
+    }
+}
+
+proptest! {
+    #[test]
+    fn extent_blocks_round_trip(index in 0u32..100, part in 0u16..3, seed in any::<u32>(), extents in extents(0)) {
+        let extents = extents
+            .into_iter()
+            .map(|extent| Extent { no: ExtentNo(extent.no.0 + index * BLOCK_EXTENTS), ..extent })
+            .collect();
+        let block = ExtentBlock { key: SpaceKey { space: SpaceId(seed), part }, index, extents };
+        prop_assert_eq!(ExtentBlock::decode(&block.encode()).unwrap(), block);
+    }
+
+    #[test]
+    fn space_directories_round_trip(one in space(3), other in space(17)) {
+        let directory = SpaceDirectory { records: vec![one.clone(), other] };
+        let decoded = SpaceDirectory::decode(&directory.encode()).unwrap();
+        prop_assert_eq!(decoded.find(one.key), Some(&one));
+        prop_assert_eq!(decoded, directory);
+    }
+
+    #[test]
+    fn file_directories_and_blocks_round_trip(pieces in prop::collection::vec(file_piece(), 0..8), blocks in prop::collection::vec(block_ref(), 1..4)) {
+        let bytes = pieces.iter().map(|piece| u64::from(piece.bytes)).sum();
+        let block = FileBlock { pieces: pieces.clone() };
+        prop_assert_eq!(FileBlock::decode(&block.encode()).unwrap(), block);
+        let refs: Vec<_> = blocks.iter().enumerate().map(|(place, block)| FileBlockRef { offset: place as u64 * 100, stored_bytes: 5, block: *block }).collect();
+        let directory = FileDirectory { records: vec![
+            FileRecord { path: "a/b.frm".into(), bytes, mode: Some(0o660), map: FileMap::Inline(pieces) },
+            FileRecord { path: "a/c.MYD".into(), bytes: 1000, mode: None, map: FileMap::Blocks(refs) },
+        ] };
+        prop_assert_eq!(FileDirectory::decode(&directory.encode()).unwrap(), directory);
+    }
+
+    #[test]
+    fn roots_round_trip_and_find_directories(blocks in prop::collection::vec(block_ref(), 3..6)) {
+        let spaces = blocks.iter().enumerate().map(|(place, block)| (SpaceKey { space: SpaceId(place as u32 * 64), part: 0 }, *block)).collect();
+        let files = blocks.iter().enumerate().map(|(place, block)| (format!("dir{place}/x"), *block)).collect();
+        let totals = MapTotals { spaces: 9, files: 8, logical_bytes: 7, stored_bytes: 6 };
+        let root = MapRoot { totals, spaces, files };
+        prop_assert_eq!(&MapRoot::decode(&root.encode()).unwrap(), &root);
+        prop_assert_eq!(root.space_directory(SpaceKey { space: SpaceId(70), part: 0 }), Some(&blocks[1]));
+        prop_assert_eq!(root.file_directory("dir1/y"), Some(&blocks[1]));
+        prop_assert_eq!(root.file_directory("aaa"), None);
+    }
+
+    #[test]
+    fn arbitrary_bytes_are_refused_without_a_panic(kind in 1u8..6, mut bytes in prop::collection::vec(any::<u8>(), 0..600)) {
+        bytes.insert(0, kind);
+        let _ = MapRoot::decode(&bytes);
+        let _ = SpaceDirectory::decode(&bytes);
+        let _ = FileDirectory::decode(&bytes);
+        let _ = ExtentBlock::decode(&bytes);
+        let _ = FileBlock::decode(&bytes);
+    }
+}
+
+#[test]
+fn a_page_in_two_pieces_is_refused() {
+    let piece = Piece { mask: PageMask(3), content: Content::Zero };
+    let extent = Extent { no: ExtentNo(0), pieces: vec![piece, Piece { mask: PageMask(2), content: Content::Zero }] };
+    let block = ExtentBlock { key: SpaceKey { space: SpaceId(1), part: 0 }, index: 0, extents: vec![extent] };
+    assert!(ExtentBlock::decode(&block.encode()).is_err());
+}
+
+#[test]
+fn a_path_out_of_the_datadir_is_refused() {
+    for path in ["../etc/passwd", "/etc/passwd", "a//b", "a/./b", "", "a/.."] {
+        let record = FileRecord { path: path.into(), bytes: 0, mode: None, map: FileMap::Inline(Vec::new()) };
+        let directory = FileDirectory { records: vec![record] };
+        assert!(FileDirectory::decode(&directory.encode()).is_err(), "{path}");
+    }
+}

@@ -1,0 +1,456 @@
+//! Packs: many compressed chunks in one object, with a directory at its end.
+//!
+//! ```text
+//! header 48 B │ chunk │ chunk │ … │ directory (zstd) │ footer 64 B
+//! ```
+//! The byte layout is in FORMAT.md, "Packs".
+
+use std::ops::Range;
+
+use super::{Decoder, Encoder, FormatError, PageSum, hash};
+use crate::model::{ChunkId, EXTENT_PAGES, PackId};
+
+/// Bytes before the first chunk.
+pub const HEADER_BYTES: usize = 48;
+/// Bytes after the directory.
+pub const FOOTER_BYTES: usize = 64;
+/// A pack is closed once it holds this much: one PUT, small enough to retry, large enough that requests cost little.
+pub const PACK_BYTES_TARGET: usize = 16 << 20;
+/// No reader accepts a larger pack: the target, the largest chunk, and a directory, with room to spare.
+pub const PACK_BYTES_MAX: u64 = 64 << 20;
+/// Largest chunk before compression: an extent of 64 KiB pages.
+pub const CHUNK_BYTES_MAX: usize = 4 << 20;
+/// Longest directory before compression; bounds what a reader allocates for a pack's end.
+pub const DIRECTORY_BYTES_MAX: usize = 32 << 20;
+
+const MAGIC: &[u8; 8] = b"HAULPACK";
+const FOOTER_MAGIC: &[u8; 8] = b"HAULPEND";
+const VERSION: u8 = 1;
+const SEAL_NONE: u8 = 0;
+/// id, offset, stored length, raw length, encoding, number of sums.
+const ENTRY_BYTES_MIN: usize = 32 + 4 + 4 + 4 + 1 + 1;
+
+/// What a pack holds: data and maps lie apart, so that a map can be read without its data.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PackKind {
+    /// Chunks of pages and of files.
+    Data,
+    /// Map blocks.
+    Map,
+}
+
+/// How a chunk is stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Encoding {
+    /// As it is, because compression did not make it smaller.
+    Raw,
+    /// One zstd frame.
+    Zstd,
+}
+
+impl Encoding {
+    /// The byte that stands for it.
+    pub const fn to_byte(self) -> u8 {
+        match self {
+            Encoding::Raw => 0,
+            Encoding::Zstd => 1,
+        }
+    }
+
+    /// The encoding that `byte` stands for.
+    pub const fn from_byte(byte: u8) -> Option<Encoding> {
+        match byte {
+            0 => Some(Encoding::Raw),
+            1 => Some(Encoding::Zstd),
+            _ => None,
+        }
+    }
+}
+
+/// One line of a pack's directory.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PackEntry {
+    /// Name of the chunk.
+    pub id: ChunkId,
+    /// Where the stored bytes begin in the pack.
+    pub offset: u32,
+    /// Length of the stored bytes.
+    pub stored_bytes: u32,
+    /// Length of the chunk itself.
+    pub raw_bytes: u32,
+    /// How it is stored.
+    pub encoding: Encoding,
+    /// A sum for each page of a chunk of pages, in its order; none for other chunks.
+    pub sums: Vec<PageSum>,
+}
+
+/// A chunk about to be put into a pack.
+#[derive(Debug, Clone)]
+pub struct NewChunk<'a> {
+    /// Name of the chunk.
+    pub id: ChunkId,
+    /// Length before compression.
+    pub raw_bytes: u32,
+    /// How `stored` came from the chunk's bytes.
+    pub encoding: Encoding,
+    /// A sum for each page of a chunk of pages.
+    pub sums: &'a [PageSum],
+    /// The stored bytes.
+    pub stored: &'a [u8],
+}
+
+/// Fills one pack.
+#[derive(Debug)]
+pub struct PackBuilder {
+    bytes: Vec<u8>,
+    entries: Vec<PackEntry>,
+}
+
+/// A pack ready to be stored.
+#[derive(Debug)]
+pub struct FinishedPack {
+    /// Name: the hash of `bytes`.
+    pub id: PackId,
+    /// The whole object.
+    pub bytes: Vec<u8>,
+    /// Its directory.
+    pub entries: Vec<PackEntry>,
+}
+
+impl PackBuilder {
+    /// An empty pack of `kind`.
+    pub fn new(kind: PackKind) -> PackBuilder {
+        let mut bytes = Vec::with_capacity(PACK_BYTES_TARGET / 4);
+        bytes.extend_from_slice(MAGIC);
+        bytes.push(VERSION);
+        bytes.push(match kind {
+            PackKind::Data => 1,
+            PackKind::Map => 2,
+        });
+        bytes.push(SEAL_NONE);
+        bytes.resize(HEADER_BYTES, 0);
+        PackBuilder { bytes, entries: Vec::new() }
+    }
+
+    /// Appends a chunk and returns its offset in the pack.
+    pub fn add(&mut self, chunk: &NewChunk<'_>) -> u32 {
+        let offset = self.bytes.len() as u32;
+        self.bytes.extend_from_slice(chunk.stored);
+        self.entries.push(PackEntry {
+            id: chunk.id,
+            offset,
+            stored_bytes: chunk.stored.len() as u32,
+            raw_bytes: chunk.raw_bytes,
+            encoding: chunk.encoding,
+            sums: chunk.sums.to_vec(),
+        });
+        offset
+    }
+
+    /// True when the pack should be closed.
+    pub fn is_full(&self) -> bool {
+        self.bytes.len() >= PACK_BYTES_TARGET
+    }
+
+    /// True when nothing was added.
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// Closes the pack.
+    ///
+    /// # Errors
+    /// When the directory cannot be compressed.
+    pub fn finish(mut self) -> Result<FinishedPack, FormatError> {
+        let mut directory = Encoder::new();
+        for entry in &self.entries {
+            directory.raw(&entry.id.0);
+            directory.u32(entry.offset);
+            directory.u32(entry.stored_bytes);
+            directory.u32(entry.raw_bytes);
+            directory.u8(entry.encoding.to_byte());
+            directory.u8(entry.sums.len() as u8);
+            entry.sums.iter().for_each(|sum| directory.raw(&sum.0));
+        }
+        let raw = directory.finish();
+        let stored =
+            zstd::bulk::compress(&raw, 1).map_err(|source| FormatError::Compression { what: "pack directory", source })?;
+        let mut footer = Encoder::new();
+        footer.u64(self.bytes.len() as u64);
+        footer.u32(stored.len() as u32);
+        footer.u32(raw.len() as u32);
+        footer.u32(self.entries.len() as u32);
+        footer.u32(0);
+        footer.raw(blake3::hash(&stored).as_bytes());
+        footer.raw(FOOTER_MAGIC);
+        self.bytes.extend_from_slice(&stored);
+        self.bytes.extend_from_slice(&footer.finish());
+        Ok(FinishedPack { id: hash::pack_id(&self.bytes), bytes: self.bytes, entries: self.entries })
+    }
+}
+
+/// The last 64 bytes of a pack, checked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PackFooter {
+    directory_offset: u64,
+    directory_stored_bytes: u32,
+    directory_raw_bytes: u32,
+    entries: u32,
+    directory_hash: [u8; 32],
+}
+
+impl PackFooter {
+    /// Parses the footer of a pack of `pack_bytes` bytes.
+    ///
+    /// # Errors
+    /// When it is no footer, or speaks of a directory that does not end where the footer begins.
+    pub fn parse(footer: &[u8], pack_bytes: u64) -> Result<PackFooter, FormatError> {
+        let mut decoder = Decoder::new("pack footer", footer);
+        let parsed = PackFooter {
+            directory_offset: decoder.u64()?,
+            directory_stored_bytes: decoder.u32()?,
+            directory_raw_bytes: decoder.u32()?,
+            entries: decoder.u32()?,
+            directory_hash: match decoder.u32()? {
+                0 => decoder.array()?,
+                other => return Err(decoder.fault(format!("reserved bytes hold {other}"))),
+            },
+        };
+        if decoder.raw(8)? != FOOTER_MAGIC {
+            return Err(decoder.fault("no pack footer"));
+        }
+        let end = parsed.directory_offset.checked_add(u64::from(parsed.directory_stored_bytes) + FOOTER_BYTES as u64);
+        let begins_after_header = parsed.directory_offset >= HEADER_BYTES as u64;
+        if end != Some(pack_bytes) || !begins_after_header || parsed.directory_raw_bytes as usize > DIRECTORY_BYTES_MAX {
+            return Err(decoder.fault(format!("directory does not fit a pack of {pack_bytes} bytes")));
+        }
+        decoder.finish()?;
+        Ok(parsed)
+    }
+
+    /// Where the directory's stored bytes lie in the pack.
+    pub fn directory_range(&self) -> Range<u64> {
+        self.directory_offset..self.directory_offset + u64::from(self.directory_stored_bytes)
+    }
+
+    /// Parses the directory from its stored bytes.
+    ///
+    /// # Errors
+    /// When the bytes are not those that the footer speaks of, or an entry points outside the chunks.
+    pub fn parse_directory(&self, stored: &[u8]) -> Result<Vec<PackEntry>, FormatError> {
+        if blake3::hash(stored).as_bytes() != &self.directory_hash {
+            return Err(Decoder::new("pack directory", stored).fault("hash is not the one in the footer"));
+        }
+        let raw = decompress("pack directory", Encoding::Zstd, stored, self.directory_raw_bytes as usize)?;
+        let mut decoder = Decoder::new("pack directory", &raw);
+        if self.entries as usize > raw.len() / ENTRY_BYTES_MIN {
+            return Err(decoder.fault(format!("{} entries announced", self.entries)));
+        }
+        let mut entries = Vec::with_capacity(self.entries as usize);
+        for _ in 0..self.entries {
+            entries.push(self.parse_entry(&mut decoder)?);
+        }
+        decoder.finish()?;
+        Ok(entries)
+    }
+
+    fn parse_entry(&self, decoder: &mut Decoder<'_>) -> Result<PackEntry, FormatError> {
+        let id = ChunkId(decoder.array()?);
+        let (offset, stored_bytes, raw_bytes) = (decoder.u32()?, decoder.u32()?, decoder.u32()?);
+        let encoding = decoder.u8()?;
+        let encoding = Encoding::from_byte(encoding).ok_or_else(|| decoder.fault(format!("encoding {encoding}")))?;
+        let sum_count = u32::from(decoder.u8()?);
+        if sum_count > EXTENT_PAGES {
+            return Err(decoder.fault(format!("{sum_count} page sums")));
+        }
+        let sums = (0..sum_count).map(|_| decoder.array().map(PageSum)).collect::<Result<_, _>>()?;
+        let end = u64::from(offset) + u64::from(stored_bytes);
+        if (offset as usize) < HEADER_BYTES || end > self.directory_offset {
+            return Err(decoder.fault(format!("chunk {id} lies outside the pack")));
+        }
+        if raw_bytes as usize > CHUNK_BYTES_MAX {
+            return Err(decoder.fault(format!("chunk {id} of {raw_bytes} bytes")));
+        }
+        Ok(PackEntry { id, offset, stored_bytes, raw_bytes, encoding, sums })
+    }
+}
+
+/// Checks the first 48 bytes of a pack.
+///
+/// # Errors
+/// When they are no header, or one of a later format or of a sealed pack.
+pub fn parse_header(header: &[u8]) -> Result<PackKind, FormatError> {
+    let mut decoder = Decoder::new("pack header", header);
+    if decoder.raw(8)? != MAGIC {
+        return Err(decoder.fault("no pack"));
+    }
+    let version = decoder.u8()?;
+    if version != VERSION {
+        return Err(FormatError::Newer { what: "pack", found: u32::from(version), supported: u32::from(VERSION) });
+    }
+    let kind = match decoder.u8()? {
+        1 => PackKind::Data,
+        2 => PackKind::Map,
+        other => return Err(decoder.fault(format!("pack kind {other}"))),
+    };
+    match decoder.u8()? {
+        SEAL_NONE => {}
+        other => return Err(FormatError::Sealed { what: "pack", seal: other }),
+    }
+    if decoder.raw(HEADER_BYTES - 11)?.iter().any(|byte| *byte != 0) {
+        return Err(decoder.fault("reserved bytes are not zero"));
+    }
+    decoder.finish()?;
+    Ok(kind)
+}
+
+/// A pack taken apart and proven: header, footer, directory.
+#[derive(Debug)]
+pub struct ParsedPack {
+    /// What it holds.
+    pub kind: PackKind,
+    /// Its directory.
+    pub entries: Vec<PackEntry>,
+}
+
+/// Parses a whole pack whose name is `id`.
+///
+/// # Errors
+/// When the bytes do not bear that name, or are no pack.
+pub fn parse_pack(id: PackId, bytes: &[u8]) -> Result<ParsedPack, FormatError> {
+    let found = hash::pack_id(bytes);
+    if found != id {
+        return Err(FormatError::WrongHash { what: "pack", expected: id.to_string(), found: found.to_string() });
+    }
+    if bytes.len() < HEADER_BYTES + FOOTER_BYTES {
+        return Err(Decoder::new("pack", bytes).fault(format!("{} bytes are no pack", bytes.len())));
+    }
+    let kind = parse_header(&bytes[..HEADER_BYTES])?;
+    let footer = PackFooter::parse(&bytes[bytes.len() - FOOTER_BYTES..], bytes.len() as u64)?;
+    let range = footer.directory_range();
+    let entries = footer.parse_directory(&bytes[range.start as usize..range.end as usize])?;
+    Ok(ParsedPack { kind, entries })
+}
+
+/// Compresses `raw`, or tells that it should be stored as it is.
+///
+/// # Errors
+/// When zstd fails, which it does for want of memory alone.
+pub fn compress(
+    compressor: &mut zstd::bulk::Compressor<'_>,
+    raw: &[u8],
+    into: &mut Vec<u8>,
+) -> Result<Encoding, FormatError> {
+    into.clear();
+    into.reserve(zstd::zstd_safe::compress_bound(raw.len()));
+    compressor
+        .compress_to_buffer(raw, into)
+        .map_err(|source| FormatError::Compression { what: "chunk", source })?;
+    if into.len() < raw.len() {
+        return Ok(Encoding::Zstd);
+    }
+    into.clear();
+    into.extend_from_slice(raw);
+    Ok(Encoding::Raw)
+}
+
+/// The `raw_bytes` bytes that `stored` holds.
+///
+/// # Errors
+/// When `stored` does not decompress to exactly that many bytes.
+pub fn decompress(
+    what: &'static str,
+    encoding: Encoding,
+    stored: &[u8],
+    raw_bytes: usize,
+) -> Result<Vec<u8>, FormatError> {
+    let raw = match encoding {
+        Encoding::Raw => stored.to_vec(),
+        Encoding::Zstd => zstd::bulk::decompress(stored, raw_bytes)
+            .map_err(|source| FormatError::Compression { what, source })?,
+    };
+    if raw.len() == raw_bytes {
+        Ok(raw)
+    } else {
+        Err(Decoder::new(what, stored).fault(format!("{raw_bytes} bytes expected, {} found", raw.len())))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::format::Namer;
+
+    fn pack_of(chunks: &[Vec<u8>]) -> FinishedPack {
+        let namer = Namer::new(&[0; 32]);
+        let mut compressor = zstd::bulk::Compressor::new(1).unwrap();
+        let mut builder = PackBuilder::new(PackKind::Data);
+        for chunk in chunks {
+            let mut stored = Vec::new();
+            let encoding = compress(&mut compressor, chunk, &mut stored).unwrap();
+            let id = namer.chunk_of_file(chunk);
+            let raw_bytes = chunk.len() as u32;
+            builder.add(&NewChunk { id, raw_bytes, encoding, sums: &[PageSum([9; 16])], stored: &stored });
+        }
+        builder.finish().unwrap()
+    }
+
+    proptest! {
+        #[test]
+        fn chunks_come_back_from_a_pack(chunks in prop::collection::vec(prop::collection::vec(any::<u8>(), 1..3000), 0..20)) {
+            let pack = pack_of(&chunks);
+            let parsed = parse_pack(pack.id, &pack.bytes).unwrap();
+            prop_assert_eq!(&parsed.entries, &pack.entries);
+            for (entry, chunk) in parsed.entries.iter().zip(&chunks) {
+                let stored = &pack.bytes[entry.offset as usize..(entry.offset + entry.stored_bytes) as usize];
+                let raw = decompress("chunk", entry.encoding, stored, entry.raw_bytes as usize).unwrap();
+                prop_assert_eq!(&raw, chunk);
+            }
+        }
+
+        #[test]
+        fn arbitrary_bytes_are_no_pack_and_no_panic(bytes: Vec<u8>) {
+            prop_assert!(parse_pack(hash::pack_id(&bytes), &bytes).is_err());
+            let _ = PackFooter::parse(&bytes, bytes.len() as u64);
+            let _ = parse_header(&bytes);
+        }
+    }
+
+    #[test]
+    fn every_changed_byte_of_a_pack_is_noticed() {
+        let pack = pack_of(&[vec![1; 500], vec![2; 100]]);
+        for place in 0..pack.bytes.len() {
+            let mut bytes = pack.bytes.clone();
+            bytes[place] ^= 1;
+            assert!(parse_pack(pack.id, &bytes).is_err(), "byte {place}");
+        }
+    }
+
+    #[test]
+    fn a_directory_alone_notices_every_changed_byte() {
+        let pack = pack_of(&[vec![1; 500], vec![2; 100]]);
+        let size = pack.bytes.len() as u64;
+        let footer_at = pack.bytes.len() - FOOTER_BYTES;
+        let directory_at = PackFooter::parse(&pack.bytes[footer_at..], size).unwrap().directory_range().start as usize;
+        for place in directory_at..pack.bytes.len() {
+            let mut bytes = pack.bytes.clone();
+            bytes[place] ^= 1;
+            let read = PackFooter::parse(&bytes[footer_at..], size).and_then(|footer| {
+                let range = footer.directory_range();
+                footer.parse_directory(&bytes[range.start as usize..range.end as usize])
+            });
+            assert!(read.is_err(), "byte {place}");
+        }
+    }
+
+    #[test]
+    fn a_sealed_or_newer_pack_is_named_as_such() {
+        let mut header = pack_of(&[]).bytes[..HEADER_BYTES].to_vec();
+        header[10] = 1;
+        assert!(matches!(parse_header(&header), Err(FormatError::Sealed { .. })));
+        header[8] = 2;
+        assert!(matches!(parse_header(&header), Err(FormatError::Newer { found: 2, .. })));
+    }
+}
