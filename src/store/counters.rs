@@ -1,0 +1,87 @@
+//! What a store was asked to do, for summaries, metrics and tests.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Running totals of one store; every clone of the store adds to the same.
+#[derive(Debug, Default)]
+pub struct Counters {
+    puts: AtomicU64,
+    gets: AtomicU64,
+    heads: AtomicU64,
+    lists: AtomicU64,
+    deletes: AtomicU64,
+    bytes_up: AtomicU64,
+    bytes_down: AtomicU64,
+    errors: AtomicU64,
+    retries: AtomicU64,
+}
+
+/// The totals at one moment.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Requests to store an object, repeated ones included.
+    pub puts: u64,
+    /// Requests for an object or a range of one, repeated ones included.
+    pub gets: u64,
+    /// Requests for an object's size, repeated ones included.
+    pub heads: u64,
+    /// Listings begun, repeated ones included; a long one is many requests.
+    pub lists: u64,
+    /// Requests to delete an object, repeated ones included.
+    pub deletes: u64,
+    /// Bytes of objects that were stored.
+    pub bytes_up: u64,
+    /// Bytes of objects that were received.
+    pub bytes_down: u64,
+    /// Requests that failed.
+    pub errors: u64,
+    /// Requests that repeated a failed one.
+    pub retries: u64,
+}
+
+/// One kind of request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Count {
+    Put,
+    Get,
+    Head,
+    List,
+    Delete,
+    BytesUp,
+    BytesDown,
+    Error,
+    Retry,
+}
+
+impl Counters {
+    /// The totals now.
+    pub fn counts(&self) -> Counts {
+        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        Counts {
+            puts: read(&self.puts),
+            gets: read(&self.gets),
+            heads: read(&self.heads),
+            lists: read(&self.lists),
+            deletes: read(&self.deletes),
+            bytes_up: read(&self.bytes_up),
+            bytes_down: read(&self.bytes_down),
+            errors: read(&self.errors),
+            retries: read(&self.retries),
+        }
+    }
+
+    pub(super) fn add(&self, count: Count, amount: u64) {
+        let counter = match count {
+            Count::Put => &self.puts,
+            Count::Get => &self.gets,
+            Count::Head => &self.heads,
+            Count::List => &self.lists,
+            Count::Delete => &self.deletes,
+            Count::BytesUp => &self.bytes_up,
+            Count::BytesDown => &self.bytes_down,
+            Count::Error => &self.errors,
+            Count::Retry => &self.retries,
+        };
+        counter.fetch_add(amount, Ordering::Relaxed);
+    }
+}
