@@ -1,0 +1,101 @@
+# shellcheck shell=bash
+# Sourced by the scripts here: where things are, how commands are shown, and a scratch server.
+
+top=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+# shellcheck disable=SC2034 # used by the scripts that source this
+cache=${HAULOUT_CACHE:-${HOME:?HOME or HAULOUT_CACHE must be set}/.cache/haulout}
+# shellcheck disable=SC2034
+target=${CARGO_TARGET_DIR:-$top/target}
+# Servers live in sbin, which is not on everybody's PATH.
+PATH=$PATH:/usr/sbin:/sbin
+
+heading() { printf '\n== %s\n' "$*"; }
+note() { printf '   %s\n' "$*"; }
+die() {
+  printf '%s: %s\n' "$(basename "$0")" "$*" >&2
+  exit 1
+}
+
+# Shows a command and runs it.
+run() {
+  {
+    printf '$'
+    printf ' %q' "$@"
+    printf '\n'
+  } >&2
+  "$@"
+}
+
+find_cargo() {
+  if ! command -v cargo >/dev/null && [ -e "$HOME/.cargo/env" ]; then
+    # shellcheck disable=SC1091
+    . "$HOME/.cargo/env"
+  fi
+  command -v cargo >/dev/null || die "cargo is missing: install Rust from https://rustup.rs"
+}
+
+# Seconds since the epoch with six decimals.
+now() { printf '%s' "$EPOCHREALTIME"; }
+
+# Seconds from $1 to $2 with two decimals.
+seconds_between() { awk -v a="$1" -v b="$2" 'BEGIN { printf "%.2f", b - a }'; }
+
+# The account that servers run as: root may not, unless it insists.
+server_account() {
+  if [ "$(id -u)" != 0 ]; then
+    id -un
+  elif id -u mysql >/dev/null 2>&1; then
+    echo mysql
+  else
+    echo nobody
+  fi
+}
+
+# Makes an empty datadir $1.
+make_datadir() {
+  mariadb-install-db --no-defaults --datadir="$1" --user="$(server_account)" --skip-test-db \
+    --auth-root-authentication-method=normal --skip-name-resolve >"$1.install.log" 2>&1 ||
+    { cat "$1.install.log" >&2 && die "mariadb-install-db failed"; }
+}
+
+# Starts a server on datadir $1 with socket $2 and further options, waits until it answers, sets `server_pid`.
+start_server() {
+  local datadir=$1 socket=$2 deadline=$((SECONDS + 120))
+  shift 2
+  mariadbd --no-defaults --datadir="$datadir" --socket="$socket" --skip-networking --user="$(server_account)" \
+    --log-error="$datadir.log" --pid-file="$datadir.pid" "$@" &
+  server_pid=$!
+  until mariadb --no-defaults --socket="$socket" --user=root --execute='SELECT 1' >/dev/null 2>&1; do
+    if ! kill -0 "$server_pid" 2>/dev/null || [ "$SECONDS" -ge "$deadline" ]; then
+      tail -n 30 "$datadir.log" >&2
+      die "the server did not start"
+    fi
+    sleep 0.2
+  done
+}
+
+# Stops the server of `server_pid` with signal $1 (TERM) and waits until it is gone.
+stop_server() {
+  [ -n "${server_pid-}" ] || return 0
+  kill "-${1:-TERM}" "$server_pid" 2>/dev/null || true
+  wait "$server_pid" 2>/dev/null || true
+  server_pid=
+}
+
+# SQL of the arguments, or of standard input, on socket `socket`.
+sql() {
+  if [ $# -gt 0 ]; then
+    mariadb --no-defaults --socket="${socket:?}" --user=root --batch --skip-column-names --execute="$*"
+  else
+    mariadb --no-defaults --socket="${socket:?}" --user=root --batch --skip-column-names
+  fi
+}
+
+# One line for each table that is not the server's own: its name and its checksum.
+checksums() {
+  local tables
+  tables=$(sql "SELECT GROUP_CONCAT('\`', table_schema, '\`.\`', table_name, '\`' ORDER BY 1)
+    FROM information_schema.tables WHERE table_type = 'BASE TABLE'
+    AND table_schema NOT IN ('mysql', 'information_schema', 'performance_schema', 'sys')")
+  [ "$tables" = NULL ] || sql "CHECKSUM TABLE $tables EXTENDED"
+}

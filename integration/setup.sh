@@ -1,0 +1,74 @@
+#!/usr/bin/env bash
+# Installs what the scripts here need and this machine lacks. Quick when nothing is missing.
+set -euo pipefail
+. "$(dirname "$0")/lib.sh"
+
+usage() {
+  cat <<USAGE
+usage: integration/setup.sh [--s3] [--ci] [--bench]
+
+Installs MariaDB's server and backup tool, a C compiler (parts of the object store's TLS and zstd are C), and:
+--s3     what localstack/run.sh needs
+--ci     what .ci/run needs beyond that
+--bench  what integration/bench.sh needs beyond that
+USAGE
+}
+
+s3='' ci='' bench=''
+for argument; do
+  case $argument in
+    --s3) s3=yes ;;
+    --ci) ci=yes ;;
+    --bench) bench=yes ;;
+    -h | --help) usage; exit ;;
+    *) usage >&2; exit 2 ;;
+  esac
+done
+
+missing=()
+# Notes package $2 for installation when command $1 is not there.
+need() { command -v "$1" >/dev/null || missing+=("$2"); }
+
+# The -core packages hold the programs without a service, an account or a datadir: only scratch servers run here.
+need mariadbd mariadb-server-core
+need mariadb-install-db mariadb-server-core
+need mariadb mariadb-client-core
+need mariadb-backup mariadb-backup
+need mbstream mariadb-backup
+need zstd zstd
+need setpriv util-linux
+need gcc gcc
+[ -e /usr/include/stdlib.h ] || missing+=(libc6-dev)
+if [ -n "$s3" ] && ! python3 -c 'import ensurepip, venv' >/dev/null 2>&1; then
+  missing+=(python3-venv)
+fi
+if [ -n "$ci" ]; then
+  need shellcheck shellcheck
+fi
+if [ -n "$bench" ]; then
+  need sysbench sysbench
+  need jq jq
+  [ -z "$s3" ] || need aws awscli
+fi
+
+install_missing() {
+  local policy=/usr/sbin/policy-rc.d
+  [ "$(id -u)" = 0 ] || die "missing: ${missing[*]}; install them, or run this as root"
+  command -v apt-get >/dev/null || die "missing: ${missing[*]}; only Debian's packages can be installed from here"
+  heading "installing ${missing[*]}"
+  # No package may start a service for our sake.
+  if [ ! -e "$policy" ]; then
+    # shellcheck disable=SC2064 # the path of now is meant
+    trap "rm -f '$policy'" EXIT
+    printf '#!/bin/sh\nexit 101\n' >"$policy"
+    chmod 755 "$policy"
+  fi
+  export DEBIAN_FRONTEND=noninteractive
+  apt-get -qq update
+  # Another database's packages would have to give way: that is not ours to decide, hence --no-remove.
+  apt-get -qq install --yes --no-install-recommends --no-remove "${missing[@]}" >/dev/null
+}
+
+[ ${#missing[@]} -eq 0 ] || install_missing
+[ -z "$s3" ] || [ -n "${HAULOUT_TEST_S3_ENDPOINT-}" ] || "$top/localstack/run.sh" install
+find_cargo

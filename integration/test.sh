@@ -1,0 +1,62 @@
+#!/usr/bin/env bash
+# Sets up what is missing and runs all tests, end to end on real MariaDB and on LocalStack too.
+set -euo pipefail
+. "$(dirname "$0")/lib.sh"
+
+usage() {
+  cat <<USAGE
+usage: integration/test.sh [--full] [arguments of cargo test]
+
+--full  adds the long tests
+
+Environment: CARGO_TARGET_DIR; HAULOUT_CACHE (default ~/.cache/haulout) for what is installed outside the tree;
+HAULOUT_TEST_S3_ENDPOINT for an S3-compatible server that runs already (keys test/test).
+USAGE
+}
+
+case ${1-} in
+  -h | --help) usage; exit ;;
+  --full)
+    export HAULOUT_TEST_FULL=1
+    shift
+    ;;
+esac
+
+scratch=$(mktemp -d "${TMPDIR:-/tmp}/haulout-test.XXXXXX")
+cleanup() {
+  # What a test that was killed left behind is in here, too: tests make their folders under TMPDIR.
+  "$top/localstack/run.sh" stop --dir "$scratch/localstack" 2>/dev/null || true
+  rm -rf "$scratch"
+}
+trap cleanup EXIT
+export TMPDIR=$scratch
+
+heading "setting up"
+"$top/integration/setup.sh" --s3
+find_cargo
+
+heading "building"
+cd "$top"
+run cargo test --locked --no-run "$@"
+
+if [ -z "${HAULOUT_TEST_S3_ENDPOINT-}" ]; then
+  heading "starting LocalStack"
+  HAULOUT_TEST_S3_ENDPOINT=$("$top/localstack/run.sh" start --port 0 --dir "$scratch/localstack" --until-exit-of $$)
+  export HAULOUT_TEST_S3_ENDPOINT
+fi
+note "S3 endpoint: $HAULOUT_TEST_S3_ENDPOINT"
+
+heading "testing"
+started=$SECONDS
+status=0
+run cargo test --locked --no-fail-fast "$@" 2>&1 | tee "$scratch/tests.log" || status=$?
+
+awk -v seconds=$((SECONDS - started)) -v status="$status" '
+  /^test result: / { passed += $4; failed += $6 }
+  /^test .* FAILED$/ { print "failed: " $2 }
+  END {
+    printf "\n%d passed, %d failed in %d s\n", passed, failed, seconds
+    if (status != 0 && failed == 0) print "cargo test itself failed: see above"
+    if (passed == 0) exit 1
+  }' "$scratch/tests.log"
+exit "$status"
