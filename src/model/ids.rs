@@ -145,7 +145,8 @@ mod tests {
 
     #[test]
     fn backup_id_refuses_what_is_no_plain_key() {
-        for text in ["", "latest", "20261122T170445Z-ABABAB", "20261122T170445Z-../../", "20261122T170445Z-ababab.json"] {
+        for text in ["", "latest", "20261122T170445Z-ABABAB", "20261122T170445Z-../../", "20261122T170445Z-ababab.json"]
+        {
             assert!(text.parse::<BackupId>().is_err(), "{text}");
         }
     }
