@@ -1,0 +1,444 @@
+//! `mariadb-backup --prepare` as a child: crash recovery of a restored directory by the tool's own InnoDB.
+//!
+//! The tool ends with 0 and `completed OK!` also when it left a tablespace's redo log unapplied, or when the redo log was
+//! cut short. Its sentences tell, and each that means lost data is an error here.
+
+use std::{
+    os::unix::process::ExitStatusExt,
+    path::{Path, PathBuf},
+    process::{ExitStatus, Stdio},
+};
+
+use super::{
+    child::last_words,
+    datadir::{DatadirError, ServerEvidence, server_runs_on},
+    messages::{is_completed, sentence},
+    process::{Ended, Listener, Process, Stopper},
+    tool::Tools,
+};
+use crate::{
+    error::{Diagnose, Kind},
+    model::Lsn,
+};
+
+/// Option file in the directory, which holds what InnoDB must know of the server's files.
+const OPTION_FILE: &str = "backup-my.cnf";
+
+/// Error lines that are kept.
+const ERRORS_MAX: usize = 50;
+
+/// Sentences that mean lost or unreadable data, even when the tool goes on and ends with 0.
+const FATAL: [(&str, Damage); 14] = [
+    ("when restoring a (partial?) backup. All redo log for this file will be ignored!", Damage::MissingTablespace),
+    ("All redo log for this tablespace will be ignored!", Damage::MissingTablespace),
+    ("Missing FILE_DELETE or FILE_MODIFY for [page id", Damage::MissingTablespace),
+    ("Missing FILE_CREATE, FILE_DELETE or FILE_MODIFY", Damage::MissingTablespace),
+    ("Ignoring data file '", Damage::DuplicateTablespace),
+    ("Attempted to open a previously opened tablespace", Damage::DuplicateTablespace),
+    ("The log was only applied up to LSN", Damage::RedoLog),
+    ("Invalid log header checksum", Damage::RedoLog),
+    ("No valid checkpoint was found", Damage::RedoLog),
+    ("is in the future!", Damage::RedoLog),
+    ("Encryption key is not found", Damage::EncryptionKey),
+    ("Obtaining redo log encryption key version", Damage::EncryptionKey),
+    ("Aria log apply FAILED", Damage::Aria),
+    ("srv_start() returned", Damage::Start),
+];
+
+/// What a prepare found wrong.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Damage {
+    /// The redo log speaks of a tablespace that is not there.
+    MissingTablespace,
+    /// Two files are the same tablespace.
+    DuplicateTablespace,
+    /// The redo log is not the right one, or not whole.
+    RedoLog,
+    /// Encrypted files, and no key for them.
+    EncryptionKey,
+    /// The Aria tables' own log could not be applied.
+    Aria,
+    /// InnoDB did not start on the files.
+    Start,
+}
+
+/// One message of `mariadb-backup --prepare`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PrepareEvent {
+    /// Recovery begins here.
+    From(Lsn),
+    /// The redo log ends here.
+    EndOfLog(Lsn),
+    /// Recovery has come to the first LSN on its way to the second.
+    Recovered(Lsn, Lsn),
+    /// The tool says that it is done.
+    Completed,
+    /// Data is lost or unreadable.
+    Damaged(Damage),
+    /// An error that is none of the known ones.
+    Error,
+    /// Anything else.
+    Other,
+}
+
+impl PrepareEvent {
+    /// Tells what a line of `mariadb-backup --prepare` means.
+    pub fn classify(line: &str) -> PrepareEvent {
+        let line = sentence(line);
+        if is_completed(line) {
+            return PrepareEvent::Completed;
+        }
+        if let Some((_, damage)) = FATAL.iter().find(|(text, _)| line.contains(text)) {
+            // What ALTER TABLE left behind when it was interrupted belongs to no table.
+            let leftover = *damage == Damage::MissingTablespace && line.contains("/#sql");
+            return if leftover { PrepareEvent::Other } else { PrepareEvent::Damaged(*damage) };
+        }
+        if let Some(lsn) = lsn_after(line, "End of log at LSN=") {
+            return PrepareEvent::EndOfLog(lsn);
+        }
+        if let Some(lsn) = lsn_after(line, "Starting crash recovery from checkpoint LSN=") {
+            return PrepareEvent::From(lsn);
+        }
+        if let Some(at) = lsn_after(line, "To recover: LSN ")
+            && let Some(end) = line.split_once('/').and_then(|(_, rest)| lsn_after(rest, ""))
+        {
+            return PrepareEvent::Recovered(at, end);
+        }
+        let error = ["[ERROR]", "FATAL ERROR", "Error: ", "error: "].iter().any(|text| line.contains(text));
+        if error { PrepareEvent::Error } else { PrepareEvent::Other }
+    }
+}
+
+fn lsn_after(line: &str, text: &str) -> Option<Lsn> {
+    let rest = &line[line.find(text)? + text.len()..];
+    let end = rest.find(|char: char| !char.is_ascii_digit()).unwrap_or(rest.len());
+    rest[..end].parse().ok().map(Lsn)
+}
+
+/// Gets each line of the tool and what it means, in the thread that reads them.
+pub type OnPrepareLine = Box<dyn FnMut(&PrepareEvent, &str) + Send>;
+
+/// How a directory is prepared.
+#[derive(Debug, Clone)]
+pub struct PrepareOptions {
+    /// The directory, with `backup-my.cnf` and a checkpoints file that calls it a full backup.
+    pub directory: PathBuf,
+    /// Memory for the tool's buffer pool; its own default, about 100 MB, when absent.
+    pub memory_bytes: Option<u64>,
+    /// Where the redo log must end at the least: the backup's `last_lsn`. The tool itself does not check it.
+    pub last_lsn: Option<Lsn>,
+    /// Directory of encryption plugins, where it is not the tool's own.
+    pub plugin_dir: Option<PathBuf>,
+}
+
+/// The running prepare; dropping it ends it, and leaves a directory that is of no use.
+pub struct Prepare {
+    process: Process<Watch>,
+    last_lsn: Option<Lsn>,
+}
+
+impl Prepare {
+    /// Starts the tool.
+    ///
+    /// # Errors
+    /// When the directory has no option file or someone works on it, or the tool does not start.
+    pub fn spawn(
+        tools: &Tools,
+        options: &PrepareOptions,
+        on_line: Option<OnPrepareLine>,
+    ) -> Result<Prepare, PrepareError> {
+        let option_file = options.directory.join(OPTION_FILE);
+        if !option_file.is_file() {
+            return Err(PrepareError::NoOptionFile { path: option_file });
+        }
+        // A prepare outlives the process that started it if that is killed; two of them would ruin the files.
+        if let Some(evidence) = server_runs_on(&options.directory)? {
+            return Err(PrepareError::InUse { directory: options.directory.clone(), evidence });
+        }
+        let mut command = tools.command(&tools.backup);
+        // Named, although the tool would find it: no option file of this machine's server may come in.
+        command.arg(with_path("--defaults-file=", &option_file)).arg("--prepare");
+        command.arg(with_path("--target-dir=", &options.directory));
+        if let Some(bytes) = options.memory_bytes {
+            command.arg(format!("--use-memory={bytes}"));
+        }
+        if let Some(dir) = &options.plugin_dir {
+            command.arg(with_path("--plugin-dir=", dir));
+        }
+        command.stdout(Stdio::null());
+        let process = Process::spawn(command, Watch { on_line, findings: Findings::default() })
+            .map_err(|source| PrepareError::Start { path: tools.backup.path.clone(), source })?;
+        Ok(Prepare { process, last_lsn: options.last_lsn })
+    }
+
+    /// A handle that ends the tool from any thread.
+    pub fn stopper(&self) -> Stopper {
+        self.process.stopper()
+    }
+
+    /// Waits for the end, which can take hours.
+    ///
+    /// # Errors
+    /// Unless the tool ended with 0, said `completed OK!`, reported no damage and found the redo log up to `last_lsn`.
+    pub fn finish(self) -> Result<PrepareReport, PrepareError> {
+        let ended = self.process.wait(None).map_err(|source| PrepareError::Lost { source })?;
+        let Ended { status, listener: Watch { findings, .. }, tail, stopped } = ended;
+        if stopped {
+            return Err(PrepareError::Stopped);
+        }
+        if let Some(signal) = status.signal() {
+            return Err(PrepareError::Killed { signal, tail });
+        }
+        if let Some((damage, message)) = findings.damage {
+            return Err(PrepareError::Damaged { damage, message });
+        }
+        if !status.success() {
+            return Err(PrepareError::Failed { status, tail });
+        }
+        if !findings.completed {
+            return Err(PrepareError::Incomplete { tail });
+        }
+        match (self.last_lsn, findings.end_of_log) {
+            (Some(expected), Some(found)) if found < expected => Err(PrepareError::RedoShort { expected, found }),
+            (_, end_of_log) => Ok(PrepareReport { end_of_log, errors: findings.errors }),
+        }
+    }
+}
+
+/// What a successful prepare said.
+#[derive(Debug, Clone, Default)]
+pub struct PrepareReport {
+    /// End of the redo log that was applied, where the tool told it.
+    pub end_of_log: Option<Lsn>,
+    /// Error lines that are none of the known ones, the first fifty: worth a warning.
+    pub errors: Vec<String>,
+}
+
+struct Watch {
+    on_line: Option<OnPrepareLine>,
+    findings: Findings,
+}
+
+#[derive(Default)]
+struct Findings {
+    completed: bool,
+    end_of_log: Option<Lsn>,
+    damage: Option<(Damage, String)>,
+    errors: Vec<String>,
+}
+
+impl Listener for Watch {
+    fn line(&mut self, line: &str) {
+        let event = PrepareEvent::classify(line);
+        if let Some(on_line) = &mut self.on_line {
+            on_line(&event, line);
+        }
+        let findings = &mut self.findings;
+        match event {
+            PrepareEvent::Completed => findings.completed = true,
+            PrepareEvent::EndOfLog(lsn) => findings.end_of_log = Some(lsn),
+            // That InnoDB did not start is the consequence of what was said before.
+            PrepareEvent::Damaged(damage) if findings.damage.is_none() => {
+                let reason = findings.errors.last().filter(|_| damage == Damage::Start);
+                let message = reason.map_or_else(|| sentence(line).to_owned(), String::clone);
+                findings.damage = Some((damage, message));
+            }
+            PrepareEvent::Error if findings.errors.len() < ERRORS_MAX => {
+                findings.errors.push(sentence(line).to_owned())
+            }
+            _ => {}
+        }
+    }
+}
+
+fn with_path(name: &str, path: &Path) -> std::ffi::OsString {
+    let mut arg = std::ffi::OsString::from(name);
+    arg.push(path);
+    arg
+}
+
+/// Why a directory is not prepared.
+#[derive(Debug, thiserror::Error)]
+pub enum PrepareError {
+    /// The directory is no backup.
+    #[error("no backup to prepare: {path:?} is missing")]
+    NoOptionFile {
+        /// The file that is missing.
+        path: PathBuf,
+    },
+    /// A server, or another prepare, works on the directory.
+    #[error("{directory:?} is in use: {evidence}")]
+    InUse {
+        /// The directory.
+        directory: PathBuf,
+        /// How it is known.
+        evidence: ServerEvidence,
+    },
+    /// The directory cannot be looked at.
+    #[error(transparent)]
+    Datadir(#[from] DatadirError),
+    /// The tool does not start.
+    #[error("cannot start {path:?}")]
+    Start {
+        /// The program.
+        path: PathBuf,
+        /// The system's error.
+        source: std::io::Error,
+    },
+    /// The tool cannot be waited for.
+    #[error("cannot wait for mariadb-backup --prepare")]
+    Lost {
+        /// The system's error.
+        source: std::io::Error,
+    },
+    /// Data is lost or unreadable.
+    #[error("prepare found damage: {message}")]
+    Damaged {
+        /// What is damaged.
+        damage: Damage,
+        /// The tool's sentence.
+        message: String,
+    },
+    /// The redo log ends before the backup does.
+    #[error("redo log ends at LSN {found}, but the backup needs it up to {expected}")]
+    RedoShort {
+        /// The backup's last LSN.
+        expected: Lsn,
+        /// The end that the tool found.
+        found: Lsn,
+    },
+    /// The tool failed.
+    #[error("mariadb-backup --prepare failed ({status}): {}", last_words(tail))]
+    Failed {
+        /// How it ended.
+        status: ExitStatus,
+        /// Its last lines.
+        tail: Vec<String>,
+    },
+    /// The tool ended with 0 and did not say that it was done.
+    #[error("mariadb-backup --prepare ended with 0 but without \"completed OK!\": {}", last_words(tail))]
+    Incomplete {
+        /// Its last lines.
+        tail: Vec<String>,
+    },
+    /// Someone killed the tool.
+    #[error("mariadb-backup --prepare was killed by signal {signal}: {}", last_words(tail))]
+    Killed {
+        /// Number of the signal.
+        signal: i32,
+        /// Its last lines.
+        tail: Vec<String>,
+    },
+    /// This process stopped the tool.
+    #[error("mariadb-backup --prepare was stopped")]
+    Stopped,
+}
+
+impl Diagnose for PrepareError {
+    fn kind(&self) -> Kind {
+        match self {
+            PrepareError::NoOptionFile { .. } => Kind::Usage,
+            PrepareError::Datadir(error) => error.kind(),
+            PrepareError::Damaged { damage: Damage::EncryptionKey, .. } => Kind::DatabaseRefused,
+            PrepareError::Damaged { .. } | PrepareError::RedoShort { .. } => Kind::Corrupt,
+            PrepareError::Stopped => Kind::Interrupted,
+            _ => Kind::DatabaseRefused,
+        }
+    }
+
+    fn hint(&self) -> Option<String> {
+        let hint = match self {
+            PrepareError::Datadir(error) => return error.hint(),
+            PrepareError::InUse { .. } => "wait for it, or end that process and fetch again",
+            PrepareError::Damaged { damage: Damage::EncryptionKey, .. } => {
+                "make the server's encryption keys and plugin available on this machine"
+            }
+            PrepareError::Damaged { .. } | PrepareError::RedoShort { .. } => {
+                "restore another backup, and run check --read-data"
+            }
+            PrepareError::Killed { signal: 9, .. } => {
+                "fetch again; see the system's log for the out-of-memory killer, or give the prepare less memory"
+            }
+            PrepareError::Killed { .. } | PrepareError::Stopped => "fetch again before the next prepare",
+            _ => return None,
+        };
+        Some(hint.to_owned())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mariadb::tool::{Tool, tests::script_file};
+
+    fn run(script: &str, last_lsn: u64) -> Result<PrepareReport, PrepareError> {
+        let dir = tempfile::tempdir().unwrap();
+        let path = script_file(dir.path(), script);
+        std::fs::write(dir.path().join(OPTION_FILE), "").unwrap();
+        let tools = Tools::of(Tool { path, version: "10.11.19-MariaDB".parse().unwrap() });
+        let options = PrepareOptions {
+            directory: dir.path().into(),
+            memory_bytes: None,
+            last_lsn: Some(Lsn(last_lsn)),
+            plugin_dir: None,
+        };
+        Prepare::spawn(&tools, &options, None).unwrap().finish()
+    }
+
+    const DONE: &str = "cat >&2 <<'END'
+2026-11-22 17:33:04 0 [Note] InnoDB: Starting crash recovery from checkpoint LSN=310411590
+2026-11-22 17:33:04 0 [Note] InnoDB: End of log at LSN=318751547
+[00] 2026-11-22 17:33:04 completed OK!
+END";
+
+    #[test]
+    fn a_redo_log_that_ends_early_is_an_error_though_the_tool_completes() {
+        assert_eq!(run(DONE, 318751547).unwrap().end_of_log, Some(Lsn(318751547)));
+        let error = run(DONE, 318751548).unwrap_err();
+        assert!(matches!(error, PrepareError::RedoShort { .. }) && error.kind() == Kind::Corrupt, "{error}");
+    }
+
+    #[test]
+    fn a_missing_tablespace_is_an_error_though_the_tool_completes() {
+        let line = "2026-11-22 17:33:04 0 [Warning] InnoDB: Tablespace 9 was not found at ./db/t.ibd when restoring a \
+                    (partial?) backup. All redo log for this file will be ignored!";
+        let error = run(&format!("echo '{line}' >&2; {DONE}"), 1).unwrap_err();
+        assert!(matches!(error, PrepareError::Damaged { damage: Damage::MissingTablespace, .. }), "{error}");
+        assert!(error.to_string().contains("./db/t.ibd"), "{error}");
+        let leftover = line.replace("./db/t.ibd", "./db/#sql-ib21.ibd");
+        assert!(run(&format!("echo '{leftover}' >&2; {DONE}"), 1).is_ok());
+    }
+
+    #[test]
+    fn both_words_and_exit_code_are_needed() {
+        assert!(matches!(run("echo hello >&2", 1), Err(PrepareError::Incomplete { .. })));
+        assert!(matches!(run(&format!("{DONE}\nexit 1"), 1), Err(PrepareError::Failed { .. })));
+        assert!(matches!(run(&format!("{DONE}\nkill -9 $$"), 1), Err(PrepareError::Killed { signal: 9, .. })));
+    }
+
+    #[test]
+    fn an_innodb_that_does_not_start_tells_the_error_before() {
+        let script = "cat >&2 <<'END'
+2026-11-22 17:33:07 0 [ERROR] InnoDB: File ./ib_logfile0 was not found
+[00] 2026-11-22 17:33:07 mariadb-backup: srv_start() returned 11 (Generic error).
+END
+exit 1";
+        assert!(run(script, 1).unwrap_err().to_string().contains("ib_logfile0 was not found"));
+    }
+
+    #[test]
+    fn progress_is_read_off() {
+        let line = "2026-11-22 17:33:04 0 [Note] InnoDB: To recover: LSN 1000/3000; 77 pages";
+        assert_eq!(PrepareEvent::classify(line), PrepareEvent::Recovered(Lsn(1000), Lsn(3000)));
+        let line = "2026-11-22 17:33:04 0 [Note] InnoDB: To recover: 828 pages";
+        assert_eq!(PrepareEvent::classify(line), PrepareEvent::Other);
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn any_line_is_classified_without_a_panic(line in "\\PC*") {
+            PrepareEvent::classify(&line);
+            PrepareEvent::classify(&format!("To recover: LSN {line}"));
+        }
+    }
+}
