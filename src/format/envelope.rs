@@ -76,7 +76,8 @@ struct EnvelopeIn<'a> {
 /// # Errors
 /// When the body cannot be written as JSON, such as a map whose keys are no texts.
 pub fn encode_document<D: Document>(body: &D) -> Result<Vec<u8>, FormatError> {
-    let fault = |error: serde_json::Error| FormatError::Document { what: D::WORD.to_owned(), problem: error.to_string() };
+    let fault =
+        |error: serde_json::Error| FormatError::Document { what: D::WORD.to_owned(), problem: error.to_string() };
     let body = serde_json::value::to_raw_value(body).map_err(fault)?;
     let blake3 = blake3::hash(body.get().as_bytes()).to_hex().to_string();
     let envelope = EnvelopeOut { haulout: D::WORD, format: FORMAT_VERSION, blake3, body: &body };

@@ -71,7 +71,9 @@ pub struct Server {
     pub system_file: Option<SystemFile>,
     /// Permission bits of the datadir.
     pub datadir_mode: Option<u32>,
-    /// Permission bits of the schemas' directories, by the path in the datadir, where they differ from the datadir's.
+    /// Permission bits that most directories in the datadir have.
+    pub directory_mode: Option<u32>,
+    /// Permission bits of directories in the datadir that differ from it, by their path in the datadir.
     #[serde(default, skip_serializing_if = "std::collections::BTreeMap::is_empty")]
     pub directory_modes: std::collections::BTreeMap<String, u32>,
 }

@@ -173,8 +173,8 @@ impl PackBuilder {
             entry.sums.iter().for_each(|sum| directory.raw(&sum.0));
         }
         let raw = directory.finish();
-        let stored =
-            zstd::bulk::compress(&raw, 1).map_err(|source| FormatError::Compression { what: "pack directory", source })?;
+        let stored = zstd::bulk::compress(&raw, 1)
+            .map_err(|source| FormatError::Compression { what: "pack directory", source })?;
         let mut footer = Encoder::new();
         footer.u64(self.bytes.len() as u64);
         footer.u32(stored.len() as u32);
@@ -221,7 +221,8 @@ impl PackFooter {
         }
         let end = parsed.directory_offset.checked_add(u64::from(parsed.directory_stored_bytes) + FOOTER_BYTES as u64);
         let begins_after_header = parsed.directory_offset >= HEADER_BYTES as u64;
-        if end != Some(pack_bytes) || !begins_after_header || parsed.directory_raw_bytes as usize > DIRECTORY_BYTES_MAX {
+        if end != Some(pack_bytes) || !begins_after_header || parsed.directory_raw_bytes as usize > DIRECTORY_BYTES_MAX
+        {
             return Err(decoder.fault(format!("directory does not fit a pack of {pack_bytes} bytes")));
         }
         decoder.finish()?;
@@ -343,9 +344,7 @@ pub fn compress(
 ) -> Result<Encoding, FormatError> {
     into.clear();
     into.reserve(zstd::zstd_safe::compress_bound(raw.len()));
-    compressor
-        .compress_to_buffer(raw, into)
-        .map_err(|source| FormatError::Compression { what: "chunk", source })?;
+    compressor.compress_to_buffer(raw, into).map_err(|source| FormatError::Compression { what: "chunk", source })?;
     if into.len() < raw.len() {
         return Ok(Encoding::Zstd);
     }
@@ -366,8 +365,9 @@ pub fn decompress(
 ) -> Result<Vec<u8>, FormatError> {
     let raw = match encoding {
         Encoding::Raw => stored.to_vec(),
-        Encoding::Zstd => zstd::bulk::decompress(stored, raw_bytes)
-            .map_err(|source| FormatError::Compression { what, source })?,
+        Encoding::Zstd => {
+            zstd::bulk::decompress(stored, raw_bytes).map_err(|source| FormatError::Compression { what, source })?
+        }
     };
     if raw.len() == raw_bytes {
         Ok(raw)

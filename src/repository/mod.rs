@@ -1,1 +1,337 @@
-//! The `repository` room.
+//! A repository: the history of one server in a store.
+//!
+//! Everything is written once. The order of writing is packs, then map packs, then the manifest, whose arrival is the
+//! backup; a run that dies before leaves packs that nobody refers to.
+
+mod error;
+mod keys;
+mod lease;
+mod maps;
+mod process;
+
+use std::collections::HashMap;
+use std::num::NonZeroUsize;
+use std::ops::Range;
+use std::sync::{Arc, Mutex};
+
+use bytes::Bytes;
+use futures::{StreamExt, TryStreamExt};
+use lru::LruCache;
+
+pub use error::RepositoryError;
+pub use keys::{LeaseKey, ObjectKey};
+pub use lease::{LEASE_RENEW_SECONDS, LEASE_SECONDS, LeaseGuard};
+pub use process::ProcessIdentity;
+
+use crate::format::map::{BlockRef, PackRef, PageChunk};
+use crate::format::pack::{self, FOOTER_BYTES, FinishedPack, PACK_BYTES_MAX, PackEntry, PackFooter};
+use crate::format::{Config, DOCUMENT_BYTES_MAX, Document, Manifest, Namer, PageSum, decode_document, encode_document};
+use crate::model::{BackupId, Clock, Entropy, PackId, RepositoryId};
+use crate::store::{Key, PutOutcome, Store, StoreError};
+
+/// Documents read at the same time: enough that a thousand manifests take seconds, few enough for any store.
+const DOCUMENTS_IN_FLIGHT: usize = 16;
+/// Pack directories kept in memory: some 100 KiB each.
+const DIRECTORIES_KEPT: usize = 128;
+/// Bytes read from the end of a pack at first: the footer and, mostly, the whole directory.
+const PACK_TAIL_BYTES: u64 = 128 << 10;
+
+/// An opened repository.
+pub struct Repository {
+    store: Store,
+    config: Config,
+    namer: Namer,
+    directories: Mutex<LruCache<PackId, Arc<Vec<PackEntry>>>>,
+}
+
+impl std::fmt::Debug for Repository {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Repository").field("config", &self.config).finish_non_exhaustive()
+    }
+}
+
+fn store_key(key: &ObjectKey) -> Result<Key, StoreError> {
+    Key::new(key.text())
+}
+
+impl Repository {
+    /// Makes a repository in an empty place.
+    ///
+    /// # Errors
+    /// [`RepositoryError::Exists`] when there is one already.
+    pub async fn init(store: Store, clock: &dyn Clock, entropy: &dyn Entropy) -> Result<Repository, RepositoryError> {
+        let key = store_key(&ObjectKey::Config)?;
+        let exists = || RepositoryError::Exists { url: store.origin().url.clone() };
+        match store.head(&key).await {
+            Ok(_) => return Err(exists()),
+            Err(error) if error.is_not_found() => {}
+            Err(error) => return Err(error.into()),
+        }
+        let mut id = [0; 16];
+        entropy.fill(&mut id);
+        let created = clock.now().whole_seconds();
+        let config = Config { repository_id: RepositoryId(id), created, seal: "none".to_owned() };
+        match store.put(&key, Bytes::from(encode_document(&config)?)).await {
+            Ok(_) => Repository::open(store).await,
+            Err(StoreError::AlreadyExists { .. }) => Err(exists()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Opens the repository in `store`.
+    ///
+    /// # Errors
+    /// [`RepositoryError::Missing`] when there is none; a format error when it is damaged or of a later format.
+    pub async fn open(store: Store) -> Result<Repository, RepositoryError> {
+        let key = ObjectKey::Config;
+        let bytes = match store.get(&store_key(&key)?, DOCUMENT_BYTES_MAX).await {
+            Ok(bytes) => bytes,
+            Err(error) if error.is_not_found() => {
+                return Err(RepositoryError::Missing { url: store.origin().url.clone() });
+            }
+            Err(error) => return Err(error.into()),
+        };
+        let config: Config = decode_document(&key.text(), &bytes)?;
+        let directories = LruCache::new(NonZeroUsize::new(DIRECTORIES_KEPT).unwrap_or(NonZeroUsize::MIN));
+        Ok(Repository { store, config, namer: Namer::new(&[0; 32]), directories: Mutex::new(directories) })
+    }
+
+    /// What `init` wrote.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// The store beneath.
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// How chunks of this repository are named.
+    pub fn namer(&self) -> &Namer {
+        &self.namer
+    }
+
+    /// Names of all backups, oldest first.
+    ///
+    /// # Errors
+    /// When the store cannot list.
+    pub async fn backup_ids(&self) -> Result<Vec<BackupId>, RepositoryError> {
+        let mut ids = Vec::new();
+        let mut objects = self.store.list(Some(&Key::new(ObjectKey::BACKUPS)?));
+        while let Some(object) = objects.try_next().await? {
+            if let Some(ObjectKey::Manifest(id)) = ObjectKey::parse(object.key.as_str()) {
+                ids.push(id);
+            }
+        }
+        ids.sort();
+        Ok(ids)
+    }
+
+    /// The manifest of backup `id`, proven to be that of this backup in this repository.
+    ///
+    /// # Errors
+    /// [`RepositoryError::NoBackup`], or what is wrong with the manifest.
+    pub async fn manifest(&self, id: &BackupId) -> Result<Manifest, RepositoryError> {
+        let key = ObjectKey::Manifest(id.clone());
+        let bytes = match self.store.get(&store_key(&key)?, DOCUMENT_BYTES_MAX).await {
+            Ok(bytes) => bytes,
+            Err(error) if error.is_not_found() => return Err(RepositoryError::NoBackup { id: id.to_string() }),
+            Err(error) => return Err(error.into()),
+        };
+        let manifest: Manifest = decode_document(&key.text(), &bytes)?;
+        if manifest.id != *id {
+            return Err(RepositoryError::Misplaced { expected: id.clone(), found: manifest.id });
+        }
+        if manifest.repository_id != self.config.repository_id {
+            let (expected, found) = (self.config.repository_id, manifest.repository_id);
+            return Err(RepositoryError::Foreign { id: id.clone(), expected, found });
+        }
+        manifest.check(None)?;
+        Ok(manifest)
+    }
+
+    /// Every backup with its manifest, or with what is wrong with it, oldest first.
+    ///
+    /// # Errors
+    /// When the store cannot list or be reached.
+    pub async fn manifests(&self) -> Result<Vec<(BackupId, Result<Manifest, RepositoryError>)>, RepositoryError> {
+        let ids = self.backup_ids().await?;
+        let reads = ids.into_iter().map(|id| async move {
+            let manifest = self.manifest(&id).await;
+            (id, manifest)
+        });
+        let read: Vec<_> = futures::stream::iter(reads).buffered(DOCUMENTS_IN_FLIGHT).collect().await;
+        let mut manifests = Vec::with_capacity(read.len());
+        for (id, manifest) in read {
+            match manifest {
+                Err(RepositoryError::Store(error)) if !error.is_not_found() => return Err(error.into()),
+                // Listed, and gone since: somebody prunes.
+                Err(RepositoryError::NoBackup { .. }) => {}
+                manifest => manifests.push((id, manifest)),
+            }
+        }
+        Ok(manifests)
+    }
+
+    /// The backup that `text` names: `latest`, an id, or the beginning of one.
+    ///
+    /// # Errors
+    /// [`RepositoryError::NoBackup`] or [`RepositoryError::Ambiguous`].
+    pub async fn find(&self, text: &str) -> Result<BackupId, RepositoryError> {
+        let ids = self.backup_ids().await?;
+        let none = || RepositoryError::NoBackup { id: text.to_owned() };
+        if text == "latest" {
+            return ids.into_iter().next_back().ok_or_else(none);
+        }
+        let mut fitting: Vec<_> = ids.into_iter().filter(|id| id.as_str().starts_with(text)).collect();
+        match fitting.len() {
+            1 => fitting.pop().ok_or_else(none),
+            0 => Err(none()),
+            count => Err(RepositoryError::Ambiguous { text: text.to_owned(), count }),
+        }
+    }
+
+    /// Stores a manifest: from here on the backup exists.
+    ///
+    /// # Errors
+    /// When the manifest breaks its own invariants, or cannot be stored.
+    pub async fn commit(&self, manifest: &Manifest, parent: Option<&Manifest>) -> Result<(), RepositoryError> {
+        manifest.check(parent)?;
+        self.put_document(&ObjectKey::Manifest(manifest.id.clone()), manifest).await
+    }
+
+    async fn put_document<D: Document>(&self, key: &ObjectKey, document: &D) -> Result<(), RepositoryError> {
+        let bytes = Bytes::from(encode_document(document)?);
+        self.store.put(&store_key(key)?, bytes).await?;
+        Ok(())
+    }
+
+    /// Stores a pack and confirms its size.
+    ///
+    /// # Errors
+    /// When it cannot be stored, or is found to be there with another size.
+    pub async fn put_pack(&self, id: PackId, bytes: Bytes) -> Result<PutOutcome, RepositoryError> {
+        let key = store_key(&ObjectKey::Pack(id))?;
+        let expected = bytes.len() as u64;
+        let outcome = self.store.put(&key, bytes).await?;
+        let found = self.store.head(&key).await?.size;
+        if found != expected {
+            return Err(RepositoryError::PackSize { pack: id, expected, found });
+        }
+        Ok(outcome)
+    }
+
+    /// Remembers the directory of a pack that was just made, so that it need not be read back.
+    pub fn remember(&self, pack: &FinishedPack) {
+        self.keep_directory(pack.id, Arc::new(pack.entries.clone()));
+    }
+
+    /// Every pack that is there, with its size in bytes.
+    ///
+    /// # Errors
+    /// When the store cannot list.
+    pub async fn packs(&self) -> Result<HashMap<PackId, u64>, RepositoryError> {
+        let mut packs = HashMap::new();
+        let mut objects = self.store.list(Some(&Key::new(ObjectKey::PACKS)?));
+        while let Some(object) = objects.try_next().await? {
+            if let Some(ObjectKey::Pack(id)) = ObjectKey::parse(object.key.as_str()) {
+                packs.insert(id, object.size);
+            }
+        }
+        Ok(packs)
+    }
+
+    /// Bytes `range` of a pack, unchecked.
+    ///
+    /// # Errors
+    /// [`RepositoryError::PackMissing`], or what the store says.
+    pub async fn read_range(&self, pack: PackId, range: Range<u64>) -> Result<Bytes, RepositoryError> {
+        let missing = |error: StoreError| {
+            if error.is_not_found() { RepositoryError::PackMissing { pack } } else { RepositoryError::Store(error) }
+        };
+        self.store.get_range(&store_key(&ObjectKey::Pack(pack))?, range).await.map_err(missing)
+    }
+
+    /// A whole pack of `bytes` bytes, unchecked.
+    ///
+    /// # Errors
+    /// [`RepositoryError::PackMissing`], [`RepositoryError::PackSize`], or what the store says.
+    pub async fn read_pack(&self, pack: PackId) -> Result<Bytes, RepositoryError> {
+        match self.store.get(&store_key(&ObjectKey::Pack(pack))?, PACK_BYTES_MAX).await {
+            Ok(bytes) => Ok(bytes),
+            Err(error) if error.is_not_found() => Err(RepositoryError::PackMissing { pack }),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// A map block, checked against its name.
+    ///
+    /// # Errors
+    /// When it is not there or damaged.
+    pub async fn read_block(&self, block: &BlockRef) -> Result<Vec<u8>, RepositoryError> {
+        let start = u64::from(block.at.offset);
+        let stored = self.read_range(block.at.pack.id, start..start + u64::from(block.at.stored_bytes)).await?;
+        self.open_block(block, &stored)
+    }
+
+    /// The bytes of a map block from its stored bytes, checked against its name.
+    ///
+    /// # Errors
+    /// When they are damaged.
+    pub fn open_block(&self, block: &BlockRef, stored: &[u8]) -> Result<Vec<u8>, RepositoryError> {
+        let damaged = |source| RepositoryError::Pack { pack: block.at.pack.id, source };
+        let raw =
+            pack::decompress("map block", block.at.encoding, stored, block.raw_bytes as usize).map_err(damaged)?;
+        let found = self.namer.map_block(&raw);
+        if found == block.id {
+            return Ok(raw);
+        }
+        let (expected, found) = (block.id.to_string(), found.to_string());
+        Err(damaged(crate::format::FormatError::WrongHash { what: "map block", expected, found }))
+    }
+
+    /// The sums of the pages of `chunk`, from its pack's directory, in the chunk's order.
+    ///
+    /// # Errors
+    /// When the directory cannot be read.
+    pub async fn page_sums(&self, chunk: &PageChunk) -> Result<Option<Vec<PageSum>>, RepositoryError> {
+        let directory = self.directory(chunk.at.pack).await?;
+        let entry = directory.binary_search_by_key(&chunk.at.offset, |entry| entry.offset).ok();
+        let entry = entry.map(|place| &directory[place]).filter(|entry| entry.id == chunk.id);
+        Ok(entry.map(|entry| entry.sums.clone()).filter(|sums| sums.len() == chunk.pages.len() as usize))
+    }
+
+    /// The directory of a pack, in the order of offsets.
+    ///
+    /// # Errors
+    /// When it cannot be read or is damaged.
+    pub async fn directory(&self, pack: PackRef) -> Result<Arc<Vec<PackEntry>>, RepositoryError> {
+        if let Some(known) = lock(&self.directories).get(&pack.id) {
+            return Ok(known.clone());
+        }
+        let size = u64::from(pack.bytes);
+        let damaged = |source| RepositoryError::Pack { pack: pack.id, source };
+        let tail_start = size.saturating_sub(PACK_TAIL_BYTES);
+        let tail = self.read_range(pack.id, tail_start..size).await?;
+        let footer_at = tail.len().saturating_sub(FOOTER_BYTES);
+        let footer = PackFooter::parse(&tail[footer_at..], size).map_err(damaged)?;
+        let range = footer.directory_range();
+        let stored = if range.start >= tail_start {
+            tail.slice((range.start - tail_start) as usize..(range.end - tail_start) as usize)
+        } else {
+            self.read_range(pack.id, range).await?
+        };
+        let directory = Arc::new(footer.parse_directory(&stored).map_err(damaged)?);
+        self.keep_directory(pack.id, directory.clone());
+        Ok(directory)
+    }
+
+    fn keep_directory(&self, pack: PackId, directory: Arc<Vec<PackEntry>>) {
+        lock(&self.directories).put(pack, directory);
+    }
+}
+
+/// Nothing panics while it holds one of these locks; what is behind them is a cache.
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}

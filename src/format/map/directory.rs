@@ -46,13 +46,13 @@ impl SpaceDirectory {
         packs.block(KIND_SPACES, body)
     }
 
-    /// Parses a block.
+    /// Parses a block that lies in pack `home`.
     ///
     /// # Errors
     /// When the bytes are no such block.
-    pub fn decode(bytes: &[u8]) -> Result<SpaceDirectory, FormatError> {
+    pub fn decode(bytes: &[u8], home: PackRef) -> Result<SpaceDirectory, FormatError> {
         let mut decoder = Decoder::new("space directory", bytes);
-        let packs = PackTable::read(&mut decoder, KIND_SPACES)?;
+        let packs = PackTable::read(&mut decoder, KIND_SPACES, home)?;
         let count = decoder.count(8)?;
         let mut records: Vec<SpaceRecord> = Vec::with_capacity(count);
         for _ in 0..count {
@@ -178,13 +178,13 @@ impl FileDirectory {
         packs.block(KIND_FILES, body)
     }
 
-    /// Parses a block.
+    /// Parses a block that lies in pack `home`.
     ///
     /// # Errors
     /// When the bytes are no such block.
-    pub fn decode(bytes: &[u8]) -> Result<FileDirectory, FormatError> {
+    pub fn decode(bytes: &[u8], home: PackRef) -> Result<FileDirectory, FormatError> {
         let mut decoder = Decoder::new("file directory", bytes);
-        let packs = PackTable::read(&mut decoder, KIND_FILES)?;
+        let packs = PackTable::read(&mut decoder, KIND_FILES, home)?;
         let count = decoder.count(4)?;
         let mut records: Vec<FileRecord> = Vec::with_capacity(count);
         for _ in 0..count {

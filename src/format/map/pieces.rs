@@ -54,14 +54,19 @@ impl PackTable {
         block.finish()
     }
 
-    /// Reads the kind, which must be `kind`, and the table.
-    pub(super) fn read(decoder: &mut Decoder<'_>, kind: u8) -> Result<Vec<PackRef>, FormatError> {
+    /// Reads the kind, which must be `kind`, and the table of a block that lies in pack `home`.
+    pub(super) fn read(decoder: &mut Decoder<'_>, kind: u8, home: PackRef) -> Result<Vec<PackRef>, FormatError> {
         let found = decoder.u8()?;
         if found != kind {
             return Err(decoder.fault(format!("block of kind {found}, expected {kind}")));
         }
         let count = decoder.count(36)?;
-        (0..count).map(|_| Ok(PackRef { id: PackId(decoder.array()?), bytes: decoder.u32()? })).collect()
+        let mut packs = Vec::with_capacity(count);
+        for _ in 0..count {
+            let pack = PackRef { id: PackId(decoder.array()?), bytes: decoder.u32()? };
+            packs.push(if pack == PackRef::HOME { home } else { pack });
+        }
+        Ok(packs)
     }
 }
 
@@ -223,13 +228,13 @@ impl ExtentBlock {
         packs.block(KIND_EXTENTS, body)
     }
 
-    /// Parses a block and checks that every extent belongs to it and no page is covered twice.
+    /// Parses a block that lies in pack `home` and checks that every extent belongs to it and no page is covered twice.
     ///
     /// # Errors
     /// When the bytes are no such block.
-    pub fn decode(bytes: &[u8]) -> Result<ExtentBlock, FormatError> {
+    pub fn decode(bytes: &[u8], home: PackRef) -> Result<ExtentBlock, FormatError> {
         let mut decoder = Decoder::new("extent block", bytes);
-        let packs = PackTable::read(&mut decoder, KIND_EXTENTS)?;
+        let packs = PackTable::read(&mut decoder, KIND_EXTENTS, home)?;
         let key = read_key(&mut decoder)?;
         let index = decoder.varint_u32()?;
         let extents = read_extents(&mut decoder, &packs)?;
@@ -282,8 +287,7 @@ pub(super) fn read_file_pieces(decoder: &mut Decoder<'_>, packs: &[PackRef]) -> 
             None => FileSource::Zero,
             Some(encoding) => {
                 let whole = flags & WHOLE_CHUNK != 0;
-                let (skip, raw_bytes) =
-                    if whole { (0, bytes) } else { (decoder.varint_u32()?, decoder.varint_u32()?) };
+                let (skip, raw_bytes) = if whole { (0, bytes) } else { (decoder.varint_u32()?, decoder.varint_u32()?) };
                 let at = read_location(decoder, packs, encoding)?;
                 let id = ChunkId(decoder.array()?);
                 if u64::from(skip) + u64::from(bytes) > u64::from(raw_bytes) || raw_bytes as usize > CHUNK_BYTES_MAX {
@@ -315,13 +319,13 @@ impl FileBlock {
         packs.block(KIND_FILE_PIECES, body)
     }
 
-    /// Parses a block.
+    /// Parses a block that lies in pack `home`.
     ///
     /// # Errors
     /// When the bytes are no such block.
-    pub fn decode(bytes: &[u8]) -> Result<FileBlock, FormatError> {
+    pub fn decode(bytes: &[u8], home: PackRef) -> Result<FileBlock, FormatError> {
         let mut decoder = Decoder::new("file block", bytes);
-        let packs = PackTable::read(&mut decoder, KIND_FILE_PIECES)?;
+        let packs = PackTable::read(&mut decoder, KIND_FILE_PIECES, home)?;
         let pieces = read_file_pieces(&mut decoder, &packs)?;
         decoder.finish()?;
         Ok(FileBlock { pieces })

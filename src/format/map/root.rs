@@ -1,7 +1,7 @@
 //! The root of a page map.
 
 use super::pieces::{PackTable, read_block_ref, read_key, write_block_ref};
-use super::{BlockRef, KIND_ROOT, SpaceKey};
+use super::{BlockRef, KIND_ROOT, PackRef, SpaceKey};
 use crate::format::{Decoder, Encoder, FormatError};
 
 /// Sums over the whole map.
@@ -49,13 +49,13 @@ impl MapRoot {
         packs.block(KIND_ROOT, body)
     }
 
-    /// Parses a root.
+    /// Parses a root that lies in pack `home`.
     ///
     /// # Errors
     /// When the bytes are no root.
-    pub fn decode(bytes: &[u8]) -> Result<MapRoot, FormatError> {
+    pub fn decode(bytes: &[u8], home: PackRef) -> Result<MapRoot, FormatError> {
         let mut decoder = Decoder::new("map root", bytes);
-        let packs = PackTable::read(&mut decoder, KIND_ROOT)?;
+        let packs = PackTable::read(&mut decoder, KIND_ROOT, home)?;
         let totals = MapTotals {
             spaces: decoder.varint()?,
             files: decoder.varint()?,

@@ -51,8 +51,11 @@ fn extents(from: u32) -> impl Strategy<Value = Vec<Extent>> {
 }
 
 fn block_ref() -> impl Strategy<Value = BlockRef> {
-    (any::<[u8; 32]>(), 0..BLOCK_BYTES_MAX, location())
-        .prop_map(|(id, raw_bytes, at)| BlockRef { id: ChunkId(id), raw_bytes, at })
+    (any::<[u8; 32]>(), 0..BLOCK_BYTES_MAX, location()).prop_map(|(id, raw_bytes, at)| BlockRef {
+        id: ChunkId(id),
+        raw_bytes,
+        at,
+    })
 }
 
 prop_compose! {
@@ -100,13 +103,13 @@ proptest! {
             .map(|extent| Extent { no: ExtentNo(extent.no.0 + index * BLOCK_EXTENTS), ..extent })
             .collect();
         let block = ExtentBlock { key: SpaceKey { space: SpaceId(seed), part }, index, extents };
-        prop_assert_eq!(ExtentBlock::decode(&block.encode()).unwrap(), block);
+        prop_assert_eq!(ExtentBlock::decode(&block.encode(), pack(9)).unwrap(), block);
     }
 
     #[test]
     fn space_directories_round_trip(one in space(3), other in space(17)) {
         let directory = SpaceDirectory { records: vec![one.clone(), other] };
-        let decoded = SpaceDirectory::decode(&directory.encode()).unwrap();
+        let decoded = SpaceDirectory::decode(&directory.encode(), pack(9)).unwrap();
         prop_assert_eq!(decoded.find(one.key), Some(&one));
         prop_assert_eq!(decoded, directory);
     }
@@ -115,13 +118,13 @@ proptest! {
     fn file_directories_and_blocks_round_trip(pieces in prop::collection::vec(file_piece(), 0..8), blocks in prop::collection::vec(block_ref(), 1..4)) {
         let bytes = pieces.iter().map(|piece| u64::from(piece.bytes)).sum();
         let block = FileBlock { pieces: pieces.clone() };
-        prop_assert_eq!(FileBlock::decode(&block.encode()).unwrap(), block);
+        prop_assert_eq!(FileBlock::decode(&block.encode(), pack(9)).unwrap(), block);
         let refs: Vec<_> = blocks.iter().enumerate().map(|(place, block)| FileBlockRef { offset: place as u64 * 100, stored_bytes: 5, block: *block }).collect();
         let directory = FileDirectory { records: vec![
             FileRecord { path: "a/b.frm".into(), bytes, mode: Some(0o660), map: FileMap::Inline(pieces) },
             FileRecord { path: "a/c.MYD".into(), bytes: 1000, mode: None, map: FileMap::Blocks(refs) },
         ] };
-        prop_assert_eq!(FileDirectory::decode(&directory.encode()).unwrap(), directory);
+        prop_assert_eq!(FileDirectory::decode(&directory.encode(), pack(9)).unwrap(), directory);
     }
 
     #[test]
@@ -130,7 +133,7 @@ proptest! {
         let files = blocks.iter().enumerate().map(|(place, block)| (format!("dir{place}/x"), *block)).collect();
         let totals = MapTotals { spaces: 9, files: 8, logical_bytes: 7, stored_bytes: 6 };
         let root = MapRoot { totals, spaces, files };
-        prop_assert_eq!(&MapRoot::decode(&root.encode()).unwrap(), &root);
+        prop_assert_eq!(&MapRoot::decode(&root.encode(), pack(9)).unwrap(), &root);
         prop_assert_eq!(root.space_directory(SpaceKey { space: SpaceId(70), part: 0 }), Some(&blocks[1]));
         prop_assert_eq!(root.file_directory("dir1/y"), Some(&blocks[1]));
         prop_assert_eq!(root.file_directory("aaa"), None);
@@ -139,11 +142,11 @@ proptest! {
     #[test]
     fn arbitrary_bytes_are_refused_without_a_panic(kind in 1u8..6, mut bytes in prop::collection::vec(any::<u8>(), 0..600)) {
         bytes.insert(0, kind);
-        let _ = MapRoot::decode(&bytes);
-        let _ = SpaceDirectory::decode(&bytes);
-        let _ = FileDirectory::decode(&bytes);
-        let _ = ExtentBlock::decode(&bytes);
-        let _ = FileBlock::decode(&bytes);
+        let _ = MapRoot::decode(&bytes, pack(9));
+        let _ = SpaceDirectory::decode(&bytes, pack(9));
+        let _ = FileDirectory::decode(&bytes, pack(9));
+        let _ = ExtentBlock::decode(&bytes, pack(9));
+        let _ = FileBlock::decode(&bytes, pack(9));
     }
 }
 
@@ -152,7 +155,7 @@ fn a_page_in_two_pieces_is_refused() {
     let piece = Piece { mask: PageMask(3), content: Content::Zero };
     let extent = Extent { no: ExtentNo(0), pieces: vec![piece, Piece { mask: PageMask(2), content: Content::Zero }] };
     let block = ExtentBlock { key: SpaceKey { space: SpaceId(1), part: 0 }, index: 0, extents: vec![extent] };
-    assert!(ExtentBlock::decode(&block.encode()).is_err());
+    assert!(ExtentBlock::decode(&block.encode(), pack(9)).is_err());
 }
 
 #[test]
@@ -160,6 +163,18 @@ fn a_path_out_of_the_datadir_is_refused() {
     for path in ["../etc/passwd", "/etc/passwd", "a//b", "a/./b", "", "a/.."] {
         let record = FileRecord { path: path.into(), bytes: 0, mode: None, map: FileMap::Inline(Vec::new()) };
         let directory = FileDirectory { records: vec![record] };
-        assert!(FileDirectory::decode(&directory.encode()).is_err(), "{path}");
+        assert!(FileDirectory::decode(&directory.encode(), pack(9)).is_err(), "{path}");
     }
+}
+
+#[test]
+fn a_block_finds_what_lies_in_its_own_pack() {
+    let at = Location { pack: PackRef::HOME, offset: 48, stored_bytes: 100, encoding: Encoding::Zstd };
+    let content = Content::Chunk(PageChunk { id: ChunkId([1; 32]), pages: PageMask(1), at });
+    let extents = vec![Extent { no: ExtentNo(0), pieces: vec![Piece { mask: PageMask(1), content }] }];
+    // A location must lie inside its pack, and the size of one's own is known to the reader alone.
+    let block = ExtentBlock { key: SpaceKey { space: SpaceId(1), part: 0 }, index: 0, extents };
+    let decoded = ExtentBlock::decode(&block.encode(), pack(9)).unwrap();
+    let Content::Chunk(chunk) = decoded.extents[0].pieces[0].content else { panic!("a chunk was written") };
+    assert_eq!(chunk.at.pack, pack(9));
 }

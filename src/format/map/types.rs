@@ -14,6 +14,11 @@ pub struct PackRef {
     pub bytes: u32,
 }
 
+impl PackRef {
+    /// In a block's bytes: the pack that holds this very block, whose name cannot be known while it is being filled.
+    pub const HOME: PackRef = PackRef { id: PackId([0; 32]), bytes: 0 };
+}
+
 /// Where a chunk's stored bytes lie.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Location<P = PackRef> {

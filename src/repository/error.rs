@@ -1,0 +1,135 @@
+//! Failures of a repository.
+
+use crate::error::{Diagnose, Kind};
+use crate::format::FormatError;
+use crate::model::{BackupId, PackId, RepositoryId};
+use crate::store::StoreError;
+
+/// A failure of a repository.
+#[derive(Debug, thiserror::Error)]
+pub enum RepositoryError {
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// Stored bytes are damaged.
+    #[error(transparent)]
+    Format(#[from] FormatError),
+    /// Stored bytes of a pack are damaged.
+    #[error("pack {pack} is damaged")]
+    Pack {
+        /// The pack.
+        pack: PackId,
+        /// What is wrong with it.
+        source: FormatError,
+    },
+    /// A pack that is needed is not there.
+    #[error("pack {pack} is missing")]
+    PackMissing {
+        /// The pack.
+        pack: PackId,
+    },
+    /// A pack is there with another size.
+    #[error("pack {pack} has {found} bytes, expected {expected}")]
+    PackSize {
+        /// The pack.
+        pack: PackId,
+        /// Size that it was stored with.
+        expected: u64,
+        /// Size found.
+        found: u64,
+    },
+    /// There is no repository here.
+    #[error("there is no repository at {url}")]
+    Missing {
+        /// The place.
+        url: String,
+    },
+    /// There is a repository here already.
+    #[error("there is already a repository at {url}")]
+    Exists {
+        /// The place.
+        url: String,
+    },
+    /// There is no such backup.
+    #[error("there is no backup {id}")]
+    NoBackup {
+        /// What was asked for.
+        id: String,
+    },
+    /// More than one backup begins with the text.
+    #[error("{text} is the beginning of {count} backups")]
+    Ambiguous {
+        /// What was asked for.
+        text: String,
+        /// How many it fits.
+        count: usize,
+    },
+    /// A manifest was moved here from another repository.
+    #[error("backup {id} belongs to repository {found}, this is repository {expected}")]
+    Foreign {
+        /// The backup.
+        id: BackupId,
+        /// This repository.
+        expected: RepositoryId,
+        /// The one in the manifest.
+        found: RepositoryId,
+    },
+    /// A manifest lies under another backup's key.
+    #[error("the manifest stored as backup {expected} is that of backup {found}")]
+    Misplaced {
+        /// Name in the key.
+        expected: BackupId,
+        /// Name in the manifest.
+        found: BackupId,
+    },
+    /// Another run is at work.
+    #[error("a {purpose} is running already: {who}")]
+    Locked {
+        /// What it does.
+        purpose: String,
+        /// Who it is.
+        who: String,
+    },
+}
+
+impl Diagnose for RepositoryError {
+    fn kind(&self) -> Kind {
+        match self {
+            RepositoryError::Store(error) => error.kind(),
+            RepositoryError::Format(error) => error.kind(),
+            RepositoryError::Pack { source, .. } => source.kind(),
+            RepositoryError::PackMissing { .. }
+            | RepositoryError::PackSize { .. }
+            | RepositoryError::Foreign { .. }
+            | RepositoryError::Misplaced { .. } => Kind::Corrupt,
+            RepositoryError::Missing { .. } => Kind::NoRepository,
+            RepositoryError::Exists { .. } | RepositoryError::NoBackup { .. } | RepositoryError::Ambiguous { .. } => {
+                Kind::Failed
+            }
+            RepositoryError::Locked { .. } => Kind::Locked,
+        }
+    }
+
+    fn hint(&self) -> Option<String> {
+        let hint = match self {
+            RepositoryError::Store(error) => return error.hint(),
+            RepositoryError::Format(error) => return error.hint(),
+            RepositoryError::Pack { source, .. } => return source.hint(),
+            RepositoryError::PackMissing { .. } | RepositoryError::PackSize { .. } => {
+                "run `haulout check` to learn which backups are whole; the next full backup stores anew what is lost"
+            }
+            RepositoryError::Missing { .. } => "check the URL, or make a repository there with `haulout init`",
+            RepositoryError::Exists { .. } => "use it as it is, or choose another prefix",
+            RepositoryError::NoBackup { .. } => "`haulout list` shows the backups there are",
+            RepositoryError::Ambiguous { .. } => "give more of the name",
+            RepositoryError::Foreign { .. } => "copy whole repositories, never single manifests between them",
+            RepositoryError::Misplaced { .. } => {
+                "somebody copied or renamed objects in the bucket; restore another backup"
+            }
+            RepositoryError::Locked { .. } => {
+                "wait for it to end; a run that died on another machine is forgotten after five minutes"
+            }
+        };
+        Some(hint.to_owned())
+    }
+}

@@ -1,0 +1,127 @@
+//! The one place that builds and parses the keys of a repository.
+
+use crate::model::{BackupId, PackId};
+
+/// Number of a lease document among those of one run, ascending.
+pub(super) const LEASE_NUMBER_DIGITS: usize = 6;
+
+/// An object of a repository, by what it is.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum ObjectKey {
+    /// `haulout.json`.
+    Config,
+    /// `packs/<first two digits>/<64 digits>`.
+    Pack(PackId),
+    /// `backups/<id>.json`.
+    Manifest(BackupId),
+    /// `leases/<purpose>-<holder>-<number>-<live|done>.json`.
+    Lease(LeaseKey),
+}
+
+/// Key of a lease document; it tells all that a contender needs besides the time at which it was stored.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct LeaseKey {
+    /// What the run does: lower-case letters.
+    pub purpose: String,
+    /// Random name of the run: 16 hexadecimal digits.
+    pub holder: String,
+    /// Counts the documents of the run.
+    pub number: u32,
+    /// True when this document ends the lease.
+    pub released: bool,
+}
+
+impl ObjectKey {
+    /// The folder of all packs.
+    pub const PACKS: &'static str = "packs";
+    /// The folder of all manifests.
+    pub const BACKUPS: &'static str = "backups";
+    /// The folder of all leases.
+    pub const LEASES: &'static str = "leases";
+
+    /// The key, relative to the repository.
+    pub fn text(&self) -> String {
+        match self {
+            ObjectKey::Config => "haulout.json".to_owned(),
+            ObjectKey::Pack(id) => {
+                let name = id.to_string();
+                format!("packs/{}/{name}", &name[..2])
+            }
+            ObjectKey::Manifest(id) => format!("backups/{id}.json"),
+            ObjectKey::Lease(lease) => {
+                let state = if lease.released { "done" } else { "live" };
+                let LeaseKey { purpose, holder, number, .. } = lease;
+                format!("leases/{purpose}-{holder}-{number:0digits$}-{state}.json", digits = LEASE_NUMBER_DIGITS)
+            }
+        }
+    }
+
+    /// The object that `key` names, or nothing for a key that is not this program's.
+    pub fn parse(key: &str) -> Option<ObjectKey> {
+        if key == "haulout.json" {
+            return Some(ObjectKey::Config);
+        }
+        let (folder, rest) = key.split_once('/')?;
+        match folder {
+            ObjectKey::PACKS => {
+                let (shard, name) = rest.split_once('/')?;
+                let id = name.parse().ok()?;
+                (name.get(..2) == Some(shard)).then_some(ObjectKey::Pack(id))
+            }
+            ObjectKey::BACKUPS => rest.strip_suffix(".json")?.parse().ok().map(ObjectKey::Manifest),
+            ObjectKey::LEASES => parse_lease(rest.strip_suffix(".json")?).map(ObjectKey::Lease),
+            _ => None,
+        }
+    }
+}
+
+fn parse_lease(name: &str) -> Option<LeaseKey> {
+    let mut parts = name.split('-');
+    let (purpose, holder, number, state) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
+    let purpose_fits = !purpose.is_empty() && purpose.bytes().all(|byte| byte.is_ascii_lowercase());
+    let holder_fits = holder.len() == 16 && holder.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+    let number_fits = number.len() == LEASE_NUMBER_DIGITS && number.bytes().all(|byte| byte.is_ascii_digit());
+    if parts.next().is_some() || !purpose_fits || !holder_fits || !number_fits {
+        return None;
+    }
+    let released = match state {
+        "live" => false,
+        "done" => true,
+        _ => return None,
+    };
+    Some(LeaseKey { purpose: purpose.to_owned(), holder: holder.to_owned(), number: number.parse().ok()?, released })
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn every_key_round_trips(
+            pack: [u8; 32],
+            lease in ("[a-z]{1,9}", "[0-9a-f]{16}", 0u32..1_000_000, any::<bool>()),
+            id in "[0-9]{8}T[0-9]{6}Z-[0-9a-f]{6}",
+        ) {
+            let (purpose, holder, number, released) = lease;
+            let keys = [
+                ObjectKey::Config,
+                ObjectKey::Pack(PackId(pack)),
+                ObjectKey::Manifest(id.parse().unwrap()),
+                ObjectKey::Lease(LeaseKey { purpose, holder, number, released }),
+            ];
+            for key in keys {
+                prop_assert_eq!(ObjectKey::parse(&key.text()), Some(key));
+            }
+        }
+
+        #[test]
+        fn what_parses_is_written_the_same_way(key in "\\PC{0,40}|(packs|backups|leases)/[ -~]{0,90}") {
+            if let Some(parsed) = ObjectKey::parse(&key) {
+                prop_assert_eq!(parsed.text(), key);
+            }
+        }
+    }
+}

@@ -1,0 +1,148 @@
+//! Leases: politeness between runs. Nothing is lost when two runs do go on at once.
+//!
+//! A lease is a row of documents, each with a key of its own. Whether one still holds is judged by the store's clock
+//! alone: by how much younger the newest document of the asker is. Nobody's own clock matters, and no request needs to be
+//! conditional.
+
+use std::collections::BTreeMap;
+
+use futures::TryStreamExt;
+
+use super::{LeaseKey, ObjectKey, ProcessIdentity, Repository, RepositoryError, store_key};
+use crate::format::{DOCUMENT_BYTES_MAX, Lease, decode_document};
+use crate::model::{Entropy, Timestamp};
+use crate::store::Key;
+
+/// A lease holds for so long after its newest document was stored: three renewals may fail.
+pub const LEASE_SECONDS: u32 = 300;
+/// How often a run renews its lease.
+pub const LEASE_RENEW_SECONDS: u64 = 90;
+
+/// A lease that this run holds.
+#[derive(Debug)]
+pub struct LeaseGuard {
+    purpose: String,
+    holder: String,
+    number: u32,
+    may_delete: bool,
+}
+
+impl Repository {
+    /// Takes the lease for `purpose`.
+    ///
+    /// # Errors
+    /// [`RepositoryError::Locked`] when another run holds it.
+    pub async fn lease(&self, purpose: &str, entropy: &dyn Entropy) -> Result<LeaseGuard, RepositoryError> {
+        let mut holder = [0; 8];
+        entropy.fill(&mut holder);
+        let holder = hex::encode(holder);
+        let mut guard = LeaseGuard { purpose: purpose.to_owned(), holder, number: 0, may_delete: true };
+        self.put_lease(&guard, false).await?;
+        match self.contender(&guard).await {
+            Ok(None) => Ok(guard),
+            Ok(Some(who)) => {
+                self.release(&mut guard).await?;
+                Err(RepositoryError::Locked { purpose: purpose.to_owned(), who })
+            }
+            Err(error) => {
+                // The first error tells more than that the lease could not be given back either.
+                let _ = self.release(&mut guard).await;
+                Err(error)
+            }
+        }
+    }
+
+    /// Makes the lease hold for another [`LEASE_SECONDS`].
+    ///
+    /// # Errors
+    /// When the store refuses.
+    pub async fn renew(&self, guard: &mut LeaseGuard) -> Result<(), RepositoryError> {
+        guard.number += 1;
+        self.put_lease(guard, false).await?;
+        self.forget(guard, guard.number - 1).await;
+        Ok(())
+    }
+
+    /// Ends the lease.
+    ///
+    /// # Errors
+    /// When the store refuses; the lease then ends by itself.
+    pub async fn release(&self, guard: &mut LeaseGuard) -> Result<(), RepositoryError> {
+        guard.number += 1;
+        self.put_lease(guard, true).await?;
+        self.forget(guard, guard.number - 1).await;
+        Ok(())
+    }
+
+    async fn put_lease(&self, guard: &LeaseGuard, released: bool) -> Result<(), RepositoryError> {
+        let process = ProcessIdentity::current();
+        let who = serde_json::to_string(&process).unwrap_or_default();
+        let lease = Lease {
+            holder: guard.holder.clone(),
+            purpose: guard.purpose.clone(),
+            who,
+            seconds: LEASE_SECONDS,
+            released,
+        };
+        self.put_document(&ObjectKey::Lease(guard.key(guard.number, released)), &lease).await
+    }
+
+    /// Removes an older document of the run. Credentials that may not delete leave it to `prune`.
+    async fn forget(&self, guard: &mut LeaseGuard, number: u32) {
+        if guard.may_delete
+            && let Ok(key) = store_key(&ObjectKey::Lease(guard.key(number, false)))
+        {
+            guard.may_delete = self.store.delete(&key).await.is_ok();
+        }
+    }
+
+    /// Who else holds the lease and came before.
+    async fn contender(&self, guard: &LeaseGuard) -> Result<Option<String>, RepositoryError> {
+        let mut newest: BTreeMap<String, (LeaseKey, Timestamp)> = BTreeMap::new();
+        let mut objects = self.store.list(Some(&Key::new(ObjectKey::LEASES)?));
+        while let Some(object) = objects.try_next().await? {
+            let Some(ObjectKey::Lease(key)) = ObjectKey::parse(object.key.as_str()) else { continue };
+            if key.purpose == guard.purpose {
+                let known = newest.entry(key.holder.clone()).or_insert_with(|| (key.clone(), object.last_modified));
+                if known.0.number < key.number {
+                    *known = (key, object.last_modified);
+                }
+            }
+        }
+        let Some((_, own_stored)) = newest.remove(&guard.holder) else { return Ok(None) };
+        for (holder, (key, stored)) in newest {
+            let expired = own_stored.seconds_since(stored) > i64::from(LEASE_SECONDS);
+            let came_later = (stored, &holder) > (own_stored, &guard.holder);
+            // A later first document gives way to ours; a later renewal belongs to someone who was here before us.
+            if key.released || expired || (came_later && key.number == 0) {
+                continue;
+            }
+            if let Some(who) = self.living_holder(&key).await? {
+                return Ok(Some(who));
+            }
+        }
+        Ok(None)
+    }
+
+    async fn living_holder(&self, key: &LeaseKey) -> Result<Option<String>, RepositoryError> {
+        let key = ObjectKey::Lease(key.clone());
+        let bytes = match self.store.get(&store_key(&key)?, DOCUMENT_BYTES_MAX).await {
+            Ok(bytes) => bytes,
+            // Renewed or released since it was listed: which of them, only another look could tell.
+            Err(error) if error.is_not_found() => return Ok(Some("a run that is just ending or renewing".to_owned())),
+            Err(error) => return Err(error.into()),
+        };
+        let lease: Lease = decode_document(&key.text(), &bytes)?;
+        match serde_json::from_str::<ProcessIdentity>(&lease.who) {
+            Ok(process) if process.is_known_dead() => Ok(None),
+            Ok(process) => Ok(Some(process.to_string())),
+            Err(_) => Ok(Some(lease.who)),
+        }
+    }
+}
+
+impl LeaseGuard {
+    fn key(&self, number: u32, released: bool) -> LeaseKey {
+        LeaseKey { purpose: self.purpose.clone(), holder: self.holder.clone(), number, released }
+    }
+}
