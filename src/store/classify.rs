@@ -35,6 +35,17 @@ impl Failure {
     pub(super) fn give_up(error: StoreError) -> Failure {
         Failure { error, next: Next::GiveUp }
     }
+
+    /// True for an answer of the store that refuses.
+    pub(super) fn is_refusal(&self) -> bool {
+        self.error.source().is_some_and(|cause| cause.is::<Refusal>())
+    }
+
+    /// True for a refusal without a code: an answer to HEAD has no body that could say why.
+    pub(super) fn is_bare_refusal(&self) -> bool {
+        let refusal = self.error.source().and_then(|cause| cause.downcast_ref::<Refusal>());
+        refusal.is_some_and(|refusal| matches!(refusal.status, 400 | 401 | 403) && refusal.code.is_none())
+    }
 }
 
 /// One operation, as its errors name it.
@@ -92,8 +103,9 @@ impl Attempt {
         if let Some(refusal) = find::<Refusal>(&error) {
             return self.refused(refusal.clone());
         }
-        if find::<HttpError>(&error).is_some() {
-            return self.unavailable(Box::new(Reason(chain_text(&error))));
+        if let Some(broken) = find::<HttpError>(&error) {
+            // What stands above it repeats the URL, and how long one attempt took.
+            return self.unavailable(Box::new(Reason(chain_text(broken.source().unwrap_or(broken)))));
         }
         if let Some(cause) = find::<StoreError>(&error) {
             // Credentials are fetched inside a request, and their failure is told as such.

@@ -345,7 +345,18 @@ impl Store {
         self.check_directory(attempt).await?;
         self.shared.counters.add(Count::Head, 1);
         let silence_max = self.shared.options.retry.silence_max;
-        timely(attempt, silence_max, self.shared.objects.head(path)).await
+        match timely(attempt, silence_max, self.shared.objects.head(path)).await {
+            Err(failure) if failure.is_bare_refusal() => {
+                // An expired token has to be renewed and a wrong secret to be named: reading one byte tells.
+                self.shared.counters.add(Count::Get, 1);
+                let options = GetOptions { range: Some(GetRange::Bounded(0..1)), ..GetOptions::default() };
+                match timely(attempt, silence_max, self.shared.objects.get_opts(path, options)).await {
+                    Err(told) if !told.is_bare_refusal() && told.is_refusal() => Err(told),
+                    _ => Err(failure),
+                }
+            }
+            result => result,
+        }
     }
 
     /// Fails when the directory of a `file://` repository is no longer there: without its disk it would be created anew

@@ -147,7 +147,7 @@ impl Bench<'_> {
         let key = self.put("parts", parts.clone()).await?;
         expect(self.store.get(&key, 100_000).await? == bytes, "the parts were not stored in order")?;
         let again = self.store.put(&key, parts).await?;
-        expect(again == PutOutcome::AlreadyThere, "the same parts were stored twice")
+        expect(again == PutOutcome::AlreadyThere, "the same parts were stored twice").map_err(weak)
     }
 
     async fn ranges(&self) -> Checked {

@@ -227,7 +227,7 @@ fn bucket_endpoint(endpoint: &Url, bucket: &str, path_style: bool) -> Result<Str
     if !path_style {
         let host = format!("{bucket}.{}", endpoint.host_str().unwrap_or_default());
         endpoint.set_host(Some(&host)).map_err(|error| StoreError::BadOptions {
-            what: format!("bucket {bucket} cannot be part of a host name"),
+            what: format!("bucket {bucket} cannot stand before the host of {endpoint}"),
             hint: "turn path style on",
             source: Some(Box::new(error)),
         })?;

@@ -102,7 +102,8 @@ pub struct StoreOptions {
     pub access_key: Option<AccessKey>,
     /// Whether uploads carry a SHA-256 that the store checks and keeps (`x-amz-checksum-sha256`).
     ///
-    /// Off for a store that refuses the header: the signature covers the content all the same.
+    /// Off for a store that refuses the header: the signature covers the content all the same. S3 takes no object without
+    /// it where object lock is on.
     pub upload_checksum: bool,
     /// Whether the directory of a `file://` repository is created when it is missing; for `init` alone, so that a disk
     /// that is not mounted does not look like an empty repository.
