@@ -105,7 +105,14 @@ impl Attempt {
         }
         if let Some(broken) = find::<HttpError>(&error) {
             // What stands above it repeats the URL, and how long one attempt took.
-            return self.unavailable(Box::new(Reason(chain_text(broken.source().unwrap_or(broken)))));
+            let text = chain_text(broken.source().unwrap_or(broken));
+            // The TLS library's words; its type is not to be had here. Missed, the error is merely found later.
+            let untrusted = text.contains("invalid peer certificate");
+            let source = Box::new(Reason(text));
+            if untrusted {
+                return Failure::give_up(StoreError::Untrusted { origin: self.origin.clone(), source });
+            }
+            return self.unavailable(source);
         }
         if let Some(cause) = find::<StoreError>(&error) {
             // Credentials are fetched inside a request, and their failure is told as such.
@@ -283,6 +290,16 @@ mod tests {
         for kind in [io::ErrorKind::ConnectionReset, io::ErrorKind::TimedOut, io::ErrorKind::UnexpectedEof] {
             assert_eq!(attempt(Action::Read).classify(io(kind)).next, Next::Retry, "{kind:?}");
         }
+    }
+
+    #[test]
+    fn a_certificate_that_is_not_trusted_is_not_tried_again() {
+        let refused = io::Error::other("invalid peer certificate: UnknownIssuer");
+        let broken = HttpError::new(object_store::client::HttpErrorKind::Connect, refused);
+        let error = object_store::Error::Generic { store: "test", source: Box::new(broken) };
+        let failure = attempt(Action::Read).classify(error);
+        assert_eq!(failure.next, Next::GiveUp);
+        assert!(matches!(failure.error, StoreError::Untrusted { .. }), "{:?}", failure.error);
     }
 
     #[test]

@@ -196,6 +196,14 @@ pub enum StoreError {
         /// Cause.
         source: Cause,
     },
+    /// The endpoint's certificate is not trusted, or not for its name.
+    #[error("the certificate of the endpoint of {} is not trusted", origin.url)]
+    Untrusted {
+        /// How the store is reached.
+        origin: Arc<Origin>,
+        /// Cause.
+        source: Cause,
+    },
     /// The store cannot be reached, is overloaded or does not answer.
     #[error("could not {action} {what} at {}: {attempts} attempts in {seconds} s failed", origin.url)]
     Unavailable {
@@ -255,6 +263,7 @@ impl Diagnose for StoreError {
             | StoreError::Denied { .. }
             | StoreError::ClockSkew { .. }
             | StoreError::WrongRegion { .. }
+            | StoreError::Untrusted { .. }
             | StoreError::Unavailable { .. }
             | StoreError::NoSpace { .. }
             | StoreError::Other { .. } => Kind::StorageUnavailable,
@@ -283,6 +292,10 @@ impl Diagnose for StoreError {
             StoreError::ClockSkew { .. } => "set this machine's clock right, for example with NTP".to_owned(),
             StoreError::WrongRegion { expected: Some(region), .. } => format!("set the region to {region}"),
             StoreError::WrongRegion { expected: None, .. } => "set the region in which the bucket lies".to_owned(),
+            StoreError::Untrusted { .. } => {
+                "give the PEM file of the authority that signed it as the CA file, and use the host name that it names"
+                    .to_owned()
+            }
             StoreError::Unavailable { origin, .. } => match &origin.endpoint {
                 Some(endpoint) => format!("check that {endpoint} is up and reachable from here, then run again"),
                 None => "check the network and the provider's status, then run again".to_owned(),

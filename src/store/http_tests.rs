@@ -53,7 +53,11 @@ impl Server {
     }
 
     async fn store(&self) -> Store {
-        store_at(&self.endpoint).await
+        store_at(&self.endpoint, PATIENT).await
+    }
+
+    async fn impatient_store(&self, silence_max: Duration) -> Store {
+        store_at(&self.endpoint, silence_max).await
     }
 
     fn requests(&self) -> Vec<String> {
@@ -101,6 +105,9 @@ fn serve(stream: TcpStream, reply: Reply, log: &Seen) -> std::io::Result<()> {
     Ok(())
 }
 
+/// Longer than a busy machine takes for any answer that comes at all.
+const PATIENT: Duration = Duration::from_secs(30);
+
 /// Headers of an object that is there.
 const FOUND: &str = "ETag: \"abc\"\r\nLast-Modified: Sun, 22 Nov 2026 17:00:00 GMT\r\n";
 
@@ -113,15 +120,11 @@ fn refuse(status: &'static str, code: &str) -> Reply {
     Reply::Answer(status, "x-amz-request-id: R1\r\n", body)
 }
 
-async fn store_at(endpoint: &str) -> Store {
+async fn store_at(endpoint: &str, silence_max: Duration) -> Store {
     let access_key =
         AccessKey { id: "AKIAEXAMPLE00001".to_owned(), secret: Secret::new("hunter2"), session_token: None };
-    let retry = RetryPolicy {
-        attempts_max: 3,
-        pause_first: Duration::from_millis(1),
-        silence_max: Duration::from_millis(300),
-        ..RetryPolicy::default()
-    };
+    let retry =
+        RetryPolicy { attempts_max: 3, pause_first: Duration::from_millis(1), silence_max, ..RetryPolicy::default() };
     let options = StoreOptions {
         region: Some("us-east-1".to_owned()),
         endpoint: Some(endpoint.parse().unwrap()),
@@ -213,7 +216,8 @@ async fn a_put_whose_connection_breaks_recognises_its_own_success() {
     let server = Server::start(vec![Reply::Close, exists.clone(), ok("content")]);
     assert_eq!(server.store().await.put(&key(), "content").await.unwrap(), PutOutcome::AlreadyThere);
     let server = Server::start(vec![Reply::Silence, exists.clone(), ok("CONTENT")]);
-    let error = server.store().await.put(&key(), "content").await.unwrap_err();
+    let store = server.impatient_store(Duration::from_secs(2)).await;
+    let error = store.put(&key(), "content").await.unwrap_err();
     assert!(matches!(error, StoreError::AlreadyExists { .. }), "{error:?}");
 }
 
@@ -266,7 +270,7 @@ async fn an_object_over_the_limit_is_not_read() {
 #[tokio::test]
 async fn a_silent_store_is_given_up() {
     let server = Server::start(vec![Reply::Silence]);
-    let store = server.store().await;
+    let store = server.impatient_store(Duration::from_millis(200)).await;
     for error in [store.put(&key(), "x").await.unwrap_err(), store.head(&key()).await.unwrap_err()] {
         assert!(matches!(error, StoreError::Unavailable { attempts: 3, .. }), "{error:?}");
     }
@@ -277,7 +281,7 @@ async fn a_store_that_is_down_is_told_with_its_endpoint() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let endpoint = format!("http://{}", listener.local_addr().unwrap());
     drop(listener);
-    let error = store_at(&endpoint).await.get(&key(), 10).await.unwrap_err();
+    let error = store_at(&endpoint, PATIENT).await.get(&key(), 10).await.unwrap_err();
     assert_eq!(error.kind(), Kind::StorageUnavailable);
     assert!(error.hint().unwrap().contains(&endpoint));
     let cause = std::error::Error::source(&error).unwrap().to_string();
