@@ -117,7 +117,7 @@ impl Capabilities {
 
 impl Store {
     /// Finds out what the store and the account can do, with one small object below `probe/`, which is deleted again
-    /// where that is allowed.
+    /// where that is allowed; in a file system its empty folder stays.
     ///
     /// # Errors
     /// Those that leave nothing to find out: no bucket, no credentials, a wrong secret, a store that does not answer.
