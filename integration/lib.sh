@@ -51,9 +51,14 @@ server_account() {
   fi
 }
 
+# Makes the folder for temporary tables of the server of datadir $1. Each server needs its own: one that starts removes
+# all such files from it, another server's too.
+make_tmpdir() { install -d -o "$(server_account)" "$1.tmp"; }
+
 # Makes an empty datadir $1.
 make_datadir() {
-  mariadb-install-db --no-defaults --datadir="$1" --user="$(server_account)" --skip-test-db \
+  make_tmpdir "$1"
+  mariadb-install-db --no-defaults --datadir="$1" --user="$(server_account)" --tmpdir="$1.tmp" --skip-test-db \
     --auth-root-authentication-method=normal --skip-name-resolve >"$1.install.log" 2>&1 ||
     { cat "$1.install.log" >&2 && die "mariadb-install-db failed"; }
 }
@@ -62,8 +67,9 @@ make_datadir() {
 start_server() {
   local datadir=$1 socket=$2 deadline=$((SECONDS + 120))
   shift 2
+  make_tmpdir "$datadir"
   mariadbd --no-defaults --datadir="$datadir" --socket="$socket" --skip-networking --user="$(server_account)" \
-    --log-error="$datadir.log" --pid-file="$datadir.pid" "$@" &
+    --tmpdir="$datadir.tmp" --log-error="$datadir.log" --pid-file="$datadir.pid" "$@" &
   server_pid=$!
   until mariadb --no-defaults --socket="$socket" --user=root --execute='SELECT 1' >/dev/null 2>&1; do
     if ! kill -0 "$server_pid" 2>/dev/null || [ "$SECONDS" -ge "$deadline" ]; then

@@ -160,7 +160,7 @@ start() {
   if [ -n "$watched" ]; then
     (
       while kill -0 "$watched" && kill -0 "$pid"; do sleep 1; done
-      end "$pid"
+      stop
     ) >/dev/null 2>&1 </dev/null &
   fi
   deadline=$((SECONDS + ready_seconds_max))
@@ -192,11 +192,12 @@ end() {
 
 stop() {
   dir=${dir:-/tmp/haulout-localstack-$port}
-  if [ ! -s "$dir/pid" ]; then
+  local pid
+  if ! pid=$(cat "$dir/pid" 2>/dev/null); then
     say "nothing runs in $dir"
     return
   fi
-  end "$(<"$dir/pid")"
+  end "$pid"
   rm -rf "$dir/pid" "$dir/endpoint" "$dir/data" "$dir/tmp"
 }
 

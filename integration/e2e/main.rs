@@ -1,0 +1,5 @@
+//! End to end: the built program, real servers, real stores.
+
+mod smoke;
+#[path = "../support/mod.rs"]
+mod support;

@@ -1,0 +1,33 @@
+//! What the end-to-end tests stand on: scratch servers, a store, the built program, load and faults.
+//!
+//! Everything made here is private to its test, listens on loopback or a socket in a folder of its own, and ends with
+//! the value that stands for it, also when the test panics; children that a killed test process would leave behind ask
+//! the kernel to end with it.
+
+// Each helper waits here for the tests of the commands that need it.
+#![allow(dead_code, reason = "a harness has more than any one moment's tests use")]
+
+pub mod binary;
+pub mod load;
+pub mod proxy;
+pub mod random;
+pub mod server;
+pub mod slots;
+pub mod store;
+pub mod wait;
+
+pub use binary::Haulout;
+pub use load::{Load, LoadOptions};
+pub use proxy::{Fault, FaultyPath};
+pub use server::{MariaDb, ServerOptions};
+pub use store::{Bucket, LocalStack};
+
+/// A folder of its own for one test, removed at the end. Its path is short: a socket's may have 107 bytes.
+pub fn scratch() -> tempfile::TempDir {
+    tempfile::Builder::new().prefix("haulout-").tempdir().expect("a scratch folder")
+}
+
+/// True when the long tests are wanted too (`integration/test.sh --full`).
+pub fn full() -> bool {
+    std::env::var_os("HAULOUT_TEST_FULL").is_some()
+}

@@ -1,0 +1,140 @@
+//! An S3-compatible store for the tests: one for the whole process, a bucket for each test.
+
+use std::{
+    path::Path,
+    process::{self, Command},
+    sync::{
+        LazyLock, OnceLock,
+        atomic::{AtomicU32, Ordering},
+    },
+};
+
+use aws_sdk_s3::{Client, config::Region, primitives::ByteStream};
+use tokio::runtime::Runtime;
+
+/// What the store accepts as key and as secret.
+const KEY: &str = "test";
+const REGION: &str = "us-east-1";
+
+static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| {
+    tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime")
+});
+
+/// The store: the one that `integration/test.sh` started, or one that ends with this process.
+#[derive(Debug)]
+pub struct LocalStack {
+    endpoint: String,
+}
+
+impl LocalStack {
+    /// The store of this process, started when it is first wanted.
+    pub fn shared() -> &'static LocalStack {
+        static SHARED: OnceLock<LocalStack> = OnceLock::new();
+        SHARED.get_or_init(|| match std::env::var("HAULOUT_TEST_S3_ENDPOINT") {
+            Ok(endpoint) => LocalStack { endpoint },
+            Err(_) => LocalStack { endpoint: start() },
+        })
+    }
+
+    pub fn endpoint(&self) -> &str {
+        &self.endpoint
+    }
+
+    /// Host and port of the endpoint.
+    pub fn address(&self) -> &str {
+        self.endpoint.trim_start_matches("http://").trim_end_matches('/')
+    }
+
+    /// Makes a bucket that no other test uses.
+    pub fn bucket(&self) -> Bucket {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let name = format!("haulout-{}-{}", process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+        let bucket = Bucket { client: client(&self.endpoint), endpoint: self.endpoint.clone(), name };
+        RUNTIME.block_on(bucket.client.create_bucket().bucket(&bucket.name).send()).expect("a bucket can be made");
+        bucket
+    }
+}
+
+/// A bucket, looked at and changed behind haulout's back.
+#[derive(Debug)]
+pub struct Bucket {
+    client: Client,
+    endpoint: String,
+    name: String,
+}
+
+impl Bucket {
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// URL of a repository in the bucket.
+    pub fn url(&self, prefix: &str) -> String {
+        format!("s3://{}/{prefix}", self.name)
+    }
+
+    /// Environment in which haulout finds the store and may use it.
+    pub fn environment(&self) -> [(&'static str, String); 4] {
+        environment(&self.endpoint)
+    }
+
+    /// Keys that begin with `prefix`, in the store's order. At most 1000: no test here has more.
+    pub fn keys(&self, prefix: &str) -> Vec<String> {
+        let request = self.client.list_objects_v2().bucket(&self.name).prefix(prefix);
+        let listing = RUNTIME.block_on(request.send()).expect("the bucket can be listed");
+        assert_ne!(listing.is_truncated(), Some(true), "more than 1000 keys");
+        listing.contents().iter().filter_map(|object| object.key()).map(str::to_owned).collect()
+    }
+
+    pub fn get(&self, key: &str) -> Vec<u8> {
+        RUNTIME.block_on(async {
+            let answer =
+                self.client.get_object().bucket(&self.name).key(key).send().await.expect("the object is there");
+            answer.body.collect().await.expect("the object can be read").to_vec()
+        })
+    }
+
+    pub fn put(&self, key: &str, bytes: Vec<u8>) {
+        let request = self.client.put_object().bucket(&self.name).key(key).body(ByteStream::from(bytes));
+        RUNTIME.block_on(request.send()).expect("the object can be put");
+    }
+
+    pub fn delete(&self, key: &str) {
+        let request = self.client.delete_object().bucket(&self.name).key(key);
+        RUNTIME.block_on(request.send()).expect("the object can be deleted");
+    }
+}
+
+/// Environment in which haulout finds the store at `endpoint`, which may be a [`super::FaultyPath`]'s.
+pub fn environment(endpoint: &str) -> [(&'static str, String); 4] {
+    [
+        ("AWS_ENDPOINT_URL", endpoint.to_owned()),
+        ("AWS_ACCESS_KEY_ID", KEY.to_owned()),
+        ("AWS_SECRET_ACCESS_KEY", KEY.to_owned()),
+        ("AWS_REGION", REGION.to_owned()),
+    ]
+}
+
+fn client(endpoint: &str) -> Client {
+    let config = aws_sdk_s3::Config::builder()
+        .behavior_version_latest()
+        .endpoint_url(endpoint)
+        .region(Region::from_static(REGION))
+        .credentials_provider(aws_credential_types::Credentials::new(KEY, KEY, None, None, "tests"))
+        .force_path_style(true)
+        .build();
+    Client::from_conf(config)
+}
+
+/// Starts LocalStack; it ends soon after this process.
+fn start() -> String {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("localstack/run.sh");
+    let own = format!("localstack-{}", process::id());
+    let output = Command::new(&script)
+        .args(["start", "--port", "0", "--until-exit-of", &process::id().to_string(), "--dir"])
+        .arg(Path::new(env!("CARGO_TARGET_TMPDIR")).join(own))
+        .output()
+        .expect("localstack/run.sh can be run");
+    assert!(output.status.success(), "{}: {}", script.display(), String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap().trim().to_owned()
+}
