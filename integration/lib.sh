@@ -51,29 +51,29 @@ server_account() {
   fi
 }
 
-# Makes the folder for temporary tables of the server of datadir $1. Each server needs its own: one that starts removes
-# all such files from it, another server's too.
-make_tmpdir() { install -d -o "$(server_account)" "$1.tmp"; }
+# Makes the folder beside datadir $1 for what its server writes while it runs: log, socket, temporary tables. Each server
+# needs its own: one that starts removes all temporary tables that it finds, another server's too.
+make_run_folder() { install -d -o "$(server_account)" "$1.run"; }
 
 # Makes an empty datadir $1.
 make_datadir() {
-  make_tmpdir "$1"
-  mariadb-install-db --no-defaults --datadir="$1" --user="$(server_account)" --tmpdir="$1.tmp" --skip-test-db \
-    --auth-root-authentication-method=normal --skip-name-resolve >"$1.install.log" 2>&1 ||
-    { cat "$1.install.log" >&2 && die "mariadb-install-db failed"; }
+  make_run_folder "$1"
+  mariadb-install-db --no-defaults --datadir="$1" --user="$(server_account)" --tmpdir="$1.run" --skip-test-db \
+    --auth-root-authentication-method=normal --skip-name-resolve >"$1.run/install.log" 2>&1 ||
+    { cat "$1.run/install.log" >&2 && die "mariadb-install-db failed"; }
 }
 
 # Starts a server on datadir $1 with socket $2 and further options, waits until it answers, sets `server_pid`.
 start_server() {
   local datadir=$1 socket=$2 deadline=$((SECONDS + 120))
   shift 2
-  make_tmpdir "$datadir"
+  make_run_folder "$datadir"
   mariadbd --no-defaults --datadir="$datadir" --socket="$socket" --skip-networking --user="$(server_account)" \
-    --tmpdir="$datadir.tmp" --log-error="$datadir.log" --pid-file="$datadir.pid" "$@" &
+    --tmpdir="$datadir.run" --log-error="$datadir.run/error.log" --pid-file="$datadir.run/pid" "$@" 2>/dev/null &
   server_pid=$!
   until mariadb --no-defaults --socket="$socket" --user=root --execute='SELECT 1' >/dev/null 2>&1; do
     if ! kill -0 "$server_pid" 2>/dev/null || [ "$SECONDS" -ge "$deadline" ]; then
-      tail -n 30 "$datadir.log" >&2
+      tail -n 30 "$datadir.run/error.log" >&2
       die "the server did not start"
     fi
     sleep 0.2
