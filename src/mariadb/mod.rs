@@ -1,7 +1,7 @@
 //! MariaDB's own formats and tools: the `mariadb-backup` child, its stream, InnoDB pages and redo log, SQL, prepare.
 //!
 //! Half of the room is pure code on bytes: [`xbstream`] (the child's stream), [`delta`] (the files of an incremental),
-//! [`page`] (InnoDB pages and their checksums), `redo` (the redo log of a backup) and `control` (the small text files).
+//! [`page`] (InnoDB pages and their checksums), [`redo`] (the redo log of a backup) and `control` (the small text files).
 //! The other half runs MariaDB's tools and asks the server. Where a fact stands in MariaDB's sources, the file and symbol
 //! are named beside it.
 
@@ -17,6 +17,7 @@ pub mod page;
 mod page_checksum;
 pub mod prepare;
 mod process;
+pub mod redo;
 pub mod sql;
 pub mod tool;
 pub mod xbstream;
