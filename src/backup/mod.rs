@@ -1,1 +1,406 @@
-//! The `backup` room.
+//! Takes a backup: chooses its kind, captures the server as the tool's stream flows, and commits a manifest.
+//!
+//! ```text
+//! tool ──stream──► parser ──jobs──► workers (check, hash, compare, compress) ──► assembler ──packs──► uploads
+//! ```
+//! The parser never waits for a worker or an upload as long as there is room in memory and in the spool; the assembler takes
+//! results in the order of the stream. Memory is bounded by the row of jobs, by the packs on their way, and by some 300
+//! bytes for each table.
+
+mod assemble;
+mod base;
+mod capture;
+mod choose;
+mod collect;
+mod drafts;
+mod error;
+mod mappack;
+mod merge;
+mod resolve;
+mod slots;
+mod source;
+mod stash;
+mod upload;
+mod work;
+mod write_map;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::task::spawn_blocking;
+
+pub use error::{BackupError, Obstacle};
+pub use source::{Capture, MariadbBackup, Source, SourceError, Survey};
+pub use stash::Stash;
+pub use upload::SpoolOptions;
+
+use crate::format::{BackupKind, GtidPosition, Manifest, RedoFormat, Server, Sizes, StoredBlock};
+use crate::mariadb::messages::Remedy;
+use crate::mariadb::redo;
+use crate::model::{BackupId, Clock, Entropy, Phase, Progress, Timestamp};
+use crate::repository::{LEASE_RENEW_SECONDS, LeaseGuard, Repository, RepositoryError};
+use base::Base;
+use capture::{Brake, Captured, Order};
+use upload::Uploader;
+
+/// Captures tried in one run: the first, one more after a fault that passes, and a full when an incremental is found unsafe.
+const ATTEMPTS_MAX: u32 = 3;
+
+/// What kind of backup is wanted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Want {
+    /// An incremental where that is safe, else a full.
+    Either,
+    /// A full.
+    Full,
+    /// An incremental, or an error.
+    Incremental,
+}
+
+/// How a backup is taken.
+#[derive(Debug, Clone)]
+pub struct BackupOptions {
+    /// What kind is wanted.
+    pub want: Want,
+    /// zstd level, 1 to 19.
+    pub compression_level: i32,
+    /// Threads that check, hash and compress.
+    pub workers: usize,
+    /// Packs uploaded at the same time.
+    pub uploads_max: usize,
+    /// Where packs wait that cannot be uploaded yet.
+    pub spool: SpoolOptions,
+    /// Incrementals on one full, after which the next is a full.
+    pub depth_max: u32,
+}
+
+/// What a run works with.
+#[derive(Clone)]
+pub struct Context {
+    /// Where the backup goes.
+    pub repository: Arc<Repository>,
+    /// Wall clock.
+    pub clock: Arc<dyn Clock>,
+    /// Randomness.
+    pub entropy: Arc<dyn Entropy>,
+    /// Who watches.
+    pub progress: Arc<dyn Progress>,
+    /// Becomes true when the run should end.
+    pub cancel: watch::Receiver<bool>,
+}
+
+/// A backup that was committed.
+#[derive(Debug, Clone)]
+pub struct BackupOutcome {
+    /// Its manifest.
+    pub manifest: Manifest,
+    /// Pages whose checksum cannot be checked without keys or that have none.
+    pub unverifiable_pages: u64,
+    /// Where the manifest lies.
+    pub key: String,
+    /// Directory of the spool, where there is one.
+    pub spool: Option<PathBuf>,
+}
+
+/// Names of the system tablespace's files in `innodb_data_file_path`: `path:size[:autoextend[:max:size]]`, many with `;`.
+fn system_files(data_file_path: &str) -> Vec<String> {
+    let name = |file: &str| file.split(':').next().filter(|name| !name.is_empty()).map(str::to_owned);
+    data_file_path.split(';').filter_map(name).collect()
+}
+
+/// Takes a backup of what `source` gives and commits it.
+///
+/// # Errors
+/// Whatever goes wrong; then no manifest was written, and the repository is as it was but for packs that nobody needs.
+pub async fn backup(
+    context: &Context,
+    source: Arc<dyn Source>,
+    options: &BackupOptions,
+) -> Result<BackupOutcome, BackupError> {
+    let repository = &context.repository;
+    let lease = repository.lease("backup", &*context.entropy).await?;
+    let lease = Arc::new(tokio::sync::Mutex::new(lease));
+    let renewal = tokio::spawn(renew(context.clone(), lease.clone()));
+    let outcome = run(context, source, options).await;
+    renewal.abort();
+    if let Err(error) = repository.release(&mut *lease.lock().await).await {
+        context.progress.warn(&format!("the lease could not be given back and ends by itself: {error}"));
+    }
+    outcome
+}
+
+async fn renew(context: Context, lease: Arc<tokio::sync::Mutex<LeaseGuard>>) {
+    loop {
+        tokio::time::sleep(Duration::from_secs(LEASE_RENEW_SECONDS)).await;
+        if let Err(error) = context.repository.renew(&mut *lease.lock().await).await {
+            context.progress.warn(&format!("the lease could not be renewed: {error}"));
+        }
+    }
+}
+
+/// A decision, and what it stands on.
+struct Choice {
+    kind: BackupKind,
+    reason: String,
+    base: Option<Arc<Base>>,
+}
+
+async fn run(
+    context: &Context,
+    source: Arc<dyn Source>,
+    options: &BackupOptions,
+) -> Result<BackupOutcome, BackupError> {
+    let started = context.clock.now().whole_seconds();
+    let uploader = Arc::new(Uploader::new(
+        context.repository.clone(),
+        context.progress.clone(),
+        options.spool.clone(),
+        options.uploads_max,
+        tokio::runtime::Handle::current(),
+    )?);
+    let survey = {
+        let (source, progress) = (source.clone(), context.progress.clone());
+        joined(spawn_blocking(move || source.survey(&*progress)).await)??
+    };
+    let mut choice = choose(context, &source, &uploader, &survey, options).await?;
+    if let Some(base) = choice.base.as_ref().filter(|_| choice.kind == BackupKind::Incremental) {
+        context.progress.note(&format!("incremental on {}: {}", base.manifest.id, choice.reason));
+    } else {
+        context.progress.note(&format!("full: {}", choice.reason));
+    }
+    let mut attempt = 1;
+    let mut survey = survey;
+    let captured = loop {
+        let order = order(context, &source, &uploader, &survey, &choice, options);
+        let error = match captured(context, order, &uploader).await {
+            Ok(captured) => break captured,
+            Err(error) => error,
+        };
+        let again = match &error {
+            BackupError::NeedsFull(obstacle) => {
+                let incremental = choice.kind == BackupKind::Incremental;
+                let during = matches!(obstacle, Obstacle::ReplacedDuring { .. });
+                (incremental && options.want != Want::Incremental) || (!incremental && during)
+            }
+            BackupError::Source(error) => error.remedy() == Remedy::Retry,
+            _ => false,
+        };
+        attempt += 1;
+        if !again || attempt > ATTEMPTS_MAX || *context.cancel.borrow() {
+            return Err(error);
+        }
+        match error {
+            BackupError::NeedsFull(obstacle) => {
+                context.progress.warn(&format!("taking a full backup instead: {obstacle}"));
+                choice = Choice { kind: BackupKind::Full, reason: obstacle.to_string(), base: choice.base };
+            }
+            error => context.progress.warn(&format!("trying again: {error}")),
+        }
+        let (source, progress) = (source.clone(), context.progress.clone());
+        survey = joined(spawn_blocking(move || source.survey(&*progress)).await)??;
+    };
+    context.progress.begin(Phase::Upload, None);
+    uploader.finish().await?;
+    context.progress.end(Phase::Upload);
+    let parent = choice.base.as_ref().filter(|_| choice.kind == BackupKind::Incremental);
+    let unverifiable_pages = captured.unverifiable_pages;
+    let uploaded_packs = uploader.uploaded_packs.load(Ordering::SeqCst);
+    let manifest = manifest(context, captured, &survey, &choice, started, uploaded_packs);
+    if *context.cancel.borrow() {
+        return Err(BackupError::Interrupted);
+    }
+    context.repository.commit(&manifest, parent.map(|parent| &parent.manifest)).await?;
+    let key = format!("backups/{}.json", manifest.id);
+    let spool = (options.spool.bytes_max > 0).then(|| options.spool.directory.clone());
+    Ok(BackupOutcome { manifest, unverifiable_pages, key, spool })
+}
+
+/// A panic in a thread of ours is a bug that must not look like success.
+fn joined<T>(result: Result<T, tokio::task::JoinError>) -> Result<T, BackupError> {
+    result.map_err(|_| BackupError::Abandoned)
+}
+
+fn order(
+    context: &Context,
+    source: &Arc<dyn Source>,
+    uploader: &Arc<Uploader>,
+    survey: &Survey,
+    choice: &Choice,
+    options: &BackupOptions,
+) -> Order {
+    Order {
+        source: source.clone(),
+        stash: uploader.clone(),
+        namer: context.repository.namer().clone(),
+        survey: survey.clone(),
+        base: choice.base.clone(),
+        incremental: choice.kind == BackupKind::Incremental,
+        compression_level: options.compression_level,
+        workers: options.workers,
+        progress: context.progress.clone(),
+        cancelled: Arc::new(AtomicBool::new(false)),
+    }
+}
+
+/// Runs a capture in threads of its own and ends it on a signal or when an upload has failed for good.
+async fn captured(context: &Context, order: Order, uploader: &Uploader) -> Result<Captured, BackupError> {
+    let brake = Arc::new(Brake::default());
+    let cancelled = order.cancelled.clone();
+    let mut work = {
+        let brake = brake.clone();
+        spawn_blocking(move || capture::capture(&order, &brake))
+    };
+    let mut cancel = context.cancel.clone();
+    tokio::select! {
+        result = &mut work => return joined(result)?,
+        _ = cancel.wait_for(|cancel| *cancel) => {
+            cancelled.store(true, Ordering::SeqCst);
+            brake.pull();
+        }
+        () = uploader.failed() => brake.pull(),
+    }
+    let result = joined(work.await)?;
+    // An upload's failure says more than the end of the child that followed from it.
+    uploader.failure()?;
+    result
+}
+
+async fn choose(
+    context: &Context,
+    source: &Arc<dyn Source>,
+    uploader: &Arc<Uploader>,
+    survey: &Survey,
+    options: &BackupOptions,
+) -> Result<Choice, BackupError> {
+    let repository = &context.repository;
+    let newest = repository.backup_ids().await?.into_iter().next_back();
+    let mut obstacle = None;
+    let mut base = None;
+    match newest {
+        None => obstacle = Some(Obstacle::First),
+        Some(id) => match load_base(context, &id, uploader).await {
+            Ok(loaded) => base = Some(Arc::new(loaded)),
+            Err(BackupError::Repository(RepositoryError::Store(error))) => {
+                return Err(RepositoryError::Store(error).into());
+            }
+            Err(error) => obstacle = Some(Obstacle::ParentUnreadable { id, reason: chain(&error) }),
+        },
+    }
+    if options.want != Want::Full
+        && let Some(base) = &base
+    {
+        obstacle = choose::compare(&base.manifest, survey, options.depth_max).err();
+        if obstacle.is_none() {
+            let id = base.manifest.id.clone();
+            let (base, source, survey) = (base.clone(), source.clone(), survey.clone());
+            let checks = spawn_blocking(move || {
+                choose::compare_files(&base, &survey, &*source).map_err(BackupError::NeedsFull)?;
+                match base.missing_pack()? {
+                    None => Ok(()),
+                    Some(pack) => {
+                        let id = base.manifest.id.clone();
+                        Err(BackupError::NeedsFull(Obstacle::ParentIncomplete { id, pack: pack.id }))
+                    }
+                }
+            });
+            match joined(checks.await)? {
+                Ok(()) => {}
+                Err(BackupError::NeedsFull(found)) => obstacle = Some(found),
+                Err(error @ BackupError::Repository(RepositoryError::Store(_))) => return Err(error),
+                Err(error) => obstacle = Some(Obstacle::ParentUnreadable { id, reason: chain(&error) }),
+            }
+        }
+    }
+    if options.want != Want::Full && obstacle.is_none() {
+        let reason = "nothing speaks against it".to_owned();
+        return Ok(Choice { kind: BackupKind::Incremental, reason, base });
+    }
+    match obstacle {
+        Some(obstacle) if options.want == Want::Incremental => Err(BackupError::NeedsFull(obstacle)),
+        obstacle => {
+            let obstacle = obstacle.filter(|_| options.want != Want::Full);
+            Ok(Choice { kind: BackupKind::Full, reason: choose::full_reason(options.want, obstacle.as_ref()), base })
+        }
+    }
+}
+
+/// An error and its causes in one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(Some(error), |error| error.source());
+    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
+}
+
+async fn load_base(context: &Context, id: &BackupId, uploader: &Arc<Uploader>) -> Result<Base, BackupError> {
+    let repository = &context.repository;
+    let manifest = repository.manifest(id).await?;
+    let root = repository.map_root(&manifest).await?;
+    let (spaces, files, packs) =
+        tokio::try_join!(repository.map_spaces(&root), repository.map_files(&root), repository.packs())?;
+    Ok(Base::new(manifest, root, spaces, files, packs, uploader.clone()))
+}
+
+fn manifest(
+    context: &Context,
+    captured: Captured,
+    survey: &Survey,
+    choice: &Choice,
+    started: Timestamp,
+    uploaded_packs: u64,
+) -> Manifest {
+    let facts = &survey.facts;
+    let parent = choice.base.as_ref().filter(|_| choice.kind == BackupKind::Incremental);
+    let walk = &survey.walk;
+    let schemas = walk.exceptions.iter().filter(|(path, _)| walk.datadir.join(path).is_dir());
+    Manifest {
+        repository_id: context.repository.config().repository_id,
+        id: BackupId::new(started, &*context.entropy),
+        kind: choice.kind,
+        reason: choice.reason.clone(),
+        parent: parent.map(|parent| parent.manifest.id.clone()),
+        depth: parent.map_or(0, |parent| parent.manifest.depth + 1),
+        started,
+        // Clocks can be set back while a backup runs.
+        finished: context.clock.now().whole_seconds().max(started),
+        haulout_version: env!("CARGO_PKG_VERSION").to_owned(),
+        tool_version: survey.tool_version.clone(),
+        server: Server {
+            version: facts.version.to_string(),
+            hostname: facts.hostname.clone(),
+            server_id: u32::try_from(facts.server_id).unwrap_or_default(),
+            datadir: facts.datadir.display().to_string(),
+            page_size: facts.innodb.page_size.into(),
+            data_file_path: facts.innodb.data_file_path.clone(),
+            undo_tablespaces: facts.innodb.undo_tablespaces,
+            system_file: choose::system_file(survey).map(Into::into),
+            datadir_mode: Some(walk.root.mode),
+            directory_mode: Some(walk.directories.mode),
+            directory_modes: schemas.map(|(path, owner)| (path.clone(), owner.mode)).collect(),
+        },
+        lsn: captured.lsn,
+        redo: RedoFormat {
+            creator: captured.redo.creator,
+            encrypted: captured.redo.format != redo::RedoFormat::Plain,
+            bytes: captured.lsn.last.0.saturating_sub(captured.lsn.start.0),
+        },
+        position: GtidPosition {
+            file: captured.info.binlog_file,
+            position: captured.info.binlog_position,
+            gtid: captured.info.gtid,
+        },
+        filters: Vec::new(),
+        sizes: Sizes {
+            logical_bytes: captured.totals.logical_bytes,
+            stream_bytes: captured.stream.bytes,
+            uploaded_bytes: captured.uploaded_bytes,
+            stored_bytes: captured.totals.stored_bytes,
+            uploaded_packs,
+        },
+        spaces: captured.totals.spaces,
+        files: captured.totals.files,
+        warnings: captured.report.warnings,
+        map: StoredBlock::from(captured.root),
+    }
+}

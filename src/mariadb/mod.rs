@@ -1,13 +1,14 @@
 //! MariaDB's own formats and tools: the `mariadb-backup` child, its stream, InnoDB pages and redo log, SQL, prepare.
 //!
 //! Half of the room is pure code on bytes: [`xbstream`] (the child's stream), [`delta`] (the files of an incremental),
-//! [`page`] (InnoDB pages and their checksums), [`redo`] (the redo log of a backup) and `control` (the small text files).
+//! [`page`] (InnoDB pages and their checksums), [`redo`] (the redo log of a backup) and [`control`] (the small text files).
 //! The other half runs MariaDB's tools and asks the server. Where a fact stands in MariaDB's sources, the file and symbol
 //! are named beside it.
 
 mod bounded;
 pub mod child;
 pub mod connection;
+pub mod control;
 pub mod datadir;
 pub mod delta;
 pub mod facts;
@@ -15,9 +16,11 @@ pub mod identity;
 pub mod messages;
 pub mod page;
 mod page_checksum;
+pub mod page_set;
 pub mod prepare;
 mod process;
 pub mod redo;
+pub mod redo_write;
 pub mod sql;
 pub mod tool;
 pub mod xbstream;

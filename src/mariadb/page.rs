@@ -243,6 +243,16 @@ pub fn allocated_pages(flags: SpaceFlags, descriptor_page: &[u8]) -> impl Iterat
     })
 }
 
+/// [`allocated_pages`] of a page that calls itself a descriptor page (`FIL_PAGE_TYPE_FSP_HDR`, `FIL_PAGE_TYPE_XDES`); none
+/// of any other.
+pub fn described_pages(format: &SpaceFormat, page: &[u8]) -> Vec<u32> {
+    let kind = page.get(TYPE..TYPE + 2);
+    match (format.flags, kind) {
+        (Some(flags), Some([0, 8 | 9])) => allocated_pages(flags, page).collect(),
+        _ => Vec::new(),
+    }
+}
+
 /// How the pages of one file are to be checked.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SpaceFormat {
@@ -251,6 +261,8 @@ pub struct SpaceFormat {
     crypt: Crypt,
     /// The doublewrite buffer's pages, which hold copies of others, torn ones too.
     doublewrite: Range<u32>,
+    /// Flags, where page 0 was seen.
+    flags: Option<SpaceFlags>,
     /// False in the system tablespace, whose files count on from each other and whose oldest pages hold garbage.
     numbered: bool,
 }
@@ -279,7 +291,7 @@ impl SpaceFormat {
         } else {
             Form::Legacy { zip: flags.zip_size().is_some(), page_compressed: flags.page_compressed() }
         };
-        SpaceFormat::build(space, flags.physical_size(), form, crypt)
+        SpaceFormat { flags: Some(flags), ..SpaceFormat::build(space, flags.physical_size(), form, crypt) }
     }
 
     /// The format as far as a `.meta` file tells it: all checksums are tried, and a page that fits one is good.
@@ -299,6 +311,7 @@ impl SpaceFormat {
             form,
             crypt,
             doublewrite: if system { extent..extent * 3 } else { 0..0 },
+            flags: None,
             numbered: !system,
         }
     }

@@ -16,7 +16,8 @@ use std::collections::BTreeSet;
 
 use crate::{
     error::{Diagnose, Kind},
-    model::{Lsn, SpaceId},
+    mariadb::page_set::PageSet,
+    model::{Lsn, PageNo, SpaceId},
 };
 
 /// Length of the header, behind which the log begins (`log_t::START_OFFSET`).
@@ -307,6 +308,8 @@ pub struct RedoSummary {
     pub mini_transactions: u64,
     /// Operations on files; none if the log hides them ([`RedoFormat::EncryptedWhole`]).
     pub file_ops: Option<FileOps>,
+    /// Pages that the log writes anew from nothing (INIT_PAGE); none if the log hides them.
+    pub initialised: Option<PageSet>,
     /// Records of types that this program does not know.
     pub unknown_records: u64,
     /// Bytes behind the end, which are no mini-transaction.
@@ -333,6 +336,7 @@ pub struct RedoScanner {
     unknown_records: u64,
     checkpoint_record: bool,
     file_ops: FileOps,
+    initialised: PageSet,
 }
 
 impl RedoScanner {
@@ -352,6 +356,7 @@ impl RedoScanner {
             unknown_records: 0,
             checkpoint_record: false,
             file_ops: FileOps::default(),
+            initialised: PageSet::default(),
         }
     }
 
@@ -418,6 +423,7 @@ impl RedoScanner {
             end,
             mini_transactions: self.mini_transactions,
             file_ops: (!hidden).then_some(self.file_ops),
+            initialised: (!hidden).then_some(self.initialised),
             unknown_records: self.unknown_records,
             trailing_bytes: self.trailing_bytes + self.carry.len() as u64,
         })
@@ -472,6 +478,8 @@ impl RedoScanner {
             page_before = !same_page;
             if same_page {
                 self.read_file_record(kind, SpaceId(space), page, name).ok_or(malformed)?;
+            } else if kind & 0x70 == 0x10 {
+                self.initialised.insert(SpaceId(space), PageNo(page));
             }
         }
         Ok(())

@@ -62,7 +62,8 @@ impl Repository {
     pub async fn init(store: Store, clock: &dyn Clock, entropy: &dyn Entropy) -> Result<Repository, RepositoryError> {
         let key = store_key(&ObjectKey::Config)?;
         let exists = || RepositoryError::Exists { url: store.origin().url.clone() };
-        match store.head(&key).await {
+        // Read rather than looked at: a missing bucket is told from a missing object only so.
+        match store.get(&key, DOCUMENT_BYTES_MAX).await {
             Ok(_) => return Err(exists()),
             Err(error) if error.is_not_found() => {}
             Err(error) => return Err(error.into()),

@@ -1,0 +1,227 @@
+//! Takes results in the order of the stream, fills packs with fresh chunks, and drafts the new page map.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use crossbeam_channel::Receiver;
+
+use super::base::Base;
+use super::collect::{Origin, SpaceEnded, Step, StreamFacts};
+use super::drafts::{Drafts, FileDraft, Length, SpaceDraft};
+use super::mappack::MapPacks;
+use super::merge::{merge_extents, tidy};
+use super::slots::{Slot, SlotTable};
+use super::work::{FileResult, FreshChunk, PageResult, piece_of};
+use super::{BackupError, Stash};
+use crate::format::Namer;
+use crate::format::map::{Extent, ExtentBlock, FilePiece, FileSource, Location, PackRef, SpaceRecord};
+use crate::format::pack::{NewChunk, PackBuilder, PackKind};
+use crate::mariadb::xbstream::FileNo;
+use crate::model::SpaceId;
+
+/// Fills data packs.
+pub(super) struct Assembler {
+    stash: Arc<dyn Stash>,
+    base: Option<Arc<Base>>,
+    incremental: bool,
+    /// Number of the system tablespace's files.
+    system_parts: usize,
+    pack: PackBuilder,
+    pub slots: SlotTable,
+    pub maps: MapPacks,
+    open_spaces: HashMap<FileNo, SpaceDraft>,
+    open_files: HashMap<FileNo, FileDraft>,
+    /// Places in `drafts.spaces` of those with blocks that wait for their packs to be finished.
+    waiting: Vec<usize>,
+    drafts: Drafts,
+    pub uploaded_bytes: u64,
+}
+
+impl Assembler {
+    pub(super) fn new(stash: Arc<dyn Stash>, namer: Namer, facts: &StreamFacts) -> Assembler {
+        Assembler {
+            maps: MapPacks::new(stash.clone(), namer),
+            stash,
+            base: facts.base.clone(),
+            incremental: facts.incremental,
+            system_parts: facts.system_files.len(),
+            pack: PackBuilder::new(PackKind::Data),
+            slots: SlotTable::default(),
+            open_spaces: HashMap::new(),
+            open_files: HashMap::new(),
+            waiting: Vec::new(),
+            drafts: Drafts::default(),
+            uploaded_bytes: 0,
+        }
+    }
+
+    /// Works until the row of steps ends, then closes the last data pack.
+    pub(super) fn run(&mut self, steps: &Receiver<Step>) -> Result<Drafts, BackupError> {
+        for step in steps {
+            self.step(step)?;
+        }
+        self.close_pack()?;
+        if let Some(draft) = self.open_spaces.values().next() {
+            return Err(BackupError::Unfinished { path: draft.begun.name.clone() });
+        }
+        if let Some(draft) = self.open_files.values().next() {
+            return Err(BackupError::Unfinished { path: draft.path.clone() });
+        }
+        Ok(std::mem::take(&mut self.drafts))
+    }
+
+    fn step(&mut self, step: Step) -> Result<(), BackupError> {
+        match step {
+            Step::BeginSpace(file, begun) => {
+                self.open_spaces.insert(file, SpaceDraft::new(begun));
+            }
+            Step::Extent(file, result) => {
+                let result = result.recv().map_err(|_| BackupError::Abandoned)??;
+                self.extent(file, result)?;
+            }
+            Step::EndSpace(file, ended) => self.end_space(file, ended)?,
+            Step::BeginFile(file, path) => {
+                self.open_files.insert(file, FileDraft { path, ..FileDraft::default() });
+            }
+            Step::Piece(file, offset, result) => {
+                let result = result.recv().map_err(|_| BackupError::Abandoned)??;
+                let piece = self.file_piece(result)?;
+                if let Some(draft) = self.open_files.get_mut(&file) {
+                    draft.pieces.push((offset, piece));
+                }
+            }
+            Step::EndFile(file, bytes) => {
+                if let Some(draft) = self.open_files.remove(&file) {
+                    let draft = FileDraft { bytes, ..draft };
+                    self.drafts.files.insert(draft.path.clone(), draft);
+                }
+            }
+            Step::Rename(from, to) => {
+                if let Some(draft) = self.drafts.files.remove(&from) {
+                    self.drafts.files.insert(to.clone(), FileDraft { path: to, ..draft });
+                }
+            }
+            Step::Remove(path) => {
+                self.drafts.files.remove(&path);
+            }
+            Step::Deleted(name) => self.drafts.deleted.push(name),
+            Step::Renamed(from, to) => self.drafts.renamed.push((from, to)),
+            Step::Meta(name, meta) => {
+                self.drafts.metas.insert(name, meta);
+            }
+            Step::Control(name, bytes) => {
+                self.drafts.controls.insert(name, bytes);
+            }
+            Step::Redo(facts) => self.drafts.redo = Some(facts),
+        }
+        Ok(())
+    }
+
+    fn extent(&mut self, file: FileNo, result: PageResult) -> Result<(), BackupError> {
+        let PageResult { extent, kept, fresh, lsn_max, unverifiable, allocated } = result;
+        let mut pieces = kept;
+        if let Some((pages, chunk)) = fresh {
+            let at = self.store(&chunk)?;
+            pieces.push(piece_of(pages, &chunk, at));
+        }
+        self.drafts.unverifiable_pages += u64::from(unverifiable);
+        let Some(mut draft) = self.open_spaces.remove(&file) else { return Ok(()) };
+        draft.lsn_max = draft.lsn_max.max(lsn_max);
+        draft.allocated.extend(allocated);
+        let index = ExtentBlock::index_of(extent);
+        if draft.gathering().is_some_and(|gathering| gathering != index) {
+            let merged = self.merged(&mut draft)?;
+            // The file goes on beyond this block, so every extent of it is whole.
+            draft.close_block(merged, Length::Beyond);
+            draft.write_ready(&self.slots, &mut self.maps)?;
+        }
+        let extent = Extent { no: extent, pieces };
+        if draft.begun.origin == Origin::Delta && self.parent_record(&draft).is_none() {
+            draft.present.push((extent.no, extent.covered()));
+        }
+        draft.gather(index, extent);
+        self.open_spaces.insert(file, draft);
+        Ok(())
+    }
+
+    fn end_space(&mut self, file: FileNo, ended: SpaceEnded) -> Result<(), BackupError> {
+        let Some(mut draft) = self.open_spaces.remove(&file) else { return Ok(()) };
+        let parent_pages = self.parent_record(&draft).map(|record| record.pages);
+        draft.pages = match (draft.begun.origin, draft.begun.key.space, self.system_parts) {
+            (Origin::Whole | Origin::New, _, _) => Some(ended.pages),
+            // The size in page 0 is that of all files together.
+            (Origin::Delta, SpaceId(0), 2..) => None,
+            (Origin::Delta, _, _) => {
+                let size = ended.page0.as_ref().map(|page0| page0.size_pages).or(parent_pages).unwrap_or(0);
+                Some(size.max(ended.page_max.map_or(0, |page| page.0 + 1)))
+            }
+        };
+        let merged = self.merged(&mut draft)?;
+        draft.close_block(merged, draft.pages.map_or(Length::Unknown, Length::Pages));
+        draft.ended = Some(ended);
+        draft.write_ready(&self.slots, &mut self.maps)?;
+        if draft.waits() {
+            self.waiting.push(self.drafts.spaces.len());
+        }
+        self.drafts.spaces.push(draft);
+        Ok(())
+    }
+
+    /// The gathered extents laid over the parent's.
+    fn merged(&self, draft: &mut SpaceDraft) -> Result<Vec<Extent<Slot>>, BackupError> {
+        let Some((index, gathered)) = draft.take_gathered() else { return Ok(Vec::new()) };
+        match (&self.base, self.parent_record(draft)) {
+            (Some(base), Some(record)) => Ok(merge_extents(&base.block(record, index)?, gathered)),
+            _ => Ok(gathered.into_iter().map(tidy).collect()),
+        }
+    }
+
+    fn parent_record(&self, draft: &SpaceDraft) -> Option<&SpaceRecord> {
+        let base = self.base.as_ref().filter(|_| self.incremental && draft.begun.origin == Origin::Delta)?;
+        base.spaces.get(&draft.begun.key)
+    }
+
+    fn file_piece(&mut self, result: FileResult) -> Result<FilePiece<Slot>, BackupError> {
+        match result {
+            FileResult::Kept(piece) => Ok(piece),
+            FileResult::Fresh(chunk) => {
+                let at = self.store(&chunk)?;
+                let source = FileSource::Chunk { id: chunk.id, raw_bytes: chunk.raw_bytes, skip: 0, at };
+                Ok(FilePiece { bytes: chunk.raw_bytes, source })
+            }
+        }
+    }
+
+    /// Puts a chunk into the pack that is being filled.
+    fn store(&mut self, chunk: &FreshChunk) -> Result<Location<Slot>, BackupError> {
+        if self.pack.is_full() {
+            self.close_pack()?;
+        }
+        let FreshChunk { id, raw_bytes, encoding, sums, stored } = chunk;
+        let new = NewChunk { id: *id, raw_bytes: *raw_bytes, encoding: *encoding, sums, stored };
+        let offset = self.pack.add(&new);
+        let pack = Slot::New(self.slots.open());
+        Ok(Location { pack, offset, stored_bytes: stored.len() as u32, encoding: *encoding })
+    }
+
+    fn close_pack(&mut self) -> Result<(), BackupError> {
+        if self.pack.is_empty() {
+            return Ok(());
+        }
+        let finished = std::mem::replace(&mut self.pack, PackBuilder::new(PackKind::Data)).finish()?;
+        let pack = PackRef { id: finished.id, bytes: finished.bytes.len() as u32 };
+        self.uploaded_bytes += u64::from(pack.bytes);
+        self.slots.push(pack);
+        self.stash.put_pack(finished)?;
+        let mut still_waiting = Vec::new();
+        for place in std::mem::take(&mut self.waiting) {
+            let draft = &mut self.drafts.spaces[place];
+            draft.write_ready(&self.slots, &mut self.maps)?;
+            if draft.waits() {
+                still_waiting.push(place);
+            }
+        }
+        self.waiting = still_waiting;
+        Ok(())
+    }
+}

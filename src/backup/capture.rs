@@ -1,0 +1,300 @@
+//! One capture: source, parser, workers, assembler and uploads, from the first byte to the last pack.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+
+use crossbeam_channel::{bounded, unbounded};
+
+use super::assemble::Assembler;
+use super::base::Base;
+use super::collect::{CONTROL_FILES, Collector, Origin, Outlets, REDO_FILE, RedoFacts, StreamFacts};
+use super::drafts::Drafts;
+use super::resolve::{Surroundings, resolve};
+use super::source::stored;
+use super::work::Workshop;
+use super::write_map::write_map;
+use super::{BackupError, Obstacle, Source, Stash, Survey};
+use crate::format::map::{BlockRef, MapTotals};
+use crate::format::{LsnRange, Namer};
+use crate::mariadb::child::ChildReport;
+use crate::mariadb::control::{BackupInfo, Checkpoints};
+use crate::mariadb::messages::Remedy;
+use crate::mariadb::redo::{RedoHeader, RedoSummary};
+use crate::mariadb::xbstream::{ParseError, StreamSummary, parse};
+use crate::model::{Lsn, Phase, Progress, SpaceId};
+
+/// Bytes of pages on their way between parser and assembler, before and after compression.
+const IN_FLIGHT_BYTES: usize = 24 << 20;
+/// Fewest jobs on their way, so that workers have something to do with pages of 64 KiB too.
+const IN_FLIGHT_MIN: usize = 4;
+
+/// Everything a capture needs.
+pub(super) struct Order {
+    pub source: Arc<dyn Source>,
+    pub stash: Arc<dyn Stash>,
+    pub namer: Namer,
+    pub survey: Survey,
+    /// What pages are compared with.
+    pub base: Option<Arc<Base>>,
+    /// True when `base` is the parent of an incremental.
+    pub incremental: bool,
+    pub compression_level: i32,
+    pub workers: usize,
+    pub progress: Arc<dyn Progress>,
+    pub cancelled: Arc<AtomicBool>,
+}
+
+/// What a capture brought.
+#[derive(Debug)]
+pub(super) struct Captured {
+    pub root: BlockRef,
+    pub totals: MapTotals,
+    pub lsn: LsnRange,
+    pub redo: RedoHeader,
+    pub info: BackupInfo,
+    pub stream: StreamSummary,
+    pub report: ChildReport,
+    pub uploaded_bytes: u64,
+    pub unverifiable_pages: u64,
+}
+
+/// A handle with which another task ends the capture that runs at the moment.
+#[derive(Default)]
+pub(super) struct Brake(std::sync::Mutex<Option<Box<dyn Fn() + Send + Sync>>>);
+
+impl Brake {
+    pub(super) fn pull(&self) {
+        if let Some(stop) = &*self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner) {
+            stop();
+        }
+    }
+
+    fn set(&self, stop: Option<Box<dyn Fn() + Send + Sync>>) {
+        *self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = stop;
+    }
+}
+
+/// Captures; blocks until everything is handed to the stash.
+pub(super) fn capture(order: &Order, brake: &Brake) -> Result<Captured, BackupError> {
+    let parent = order.base.as_ref().filter(|_| order.incremental);
+    let from = parent.map(|parent| Lsn(parent.start().0.saturating_sub(1)));
+    let facts = StreamFacts {
+        incremental: order.incremental,
+        system_files: super::system_files(&order.survey.facts.innodb.data_file_path),
+        page_size: order.survey.facts.innodb.page_size,
+        base: order.base.clone(),
+    };
+    let mut assembler = Assembler::new(order.stash.clone(), order.namer.clone(), &facts);
+    let (mut drafts, stream, report) = stream(order, &facts, &mut assembler, from, brake)?;
+    let redo = drafts.redo.take().ok_or_else(|| missing(REDO_FILE))?;
+    let header = redo.header.clone();
+    let (lsn, info, summary) = check_end(&drafts, redo, &report, order, parent, from)?;
+    let around = surroundings(order, &facts, &drafts, &summary, lsn.last)?;
+    let unverifiable_pages = drafts.unverifiable_pages;
+    let Assembler { slots, maps, .. } = &mut assembler;
+    let records = resolve(drafts, parent, &around, slots, maps)?;
+    let (root, totals) = write_map(records, order.base.as_deref(), maps)?;
+    let uploaded_bytes = assembler.uploaded_bytes + assembler.maps.uploaded_bytes;
+    Ok(Captured { root, totals, lsn, redo: header, info, stream, report, uploaded_bytes, unverifiable_pages })
+}
+
+/// Runs the pipeline until the stream ends.
+fn stream(
+    order: &Order,
+    facts: &StreamFacts,
+    assembler: &mut Assembler,
+    from: Option<Lsn>,
+    brake: &Brake,
+) -> Result<(Drafts, StreamSummary, ChildReport), BackupError> {
+    let mut capture = order.source.start(from, order.progress.clone())?;
+    brake.set(Some(capture.stopper()));
+    let stop = capture.stopper();
+    let input = capture.take_stream().ok_or(BackupError::Abandoned)?;
+    if order.cancelled.load(Ordering::SeqCst) {
+        return Err(BackupError::Interrupted);
+    }
+    let workshop = Workshop {
+        namer: order.namer.clone(),
+        stash: order.stash.clone(),
+        compression_level: order.compression_level,
+        parent_last: order.base.as_ref().map_or(Lsn(0), |base| base.manifest.lsn.last),
+    };
+    let in_flight = (IN_FLIGHT_BYTES / facts.page_size.extent_bytes()).max(IN_FLIGHT_MIN);
+    let (jobs_in, jobs) = unbounded();
+    let (steps_in, steps) = bounded(in_flight);
+    order.progress.begin(Phase::Capture, None);
+    let (parsed, assembled) = thread::scope(|scope| {
+        for _ in 0..order.workers.max(1) {
+            let jobs = jobs.clone();
+            let workshop = &workshop;
+            scope.spawn(move || workshop.run(&jobs));
+        }
+        drop(jobs);
+        let assembling = scope.spawn(move || assembler.run(&steps));
+        let parsed = {
+            let outlets = Outlets { jobs: jobs_in, steps: steps_in };
+            let mut collector = Collector::new(facts, outlets, &*order.progress);
+            parse(input, &mut collector)
+        };
+        if parsed.is_err() {
+            stop();
+        }
+        (parsed, assembling.join().unwrap_or(Err(BackupError::Abandoned)))
+    });
+    order.progress.end(Phase::Capture);
+    let finished = capture.finish();
+    brake.set(None);
+    if order.cancelled.load(Ordering::SeqCst) {
+        return Err(BackupError::Interrupted);
+    }
+    verdict(parsed, assembled, finished)
+}
+
+/// Of several failures, the one that caused the others.
+fn verdict(
+    parsed: Result<StreamSummary, ParseError<BackupError>>,
+    assembled: Result<Drafts, BackupError>,
+    finished: Result<ChildReport, super::SourceError>,
+) -> Result<(Drafts, StreamSummary, ChildReport), BackupError> {
+    use crate::mariadb::child::ChildError;
+    let stopped = matches!(&finished, Err(super::SourceError::Child(ChildError::Stopped)));
+    match (parsed, assembled, finished) {
+        (Ok(stream), Ok(drafts), Ok(report)) => Ok((drafts, stream, report)),
+        (_, Err(error), _) if !matches!(error, BackupError::Abandoned | BackupError::Unfinished { .. }) => Err(error),
+        (Err(ParseError::Sink { source, .. }), _, _) if !matches!(source, BackupError::Abandoned) => Err(source),
+        (_, _, Err(error)) if error.remedy() == Remedy::TakeFull => {
+            Err(BackupError::NeedsFull(Obstacle::UndoTablespaces))
+        }
+        (_, _, Err(error)) if !stopped => Err(error.into()),
+        (Err(error), _, _) => Err(BackupError::Stream { source: Box::new(error) }),
+        (_, Err(error), _) => Err(error),
+        (_, _, Err(error)) => Err(error.into()),
+    }
+}
+
+fn missing(name: &str) -> BackupError {
+    BackupError::FileMissing { name: name.to_owned() }
+}
+
+/// Rule 4, as far as the stream alone can tell.
+fn check_end(
+    drafts: &Drafts,
+    redo: RedoFacts,
+    report: &ChildReport,
+    order: &Order,
+    parent: Option<&Arc<Base>>,
+    from: Option<Lsn>,
+) -> Result<(LsnRange, BackupInfo, RedoSummary), BackupError> {
+    let control = |names: [&'static str; 2]| {
+        let found = names.iter().find_map(|name| Some((*name, drafts.controls.get(*name)?)));
+        found.ok_or_else(|| missing(names[0]))
+    };
+    let (name, bytes) = control([CONTROL_FILES[0], CONTROL_FILES[1]])?;
+    let checkpoints = Checkpoints::parse(bytes)
+        .map_err(|source| BackupError::Control { name: name.to_owned(), source: Box::new(source) })?;
+    let (name, bytes) = control([CONTROL_FILES[2], CONTROL_FILES[3]])?;
+    let info = BackupInfo::parse(bytes)
+        .map_err(|source| BackupError::Control { name: name.to_owned(), source: Box::new(source) })?;
+    if !drafts.controls.contains_key("backup-my.cnf") {
+        return Err(missing("backup-my.cnf"));
+    }
+    let lsn = LsnRange {
+        from: from.unwrap_or(Lsn(0)),
+        start: redo.header.start,
+        to: checkpoints.to_lsn,
+        last: checkpoints.last_lsn,
+    };
+    if checkpoints.from_lsn != lsn.from {
+        return Err(control_fault(name, format!("from_lsn is {}, {} was asked for", checkpoints.from_lsn, lsn.from)));
+    }
+    let summary = redo.scanner.finish(lsn.last).map_err(|source| BackupError::Redo { source })?;
+    if info.partial || info.compressed {
+        let problem = "the backup is partial or compressed: remove such options from the server's option files";
+        return Err(control_fault(name, problem.to_owned()));
+    }
+    if let Some(parent) = parent
+        && (lsn.start < parent.start() || lsn.last < parent.manifest.lsn.last)
+    {
+        let (parent, found) = (parent.start(), lsn.start);
+        return Err(BackupError::NeedsFull(Obstacle::StartWentBack { parent, found }));
+    }
+    check_left_out(drafts, report)?;
+    let page0 = drafts.spaces.iter().any(|draft| draft.begun.key.space == SpaceId(0));
+    if !page0 {
+        let first = super::system_files(&order.survey.facts.innodb.data_file_path).into_iter().next();
+        return Err(missing(&first.unwrap_or_default()));
+    }
+    Ok((lsn, info, summary))
+}
+
+fn control_fault(name: &str, problem: String) -> BackupError {
+    BackupError::Control { name: name.to_owned(), source: problem.into() }
+}
+
+/// The tool ends with 0 when it leaves out a table whose file it cannot open. A `.new` that came instead explains it.
+fn check_left_out(drafts: &Drafts, report: &ChildReport) -> Result<(), BackupError> {
+    let arrived: HashSet<&str> = drafts
+        .spaces
+        .iter()
+        .filter(|draft| draft.begun.origin == Origin::New)
+        .map(|draft| draft.begun.name.as_str())
+        .chain(drafts.renamed.iter().flat_map(|(from, to)| [from.as_str(), to.as_str()]))
+        .chain(drafts.deleted.iter().map(String::as_str))
+        .collect();
+    let explained = |name: &&String| {
+        let name = name.trim_start_matches("./");
+        arrived.contains(name) || arrived.contains(format!("{name}.ibd").as_str())
+    };
+    let left_out: Vec<&str> = report.vanished.iter().filter(|name| !explained(name)).map(String::as_str).collect();
+    if left_out.is_empty() { Ok(()) } else { Err(BackupError::LeftOut { names: left_out.join(", ") }) }
+}
+
+/// What the file system says, before and after the capture.
+fn surroundings(
+    order: &Order,
+    facts: &StreamFacts,
+    drafts: &Drafts,
+    redo: &RedoSummary,
+    last: Lsn,
+) -> Result<Surroundings, BackupError> {
+    let before = &order.survey.walk;
+    let after = order.source.look_again(&order.survey)?;
+    let deleted_spaces: HashSet<SpaceId> =
+        redo.file_ops.iter().flat_map(|operations| &operations.deleted).copied().collect();
+    let read_before: HashSet<SpaceId> = drafts
+        .spaces
+        .iter()
+        .filter(|draft| draft.begun.origin != Origin::New && before.identity(&draft.begun.name).is_some())
+        .map(|draft| draft.begun.key.space)
+        .collect();
+    let inodes: HashSet<(u64, Option<i64>)> =
+        before.files().map(|(_, identity)| (identity.inode, identity.birth_ns)).collect();
+    for (name, identity) in after.files() {
+        if inodes.contains(&(identity.inode, identity.birth_ns)) {
+            continue;
+        }
+        // The file was put in place during the capture. If it says that it is a tablespace that was read from another file,
+        // or one that was discarded meanwhile, it was imported.
+        let Some(space) = order.source.space_on_disk(&order.survey, name).filter(|space| space.0 != 0) else {
+            continue;
+        };
+        if read_before.contains(&space) || deleted_spaces.contains(&space) {
+            return Err(BackupError::NeedsFull(Obstacle::ReplacedDuring { name: name.to_owned() }));
+        }
+    }
+    let mut identities = std::collections::HashMap::new();
+    for draft in &drafts.spaces {
+        let name = &draft.begun.name;
+        let identity = before.identity(name).filter(|_| draft.begun.origin != Origin::New);
+        if let Some(identity) = identity.or_else(|| after.identity(name)) {
+            identities.insert(name.clone(), stored(identity));
+        }
+    }
+    let modes = drafts.spaces.iter().map(|draft| &draft.begun.name).chain(drafts.files.keys());
+    let modes = modes.map(|path| (path.clone(), after.file_ownership(path).mode)).collect();
+    let initialised = redo.initialised.clone();
+    let system_files = facts.system_files.clone();
+    Ok(Surroundings { identities, modes, system_files, deleted_spaces, initialised, last })
+}

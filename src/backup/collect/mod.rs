@@ -1,0 +1,273 @@
+//! The parser's side of the pipeline: sorts the files of a stream and cuts them into jobs.
+//!
+//! Nothing here waits for a worker: a job and the place where its result will appear go out together, results are taken
+//! in the order of the stream by the assembler, and the length of that row bounds what is in memory.
+
+mod files;
+mod pages;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use crossbeam_channel::{Receiver, Sender};
+
+use super::base::Base;
+use super::work::{FileResult, Job, PageResult};
+use super::{BackupError, Obstacle};
+use crate::mariadb::delta::DeltaMeta;
+use crate::mariadb::page::Page0;
+use crate::mariadb::redo::{RedoHeader, RedoScanner};
+use crate::mariadb::xbstream::{FileNo, FileSink, StreamPath};
+use crate::model::{PageNo, PageSize, Progress};
+use files::{PlainCutter, RedoCutter, SmallFile};
+use pages::{DeltaCutter, WholeCutter};
+
+use crate::format::map::SpaceKey;
+
+/// The redo log's name in the stream.
+pub(super) const REDO_FILE: &str = "ib_logfile0";
+/// Files of the tool's own that the run must read itself.
+pub(super) const CONTROL_FILES: [&str; 7] = [
+    "xtrabackup_checkpoints",
+    "mariadb_backup_checkpoints",
+    "xtrabackup_info",
+    "mariadb_backup_info",
+    "xtrabackup_binlog_info",
+    "mariadb_backup_binlog_info",
+    "backup-my.cnf",
+];
+
+/// What the run knows before the stream begins.
+#[derive(Debug, Clone)]
+pub(super) struct StreamFacts {
+    /// True when the stream is that of an incremental.
+    pub incremental: bool,
+    /// Names of the system tablespace's files, in order.
+    pub system_files: Vec<String>,
+    /// The server's page size.
+    pub page_size: PageSize,
+    /// What the run is compared with.
+    pub base: Option<Arc<Base>>,
+}
+
+/// How an InnoDB file came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Origin {
+    /// All pages.
+    Whole,
+    /// All pages of a file that appeared while the others were copied (`.new`); goes before others of its name.
+    New,
+    /// Pages newer than the parent.
+    Delta,
+}
+
+/// An InnoDB file in the stream has begun, and which one it is is known.
+#[derive(Debug, Clone)]
+pub(super) struct SpaceBegun {
+    pub origin: Origin,
+    /// Path of the tablespace's file, without the suffixes of the stream.
+    pub name: String,
+    pub key: SpaceKey,
+    pub page_size: PageSize,
+}
+
+/// What is known of an InnoDB file at its end.
+#[derive(Debug, Clone)]
+pub(super) struct SpaceEnded {
+    /// Page 0, where it was in the stream.
+    pub page0: Option<Page0>,
+    /// Pages of a whole file.
+    pub pages: u32,
+    /// Highest page in the stream.
+    pub page_max: Option<PageNo>,
+}
+
+/// One thing that the stream brought, in its order.
+pub(super) enum Step {
+    BeginSpace(FileNo, SpaceBegun),
+    Extent(FileNo, Receiver<Result<PageResult, BackupError>>),
+    EndSpace(FileNo, SpaceEnded),
+    BeginFile(FileNo, String),
+    Piece(FileNo, u64, Receiver<Result<FileResult, BackupError>>),
+    EndFile(FileNo, u64),
+    Rename(String, String),
+    Remove(String),
+    /// A `.del`: the tablespace of this name (without extension) is gone.
+    Deleted(String),
+    /// A `.ren`: the tablespace of the first name is now called by the second.
+    Renamed(String, String),
+    Meta(String, DeltaMeta),
+    Control(String, Vec<u8>),
+    Redo(RedoFacts),
+}
+
+/// The redo log of the stream, read to its end. Whether that is far enough, only the last LSN tells.
+#[derive(Debug)]
+pub(super) struct RedoFacts {
+    pub header: RedoHeader,
+    pub scanner: RedoScanner,
+}
+
+/// Where jobs and steps go.
+#[derive(Clone)]
+pub(super) struct Outlets {
+    pub jobs: Sender<Job>,
+    pub steps: Sender<Step>,
+}
+
+impl Outlets {
+    fn step(&self, step: Step) -> Result<(), BackupError> {
+        self.steps.send(step).map_err(|_| BackupError::Abandoned)
+    }
+
+    fn job(&self, job: Job) -> Result<(), BackupError> {
+        self.jobs.send(job).map_err(|_| BackupError::Abandoned)
+    }
+}
+
+enum Open {
+    Whole(Box<WholeCutter>),
+    Delta(Box<DeltaCutter>),
+    Plain(Box<PlainCutter>),
+    Redo(Box<RedoCutter>),
+    Small(SmallFile),
+}
+
+/// Receives the files of a stream.
+pub(super) struct Collector<'a> {
+    facts: &'a StreamFacts,
+    outlets: Outlets,
+    open: HashMap<FileNo, Open>,
+    metas: HashMap<String, DeltaMeta>,
+    progress: &'a dyn Progress,
+}
+
+impl<'a> Collector<'a> {
+    pub(super) fn new(facts: &'a StreamFacts, outlets: Outlets, progress: &'a dyn Progress) -> Collector<'a> {
+        Collector { facts, outlets, open: HashMap::new(), metas: HashMap::new(), progress }
+    }
+
+    fn opened(&self, path: &str) -> Result<Open, BackupError> {
+        let suffix = |suffix: &str| path.strip_suffix(suffix);
+        let in_schema = path.contains('/');
+        if path == REDO_FILE {
+            return Ok(Open::Redo(Box::new(RedoCutter::new())));
+        }
+        if let Some(name) = suffix(".delta")
+            && self.facts.incremental
+        {
+            let meta = self.metas.get(name).copied();
+            return Ok(Open::Delta(Box::new(DeltaCutter::new(name, meta, self.part_of(name)))));
+        }
+        if let Some(name) = suffix(".new").filter(|_| in_schema) {
+            let name = format!("{name}.ibd");
+            return Ok(Open::Whole(Box::new(WholeCutter::new(Origin::New, &name, None))));
+        }
+        let small = (suffix(".meta").is_some() && self.facts.incremental)
+            || ((suffix(".del").is_some() || suffix(".ren").is_some()) && in_schema);
+        if small {
+            return Ok(Open::Small(SmallFile::new(path)));
+        }
+        let system = self.part_of(path);
+        if suffix(".ibd").is_some() || system.is_some() || is_undo(path) {
+            return Ok(Open::Whole(Box::new(WholeCutter::new(Origin::Whole, path, system))));
+        }
+        Ok(Open::Plain(Box::new(PlainCutter::new(path, CONTROL_FILES.contains(&path)))))
+    }
+
+    /// Place of `name` among the files of the system tablespace.
+    fn part_of(&self, name: &str) -> Option<u16> {
+        let place = self.facts.system_files.iter().position(|file| file == name)?;
+        u16::try_from(place).ok()
+    }
+
+    fn small(&mut self, file: SmallFile) -> Result<(), BackupError> {
+        let (path, bytes) = file.take();
+        let text = || String::from_utf8_lossy(&bytes).trim().to_owned();
+        if let Some(name) = path.strip_suffix(".meta") {
+            let meta = DeltaMeta::parse(&bytes).map_err(|source| BackupError::Meta { path: path.clone(), source })?;
+            self.metas.insert(name.to_owned(), meta);
+            return self.outlets.step(Step::Meta(name.to_owned(), meta));
+        }
+        if let Some(name) = path.strip_suffix(".del") {
+            return self.outlets.step(Step::Deleted(tablespace_file(name)));
+        }
+        if let Some(name) = path.strip_suffix(".ren") {
+            let target =
+                StreamPath::new(&text()).map_err(|source| BackupError::Rename { path: path.clone(), source })?;
+            return self.outlets.step(Step::Renamed(tablespace_file(name), tablespace_file(target.as_str())));
+        }
+        Ok(())
+    }
+}
+
+/// The tool names tablespaces in `.del`, `.ren` and `.new` without extension.
+fn tablespace_file(name: &str) -> String {
+    if name.ends_with(".ibd") { name.to_owned() } else { format!("{name}.ibd") }
+}
+
+fn is_undo(path: &str) -> bool {
+    path.strip_prefix("undo").is_some_and(|rest| rest.len() == 3 && rest.bytes().all(|byte| byte.is_ascii_digit()))
+}
+
+impl FileSink for Collector<'_> {
+    type Error = BackupError;
+
+    fn begin(&mut self, file: FileNo, path: &StreamPath, _replace: bool) -> Result<(), BackupError> {
+        let mut opened = self.opened(path.as_str())?;
+        if let Open::Plain(cutter) = &mut opened {
+            cutter.begin(file, &self.outlets)?;
+        }
+        if let Open::Redo(cutter) = &mut opened {
+            cutter.begin(file, &self.outlets)?;
+        }
+        self.open.insert(file, opened);
+        Ok(())
+    }
+
+    fn data(&mut self, file: FileNo, offset: u64, bytes: &[u8]) -> Result<(), BackupError> {
+        self.progress.advance(crate::model::Phase::Capture, bytes.len() as u64);
+        let (facts, outlets) = (self.facts, &self.outlets);
+        let Some(open) = self.open.get_mut(&file) else { return Ok(()) };
+        match open {
+            Open::Whole(cutter) => {
+                let turned = cutter.data(file, offset, bytes, facts, outlets)?;
+                if let Some(mut plain) = turned {
+                    plain.begin(file, outlets)?;
+                    plain.data(file, 0, &cutter.head(), facts, outlets)?;
+                    *open = Open::Plain(plain);
+                }
+                Ok(())
+            }
+            Open::Delta(cutter) => cutter.data(file, bytes, facts, outlets),
+            Open::Plain(cutter) => cutter.data(file, offset, bytes, facts, outlets),
+            Open::Redo(cutter) => cutter.data(file, offset, bytes, facts, outlets),
+            Open::Small(small) => small.data(offset, bytes),
+        }
+    }
+
+    fn end(&mut self, file: FileNo) -> Result<(), BackupError> {
+        let (facts, outlets) = (self.facts, &self.outlets);
+        match self.open.remove(&file) {
+            None => Ok(()),
+            Some(Open::Whole(cutter)) => cutter.end(file, facts, outlets),
+            Some(Open::Delta(cutter)) => cutter.end(file, facts, outlets),
+            Some(Open::Plain(cutter)) => cutter.end(file, facts, outlets),
+            Some(Open::Redo(cutter)) => cutter.end(file, facts, outlets),
+            Some(Open::Small(small)) => self.small(small),
+        }
+    }
+
+    fn rename(&mut self, from: &StreamPath, to: &StreamPath) -> Result<(), BackupError> {
+        self.outlets.step(Step::Rename(from.to_string(), to.to_string()))
+    }
+
+    fn remove(&mut self, path: &StreamPath) -> Result<(), BackupError> {
+        self.outlets.step(Step::Remove(path.to_string()))
+    }
+}
+
+/// A new tablespace came without its first page.
+fn page0_missing(name: &str) -> BackupError {
+    BackupError::NeedsFull(Obstacle::Page0Missing { name: name.to_owned() })
+}

@@ -1,0 +1,280 @@
+//! Where pages come from. `mariadb-backup` is the first source; a simulation is another.
+
+use std::io::{self, Read};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use crate::error::{Diagnose, Kind};
+use crate::mariadb::child::{BackupChild, BackupOptions, ChildError, ChildReport};
+use crate::mariadb::connection::Connection;
+use crate::mariadb::facts::{FactsError, ServerFacts};
+use crate::mariadb::identity::{DatadirLayout, DatadirWalk, FileIdentity, WalkError};
+use crate::mariadb::messages::{ChildEvent, Remedy};
+use crate::mariadb::page::page_space_id;
+use crate::mariadb::sql::Session;
+use crate::mariadb::tool::{ToolError, ToolFit, ToolPaths, Tools};
+use crate::model::{Lsn, Progress, SpaceId};
+
+/// The server before or after a capture.
+#[derive(Debug, Clone)]
+pub struct Survey {
+    /// What the server says of itself.
+    pub facts: ServerFacts,
+    /// Its files.
+    pub walk: DatadirWalk,
+    /// Version of the tool that captures.
+    pub tool_version: String,
+}
+
+/// A source of streams in the format of `mariadb-backup`.
+pub trait Source: Send + Sync {
+    /// Asks the server and looks at its files.
+    ///
+    /// # Errors
+    /// When the server refuses, or no backup could be taken of it.
+    fn survey(&self, progress: &dyn Progress) -> Result<Survey, SourceError>;
+
+    /// Looks at the server's files again.
+    ///
+    /// # Errors
+    /// When they cannot be read.
+    fn look_again(&self, before: &Survey) -> Result<DatadirWalk, SourceError>;
+
+    /// The tablespace that the file of InnoDB named `name` holds, by its first page on disk.
+    fn space_on_disk(&self, survey: &Survey, name: &str) -> Option<SpaceId>;
+
+    /// Begins to capture all pages, or those newer than `from`.
+    ///
+    /// # Errors
+    /// When it cannot begin.
+    fn start(&self, from: Option<Lsn>, progress: Arc<dyn Progress>) -> Result<Box<dyn Capture>, SourceError>;
+}
+
+/// A capture that is under way; dropping it ends it.
+pub trait Capture: Send {
+    /// The stream, once.
+    fn take_stream(&mut self) -> Option<Box<dyn Read + Send>>;
+
+    /// Ends the capture from any thread.
+    fn stopper(&self) -> Box<dyn Fn() + Send + Sync>;
+
+    /// The verdict, once the stream has been read to its end.
+    ///
+    /// # Errors
+    /// Unless the capture is known to be whole.
+    fn finish(self: Box<Self>) -> Result<ChildReport, SourceError>;
+}
+
+/// Why a source gives nothing.
+#[derive(Debug, thiserror::Error)]
+pub enum SourceError {
+    /// A tool is missing or does not fit.
+    #[error(transparent)]
+    Tool(#[from] ToolError),
+    /// The server refuses.
+    #[error(transparent)]
+    Facts(#[from] FactsError),
+    /// The server's files cannot be read.
+    #[error(transparent)]
+    Walk(#[from] WalkError),
+    /// The tool failed.
+    #[error(transparent)]
+    Child(#[from] ChildError),
+    /// The tool's directory for small files cannot be made.
+    #[error("cannot make a directory for temporary files in {}", directory.display())]
+    Scratch {
+        /// Where.
+        directory: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The server has tables that this version cannot back up.
+    #[error("the server has the storage engine {engine}, whose tables this version cannot back up")]
+    Engine {
+        /// The engine.
+        engine: &'static str,
+    },
+    /// InnoDB's files lie where a restore would not put them.
+    #[error("{setting} is {found:?}: this version backs up servers whose InnoDB files lie in the datadir")]
+    Elsewhere {
+        /// The setting.
+        setting: &'static str,
+        /// Its value.
+        found: String,
+    },
+}
+
+impl SourceError {
+    /// What a run can do by itself.
+    pub fn remedy(&self) -> Remedy {
+        match self {
+            SourceError::Child(error) => error.remedy(),
+            _ => Remedy::Stop,
+        }
+    }
+}
+
+impl Diagnose for SourceError {
+    fn kind(&self) -> Kind {
+        match self {
+            SourceError::Tool(error) => error.kind(),
+            SourceError::Facts(error) => error.kind(),
+            SourceError::Walk(error) => error.kind(),
+            SourceError::Child(error) => error.kind(),
+            SourceError::Scratch { .. } => Kind::Failed,
+            SourceError::Engine { .. } | SourceError::Elsewhere { .. } => Kind::DatabaseRefused,
+        }
+    }
+
+    fn hint(&self) -> Option<String> {
+        match self {
+            SourceError::Tool(error) => error.hint(),
+            SourceError::Facts(error) => error.hint(),
+            SourceError::Walk(error) => error.hint(),
+            SourceError::Child(error) => error.hint(),
+            SourceError::Scratch { .. } => {
+                Some("give TMPDIR or --spool-dir a directory that can be written".to_owned())
+            }
+            SourceError::Engine { .. } => Some("move its tables to InnoDB, or back them up by other means".to_owned()),
+            SourceError::Elsewhere { .. } => Some("move the files into the datadir and unset it".to_owned()),
+        }
+    }
+}
+
+/// Captures with `mariadb-backup`.
+#[derive(Debug, Clone)]
+pub struct MariadbBackup {
+    /// Where to find the tools.
+    pub tools: ToolPaths,
+    /// How to reach the server.
+    pub connection: Connection,
+    /// Files that the tool reads at once.
+    pub parallel: u16,
+    /// Niceness of the tool.
+    pub nice: Option<i32>,
+    /// Further options for the tool.
+    pub extra_args: Vec<String>,
+    /// A directory in which the tool's own temporary directory is made.
+    pub scratch: PathBuf,
+}
+
+impl Source for MariadbBackup {
+    fn survey(&self, progress: &dyn Progress) -> Result<Survey, SourceError> {
+        let tools = Tools::discover(&self.tools)?;
+        tools.client()?;
+        let session = Session::new(&tools, &self.connection);
+        let facts = ServerFacts::gather(&session).map_err(SourceError::Facts)?;
+        facts.check()?;
+        if tools.fit(&facts.version)? == ToolFit::OlderPatch {
+            progress.warn(&format!(
+                "mariadb-backup {} is older than the server {}: install the same version",
+                tools.backup.version, facts.version
+            ));
+        }
+        if facts.has_engine("ROCKSDB") {
+            return Err(SourceError::Engine { engine: "RocksDB" });
+        }
+        check_layout(&facts)?;
+        let walk = DatadirWalk::walk(&DatadirLayout::of(&facts))?;
+        Ok(Survey { facts, walk, tool_version: tools.backup.version.to_string() })
+    }
+
+    fn look_again(&self, before: &Survey) -> Result<DatadirWalk, SourceError> {
+        Ok(DatadirWalk::walk(&DatadirLayout::of(&before.facts))?)
+    }
+
+    fn space_on_disk(&self, survey: &Survey, name: &str) -> Option<SpaceId> {
+        let mut head = [0; 64];
+        let mut file = std::fs::File::open(survey.walk.datadir.join(name)).ok()?;
+        file.read_exact(&mut head).ok()?;
+        page_space_id(&head)
+    }
+
+    fn start(&self, from: Option<Lsn>, progress: Arc<dyn Progress>) -> Result<Box<dyn Capture>, SourceError> {
+        let tools = Tools::discover(&self.tools)?;
+        let scratch = Scratch::new(&self.scratch)
+            .map_err(|source| SourceError::Scratch { directory: self.scratch.clone(), source })?;
+        let options = BackupOptions {
+            incremental_from: from,
+            parallel: self.parallel,
+            scratch: scratch.0.clone(),
+            nice: self.nice,
+            extra_args: self.extra_args.clone(),
+        };
+        let on_line = move |event: &ChildEvent, line: &str| {
+            tracing::debug!(target: "mariadb-backup", "{line}");
+            if matches!(event, ChildEvent::Warning(_)) {
+                progress.note(line);
+            }
+        };
+        let child = BackupChild::spawn(&tools, &self.connection, &options, Some(Box::new(on_line)))?;
+        Ok(Box::new(ChildCapture { child, _scratch: scratch }))
+    }
+}
+
+/// Restore puts every file into the datadir; a server that keeps InnoDB's files elsewhere would not find them there.
+fn check_layout(facts: &ServerFacts) -> Result<(), SourceError> {
+    let datadir = facts.datadir.canonicalize().unwrap_or_else(|_| facts.datadir.clone());
+    let innodb = &facts.innodb;
+    for (setting, found) in
+        [("innodb_data_home_dir", &innodb.data_home_dir), ("innodb_undo_directory", &innodb.undo_directory)]
+    {
+        let place = facts.in_datadir(found);
+        if place.canonicalize().unwrap_or(place) != datadir {
+            return Err(SourceError::Elsewhere { setting, found: found.clone() });
+        }
+    }
+    if innodb.data_file_path.split(';').any(|file| file.contains('/')) {
+        let found = innodb.data_file_path.clone();
+        return Err(SourceError::Elsewhere { setting: "innodb_data_file_path", found });
+    }
+    Ok(())
+}
+
+/// A directory that goes away with its owner.
+struct Scratch(PathBuf);
+
+impl Scratch {
+    fn new(parent: &std::path::Path) -> io::Result<Scratch> {
+        std::fs::create_dir_all(parent)?;
+        let directory = parent.join(format!("capture-{}", std::process::id()));
+        // An earlier process of the same number may have left one.
+        if directory.exists() {
+            std::fs::remove_dir_all(&directory)?;
+        }
+        std::fs::create_dir(&directory)?;
+        Ok(Scratch(directory))
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        // What stays behind is small, and cleared by a later run of the same number.
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+struct ChildCapture {
+    child: BackupChild,
+    _scratch: Scratch,
+}
+
+impl Capture for ChildCapture {
+    fn take_stream(&mut self) -> Option<Box<dyn Read + Send>> {
+        Some(Box::new(self.child.take_stdout()?))
+    }
+
+    fn stopper(&self) -> Box<dyn Fn() + Send + Sync> {
+        let stopper = self.child.stopper();
+        Box::new(move || stopper.stop())
+    }
+
+    fn finish(self: Box<Self>) -> Result<ChildReport, SourceError> {
+        Ok(self.child.finish()?)
+    }
+}
+
+/// [`FileIdentity`] as page maps keep it.
+pub(super) fn stored(identity: FileIdentity) -> crate::format::map::FileIdentity {
+    crate::format::map::FileIdentity { inode: identity.inode, born_ns: identity.birth_ns }
+}

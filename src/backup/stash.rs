@@ -1,0 +1,25 @@
+//! What the pipeline needs of a repository, so that it can also be run on generated streams alone.
+
+use crate::format::PageSum;
+use crate::format::map::{BlockRef, PageChunk};
+use crate::format::pack::FinishedPack;
+
+use super::BackupError;
+
+/// Takes finished packs and gives back what earlier backups stored. Called from blocking threads.
+pub trait Stash: Send + Sync {
+    /// Hands over a finished pack. Returns soon; what goes wrong with the upload is told by a later call or at the end.
+    ///
+    /// # Errors
+    /// When an upload failed for good.
+    fn put_pack(&self, pack: FinishedPack) -> Result<(), BackupError>;
+
+    /// The bytes of a map block, checked.
+    ///
+    /// # Errors
+    /// When it is not there or damaged.
+    fn read_block(&self, block: &BlockRef) -> Result<Vec<u8>, BackupError>;
+
+    /// The sums of the pages of a chunk, in the chunk's order; nothing when they cannot be had.
+    fn page_sums(&self, chunk: &PageChunk) -> Option<Vec<PageSum>>;
+}

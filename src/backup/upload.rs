@@ -1,0 +1,294 @@
+//! Uploads packs beside the capture, which must not wait for the store.
+//!
+//! While the tool's pipe is full, the server goes on overwriting its redo log. So packs that cannot be uploaded at once go
+//! to a spool on disk, which has a limit; beyond it the capture does wait.
+
+use std::fs;
+use std::io;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bytes::Bytes;
+use tokio::runtime::Handle;
+use tokio::sync::{Notify, Semaphore};
+use tokio::task::JoinSet;
+
+use super::{BackupError, Stash};
+use crate::format::PageSum;
+use crate::format::map::{BlockRef, PageChunk};
+use crate::format::pack::FinishedPack;
+use crate::model::{PackId, Phase, Progress};
+use crate::repository::Repository;
+
+/// Packs held in memory besides those being uploaded, before the spool is used: 16 MiB each.
+const PACKS_WAITING_MAX: usize = 2;
+/// Part of the spool's limit at which the operator is warned, in percent.
+const SPOOL_WARN_PERCENT: u64 = 50;
+
+/// Where packs wait for their upload.
+#[derive(Debug, Clone)]
+pub struct SpoolOptions {
+    /// A directory of this program's own; created, and cleared of what an earlier run left.
+    pub directory: PathBuf,
+    /// Most bytes in it; 0 for none.
+    pub bytes_max: u64,
+}
+
+enum Waiting {
+    Memory(Bytes),
+    Spooled { path: PathBuf, bytes: u64 },
+}
+
+/// The first upload that failed.
+#[derive(Default)]
+struct Failure {
+    happened: AtomicBool,
+    error: Mutex<Option<BackupError>>,
+    told: Notify,
+}
+
+impl Failure {
+    fn set(&self, error: BackupError) {
+        self.error.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
+        self.happened.store(true, Ordering::SeqCst);
+        self.told.notify_one();
+    }
+
+    fn check(&self) -> Result<(), BackupError> {
+        if !self.happened.load(Ordering::SeqCst) {
+            return Ok(());
+        }
+        let error = self.error.lock().unwrap_or_else(PoisonError::into_inner).take();
+        Err(error.unwrap_or(BackupError::Abandoned))
+    }
+}
+
+/// Uploads packs to a repository.
+pub(super) struct Uploader {
+    repository: Arc<Repository>,
+    progress: Arc<dyn Progress>,
+    spool: SpoolOptions,
+    handle: Handle,
+    /// One for each upload, and a few for packs that wait in memory.
+    in_memory: Arc<Semaphore>,
+    uploads: Arc<Semaphore>,
+    spooled_bytes: Arc<AtomicU64>,
+    tasks: Mutex<JoinSet<()>>,
+    failure: Arc<Failure>,
+    warned: AtomicBool,
+    number: AtomicU64,
+    pub uploaded_packs: AtomicU64,
+}
+
+impl Uploader {
+    /// Prepares the spool.
+    ///
+    /// # Errors
+    /// When the spool's directory cannot be made or written.
+    pub(super) fn new(
+        repository: Arc<Repository>,
+        progress: Arc<dyn Progress>,
+        spool: SpoolOptions,
+        uploads_max: usize,
+        handle: Handle,
+    ) -> Result<Uploader, BackupError> {
+        let uploader = Uploader {
+            repository,
+            progress,
+            handle,
+            in_memory: Arc::new(Semaphore::new(uploads_max + PACKS_WAITING_MAX)),
+            uploads: Arc::new(Semaphore::new(uploads_max)),
+            spooled_bytes: Arc::new(AtomicU64::new(0)),
+            tasks: Mutex::new(JoinSet::new()),
+            failure: Arc::new(Failure::default()),
+            warned: AtomicBool::new(false),
+            number: AtomicU64::new(0),
+            uploaded_packs: AtomicU64::new(0),
+            spool,
+        };
+        uploader.prepare_spool().map_err(|source| uploader.spool_error(source))?;
+        Ok(uploader)
+    }
+
+    fn prepare_spool(&self) -> io::Result<()> {
+        if self.spool.bytes_max == 0 {
+            return Ok(());
+        }
+        fs::create_dir_all(&self.spool.directory)?;
+        for entry in fs::read_dir(&self.spool.directory)? {
+            let path = entry?.path();
+            if path.extension().is_some_and(|extension| extension == "pack") {
+                fs::remove_file(path)?;
+            }
+        }
+        // Found out now rather than in the middle of the night's backup.
+        let probe = self.spool.directory.join("probe.pack");
+        fs::write(&probe, vec![0; 1 << 20])?;
+        fs::remove_file(probe)?;
+        let room = rustix::fs::statvfs(&self.spool.directory)?;
+        let free = room.f_bavail * room.f_frsize;
+        if free < crate::format::pack::PACK_BYTES_MAX {
+            return Err(io::Error::new(io::ErrorKind::StorageFull, format!("{free} bytes are free")));
+        }
+        if free < self.spool.bytes_max {
+            let directory = self.spool.directory.display();
+            self.progress.warn(&format!("the spool {directory} may not reach its size: {free} bytes are free"));
+        }
+        Ok(())
+    }
+
+    fn spool_error(&self, source: io::Error) -> BackupError {
+        BackupError::Spool { directory: self.spool.directory.clone(), source }
+    }
+
+    /// Hands over a pack; waits when neither memory nor spool have room.
+    fn submit(&self, pack: FinishedPack) -> Result<(), BackupError> {
+        self.failure.check()?;
+        self.repository.remember(&pack);
+        let bytes = Bytes::from(pack.bytes);
+        let waiting = match self.in_memory.clone().try_acquire_owned() {
+            Ok(permit) => {
+                self.spawn(pack.id, Waiting::Memory(bytes), Some(permit));
+                return Ok(());
+            }
+            Err(_) => self.spool(&bytes)?,
+        };
+        match waiting {
+            Some(spooled) => self.spawn(pack.id, spooled, None),
+            None => {
+                let permit = self.handle.block_on(self.in_memory.clone().acquire_owned());
+                self.spawn(pack.id, Waiting::Memory(bytes), permit.ok());
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes a pack to the spool, or tells that there is no room.
+    fn spool(&self, bytes: &Bytes) -> Result<Option<Waiting>, BackupError> {
+        let length = bytes.len() as u64;
+        let spooled = self.spooled_bytes.load(Ordering::SeqCst) + length;
+        if spooled > self.spool.bytes_max {
+            return Ok(None);
+        }
+        if spooled * 100 > self.spool.bytes_max * SPOOL_WARN_PERCENT && !self.warned.swap(true, Ordering::SeqCst) {
+            self.progress.warn(&format!(
+                "the store is slower than the backup: the spool holds {spooled} of {} bytes",
+                self.spool.bytes_max
+            ));
+        }
+        let number = self.number.fetch_add(1, Ordering::SeqCst);
+        let path = self.spool.directory.join(format!("{}-{number}.pack", std::process::id()));
+        match fs::write(&path, bytes) {
+            Ok(()) => {
+                self.spooled_bytes.fetch_add(length, Ordering::SeqCst);
+                Ok(Some(Waiting::Spooled { path, bytes: length }))
+            }
+            Err(error) if error.kind() == io::ErrorKind::StorageFull => {
+                let _ = fs::remove_file(&path);
+                self.progress.warn("the spool's disk is full: the backup waits for the store");
+                Ok(None)
+            }
+            Err(source) => Err(self.spool_error(source)),
+        }
+    }
+
+    fn spawn(&self, id: PackId, waiting: Waiting, permit: Option<tokio::sync::OwnedSemaphorePermit>) {
+        let (repository, progress) = (self.repository.clone(), self.progress.clone());
+        let (uploads, failure) = (self.uploads.clone(), self.failure.clone());
+        let spooled_bytes = self.spooled_bytes.clone();
+        self.uploaded_packs.fetch_add(1, Ordering::SeqCst);
+        let task = async move {
+            let _upload = uploads.acquire().await;
+            let _permit = permit;
+            if failure.happened.load(Ordering::SeqCst) {
+                return;
+            }
+            let outcome = match &waiting {
+                Waiting::Memory(bytes) => repository.put_pack(id, bytes.clone()).await.map_err(BackupError::from),
+                Waiting::Spooled { path, .. } => match read_spooled(id, path).await {
+                    Ok(bytes) => repository.put_pack(id, bytes).await.map_err(BackupError::from),
+                    Err(source) => Err(BackupError::Spool { directory: path.clone(), source }),
+                },
+            };
+            if let Err(error) = outcome {
+                failure.set(error);
+            }
+            let length = match waiting {
+                Waiting::Memory(bytes) => bytes.len() as u64,
+                Waiting::Spooled { path, bytes } => {
+                    // What stays behind is cleared by the next run.
+                    let _ = tokio::fs::remove_file(path).await;
+                    spooled_bytes.fetch_sub(bytes, Ordering::SeqCst);
+                    bytes
+                }
+            };
+            progress.advance(Phase::Upload, length);
+        };
+        let mut tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);
+        while tasks.try_join_next().is_some() {}
+        tasks.spawn_on(task, &self.handle);
+    }
+
+    /// Waits until every pack is stored.
+    ///
+    /// # Errors
+    /// The first upload that failed.
+    pub(super) async fn finish(&self) -> Result<(), BackupError> {
+        let mut tasks = std::mem::take(&mut *self.tasks.lock().unwrap_or_else(PoisonError::into_inner));
+        while tasks.join_next().await.is_some() {}
+        self.failure.check()
+    }
+
+    /// The first upload that failed, if one did.
+    ///
+    /// # Errors
+    /// That failure.
+    pub(super) fn failure(&self) -> Result<(), BackupError> {
+        self.failure.check()
+    }
+
+    /// Waits until an upload has failed for good.
+    pub(super) async fn failed(&self) {
+        self.failure.told.notified().await;
+    }
+}
+
+/// A pack from the spool; a disk can damage it there too.
+async fn read_spooled(id: PackId, path: &std::path::Path) -> io::Result<Bytes> {
+    let bytes = tokio::fs::read(path).await?;
+    if crate::format::pack_id(&bytes) == id {
+        Ok(Bytes::from(bytes))
+    } else {
+        Err(io::Error::new(io::ErrorKind::InvalidData, format!("{} was damaged on its disk", path.display())))
+    }
+}
+
+impl Drop for Uploader {
+    fn drop(&mut self) {
+        let mut tasks = std::mem::take(&mut *self.tasks.lock().unwrap_or_else(PoisonError::into_inner));
+        tasks.abort_all();
+        if self.spool.bytes_max > 0 && self.number.load(Ordering::SeqCst) > 0 {
+            let own = format!("{}-", std::process::id());
+            let entries = fs::read_dir(&self.spool.directory).into_iter().flatten().flatten();
+            for entry in entries.filter(|entry| entry.file_name().to_string_lossy().starts_with(&own)) {
+                let _ = fs::remove_file(entry.path());
+            }
+        }
+    }
+}
+
+impl Stash for Uploader {
+    fn put_pack(&self, pack: FinishedPack) -> Result<(), BackupError> {
+        self.submit(pack)
+    }
+
+    fn read_block(&self, block: &BlockRef) -> Result<Vec<u8>, BackupError> {
+        Ok(self.handle.block_on(self.repository.read_block(block))?)
+    }
+
+    fn page_sums(&self, chunk: &PageChunk) -> Option<Vec<PageSum>> {
+        // Without sums the pages are stored again, which is never wrong.
+        self.handle.block_on(self.repository.page_sums(chunk)).ok().flatten()
+    }
+}

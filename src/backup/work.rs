@@ -1,0 +1,252 @@
+//! Workers: check, hash, compare with the parent, compress. One extent or one MiB of a file at a time.
+
+use std::sync::Arc;
+
+use crossbeam_channel::{Receiver, Sender};
+
+use super::slots::{Slot, old};
+use super::{BackupError, Stash};
+use crate::format::map::{Content, FilePiece, FileSource, PageChunk, Piece};
+use crate::format::pack::{self, Encoding};
+use crate::format::{Namer, PageHash, PageSum};
+use crate::mariadb::page::{PageVerdict, SpaceFormat, check_page, described_pages, page_lsn};
+use crate::model::{ChunkId, ExtentNo, Lsn, PageMask, PageNo};
+
+/// Pages of one extent as they came from the stream.
+pub(super) struct PageJob {
+    /// Path in the stream, for errors.
+    pub path: Arc<str>,
+    /// How pages of this file are checked.
+    pub format: SpaceFormat,
+    /// The extent.
+    pub extent: ExtentNo,
+    /// The pages that `bytes` holds, ascending.
+    pub pages: PageMask,
+    /// Their bytes.
+    pub bytes: Vec<u8>,
+    /// What the parent has for this extent.
+    pub base: Vec<Piece>,
+    /// True when descriptor pages are to be read: of a tablespace that an incremental's parent does not have.
+    pub describe: bool,
+}
+
+/// Up to a MiB of a plain file.
+pub(super) struct FileJob {
+    /// The bytes.
+    pub bytes: Vec<u8>,
+    /// What the parent has at the same place.
+    pub base: Option<FilePiece>,
+}
+
+/// A chunk that has to be stored.
+#[derive(Debug)]
+pub(super) struct FreshChunk {
+    pub id: ChunkId,
+    pub raw_bytes: u32,
+    pub encoding: Encoding,
+    pub sums: Vec<PageSum>,
+    pub stored: Vec<u8>,
+}
+
+/// What became of a [`PageJob`].
+#[derive(Debug)]
+pub(super) struct PageResult {
+    pub extent: ExtentNo,
+    /// Pieces that need no storing: zeros, and what the parent has already.
+    pub kept: Vec<Piece<Slot>>,
+    /// The other pages and their chunk.
+    pub fresh: Option<(PageMask, FreshChunk)>,
+    /// Newest LSN of any page.
+    pub lsn_max: Lsn,
+    /// Pages whose checksum could not be checked without a key.
+    pub unverifiable: u32,
+    /// Pages that a descriptor page in the extent calls allocated, where that was asked for.
+    pub allocated: Vec<(ExtentNo, PageMask)>,
+}
+
+/// What became of a [`FileJob`].
+#[derive(Debug)]
+pub(super) enum FileResult {
+    /// Stored already, or all zeros.
+    Kept(FilePiece<Slot>),
+    /// To be stored.
+    Fresh(FreshChunk),
+}
+
+/// Work for one worker, and where the result goes.
+pub(super) enum Job {
+    Pages(Box<PageJob>, Sender<Result<PageResult, BackupError>>),
+    File(FileJob, Sender<Result<FileResult, BackupError>>),
+}
+
+/// What all workers share.
+pub(super) struct Workshop {
+    pub namer: Namer,
+    pub stash: Arc<dyn Stash>,
+    pub compression_level: i32,
+    /// Last LSN of the parent: a page with a newer one is certainly another page.
+    pub parent_last: Lsn,
+}
+
+impl Workshop {
+    /// Works until `jobs` ends.
+    pub(super) fn run(&self, jobs: &Receiver<Job>) {
+        let mut compressor = zstd::bulk::Compressor::new(self.compression_level).ok();
+        for job in jobs {
+            // Whoever asked may have given up; there is nobody else to tell.
+            match job {
+                Job::Pages(job, reply) => drop(reply.send(self.pages(*job, &mut compressor))),
+                Job::File(job, reply) => drop(reply.send(self.file(job, &mut compressor))),
+            }
+        }
+    }
+
+    fn pages(&self, job: PageJob, compressor: &mut Compressor) -> Result<PageResult, BackupError> {
+        let page_bytes = job.format.page_size().bytes();
+        let mut result = PageResult {
+            extent: job.extent,
+            kept: Vec::new(),
+            fresh: None,
+            lsn_max: Lsn(0),
+            unverifiable: 0,
+            allocated: if job.describe { allocated(&job) } else { Vec::new() },
+        };
+        let (mut zero, mut older) = (PageMask::EMPTY, PageMask::EMPTY);
+        for (index, page) in job.pages.indices().zip(job.bytes.chunks(page_bytes)) {
+            let number = job.extent.page(index);
+            match check_page(&job.format, number, page) {
+                PageVerdict::Zero => {
+                    zero = zero.union(PageMask::only(index));
+                    continue;
+                }
+                PageVerdict::Good => {}
+                PageVerdict::Unverifiable(_) => result.unverifiable += 1,
+                PageVerdict::Bad(fault) => {
+                    return Err(BackupError::Page { path: job.path.to_string(), page: number, fault });
+                }
+            }
+            let lsn = page_lsn(page);
+            result.lsn_max = result.lsn_max.max(lsn);
+            if lsn <= self.parent_last {
+                older = older.union(PageMask::only(index));
+            }
+        }
+        if !zero.is_empty() {
+            result.kept.push(Piece { mask: zero, content: Content::Zero });
+        }
+        let hashes = self.namer.pages(&job.bytes, page_bytes);
+        let mut rest = job.pages.without(zero);
+        for piece in &job.base {
+            let same = self.same_pages(&job, piece, rest.intersection(older), &hashes);
+            if !same.is_empty() {
+                result.kept.push(old(&Piece { mask: same, content: piece.content }));
+                rest = rest.without(same);
+            }
+        }
+        if !rest.is_empty() {
+            result.fresh = Some((rest, self.chunk_of_pages(&job, rest, &hashes, compressor)?));
+        }
+        Ok(result)
+    }
+
+    /// Pages among `candidates` that the parent's `piece` holds already.
+    fn same_pages(&self, job: &PageJob, piece: &Piece, candidates: PageMask, hashes: &[PageHash]) -> PageMask {
+        let Content::Chunk(chunk) = &piece.content else { return PageMask::EMPTY };
+        let candidates = candidates.intersection(piece.mask);
+        if candidates.is_empty() {
+            return PageMask::EMPTY;
+        }
+        let hash_of = |index: u32| &hashes[job.pages.rank(index) as usize];
+        if candidates == chunk.pages && self.namer.chunk_of_pages(chunk.pages.indices().map(hash_of)) == chunk.id {
+            return candidates;
+        }
+        let Some(sums) = self.stash.page_sums(chunk) else { return PageMask::EMPTY };
+        let is_same =
+            |index: &u32| sums.get(chunk.pages.rank(*index) as usize).is_some_and(|sum| *sum == hash_of(*index).sum());
+        candidates.indices().filter(is_same).fold(PageMask::EMPTY, |same, index| same.union(PageMask::only(index)))
+    }
+
+    fn chunk_of_pages(
+        &self,
+        job: &PageJob,
+        pages: PageMask,
+        hashes: &[PageHash],
+        compressor: &mut Compressor,
+    ) -> Result<FreshChunk, BackupError> {
+        let page_bytes = job.format.page_size().bytes();
+        let places = || pages.indices().map(|index| job.pages.rank(index) as usize);
+        let gathered;
+        let raw = if pages == job.pages {
+            &job.bytes[..]
+        } else {
+            gathered = places().fold(Vec::with_capacity(pages.len() as usize * page_bytes), |mut bytes, place| {
+                bytes.extend_from_slice(&job.bytes[place * page_bytes..][..page_bytes]);
+                bytes
+            });
+            &gathered[..]
+        };
+        let id = self.namer.chunk_of_pages(places().map(|place| &hashes[place]));
+        let sums = places().map(|place| hashes[place].sum()).collect();
+        compress(compressor, self.compression_level, id, raw, sums)
+    }
+
+    fn file(&self, job: FileJob, compressor: &mut Compressor) -> Result<FileResult, BackupError> {
+        let bytes = job.bytes.len() as u32;
+        if job.bytes.iter().all(|byte| *byte == 0) {
+            return Ok(FileResult::Kept(FilePiece { bytes, source: FileSource::Zero }));
+        }
+        let id = self.namer.chunk_of_file(&job.bytes);
+        if let Some(piece) = job.base
+            && let FileSource::Chunk { id: known, raw_bytes, skip: 0, .. } = piece.source
+            && known == id
+            && raw_bytes == bytes
+        {
+            return Ok(FileResult::Kept(FilePiece { bytes, ..piece }.map(Slot::Old)));
+        }
+        Ok(FileResult::Fresh(compress(compressor, self.compression_level, id, &job.bytes, Vec::new())?))
+    }
+}
+
+/// Pages that the descriptor page at the beginning of the extent calls allocated, if there is one.
+fn allocated(job: &PageJob) -> Vec<(ExtentNo, PageMask)> {
+    let page_bytes = job.format.page_size().bytes();
+    let first = job.extent.first_page();
+    if !job.pages.contains(0) || !(first.0 as usize).is_multiple_of(page_bytes) {
+        return Vec::new();
+    }
+    let mut extents: Vec<(ExtentNo, PageMask)> = Vec::new();
+    for number in described_pages(&job.format, &job.bytes[..page_bytes]) {
+        let page = PageNo(first.0 + number);
+        match extents.last_mut() {
+            Some((extent, mask)) if *extent == page.extent() => *mask = mask.union(PageMask::only(page.index())),
+            _ => extents.push((page.extent(), PageMask::only(page.index()))),
+        }
+    }
+    extents
+}
+
+type Compressor = Option<zstd::bulk::Compressor<'static>>;
+
+fn compress(
+    compressor: &mut Compressor,
+    level: i32,
+    id: ChunkId,
+    raw: &[u8],
+    sums: Vec<PageSum>,
+) -> Result<FreshChunk, BackupError> {
+    let compressor = match compressor {
+        Some(compressor) => compressor,
+        None => {
+            let made = zstd::bulk::Compressor::new(level);
+            compressor.insert(made.map_err(|source| BackupError::Compressor { source })?)
+        }
+    };
+    let mut stored = Vec::new();
+    let encoding = pack::compress(compressor, raw, &mut stored)?;
+    Ok(FreshChunk { id, raw_bytes: raw.len() as u32, encoding, sums, stored })
+}
+
+/// The pieces that stand for pages `chunk` once it lies in `at`.
+pub(super) fn piece_of(pages: PageMask, chunk: &FreshChunk, at: crate::format::map::Location<Slot>) -> Piece<Slot> {
+    Piece { mask: pages, content: Content::Chunk(PageChunk { id: chunk.id, pages, at }) }
+}
