@@ -1,6 +1,197 @@
-//! The command line.
+//! The command line: the only room that prints, and the only one that reads the environment and HOME.
+//!
+//! ```text
+//! args (clap) ─┐
+//! environment ─┼─► settings (layers) ─► options (one operation's, plain) ─► commands ─► an operation of another room
+//! file (TOML) ─┘                                                               │
+//!              stdout, stderr ◄─ output, progress ◄─ report (text and JSON) ◄──┘
+//! ```
+#![doc = include_str!("OUTPUT.md")]
 
-/// Runs the command line and returns the process's exit code.
-pub fn main() -> std::process::ExitCode {
-    std::process::ExitCode::SUCCESS
+pub mod args;
+pub mod commands;
+pub mod environment;
+pub mod failure;
+pub mod human;
+pub mod lineage;
+pub mod options;
+pub mod output;
+pub mod paint;
+pub mod progress;
+pub mod report;
+#[cfg(test)]
+mod samples;
+pub mod screen;
+pub mod secret;
+pub mod settings;
+pub mod signals;
+#[cfg(test)]
+mod snapshot;
+
+use std::{
+    ffi::OsString,
+    io::{self, Write},
+    process::ExitCode,
+    sync::Arc,
+    time::Duration,
+};
+
+use clap::Parser;
+
+use self::{
+    args::Cli,
+    commands::{Context, Finish},
+    environment::Environment,
+    failure::Failure,
+    output::{Output, OutputOptions},
+    paint::Paint,
+    screen::{LogWriter, Screen},
+    settings::{Layers, SettingsError},
+};
+use crate::error::Kind;
+
+/// Threads of the runtime: requests and files are waited for on them, and what computes has threads of its own.
+const RUNTIME_THREADS: usize = 2;
+
+/// Time that background work has to end once the command has: a request that hangs must not hold the process.
+const SHUTDOWN_MAX: Duration = Duration::from_secs(5);
+
+/// Runs the command line of this process and returns its exit code.
+pub fn main() -> ExitCode {
+    let run = || {
+        let environment = Environment::of_process();
+        run(std::env::args_os().collect(), environment)
+    };
+    // A bug has told itself on stderr by then; it must still end with a code of the table.
+    let code = std::panic::catch_unwind(run).unwrap_or(Kind::Failed.exit_code());
+    ExitCode::from(code)
 }
+
+fn run(args: Vec<OsString>, environment: Environment) -> u8 {
+    let plain = environment.plain();
+    let cli = match parse(&args) {
+        Ok(cli) => cli,
+        Err(refusal) => return refusal.tell(&args),
+    };
+    let global = &cli.global;
+    let bars = environment.stderr_columns.is_some()
+        && !(environment.dumb() || global.json || global.quiet || global.no_progress);
+    let options = OutputOptions {
+        json: global.json,
+        quiet: global.quiet,
+        stdout: Paint { coloured: environment.stdout_columns.is_some() && !plain },
+        stderr: Paint { coloured: environment.stderr_columns.is_some() && !plain },
+        columns: environment.stdout_columns,
+    };
+    let screen = Arc::new(Screen::of_process(bars));
+    log_to(&screen, &environment, global.verbose, options.stderr);
+    let output = Arc::new(Output::new(options, screen, Box::new(io::stdout())));
+    execute(&cli, environment, &output)
+}
+
+/// Carries out what `cli` says and tells how it ended.
+fn execute(cli: &Cli, environment: Environment, output: &Arc<Output>) -> u8 {
+    let result = attempt(cli, environment, output);
+    output.screen.clear();
+    // What was done is done; but whoever saved the output must learn that it is cut short.
+    let result = result.and_then(|finish| output.finish().map(|()| finish));
+    match result {
+        Ok(finish) => finish.exit_code(),
+        Err(failure) => {
+            output.failure(&failure);
+            failure.kind.exit_code()
+        }
+    }
+}
+
+fn attempt(cli: &Cli, environment: Environment, output: &Arc<Output>) -> Result<Finish, Failure> {
+    let layers = Layers::open(environment, cli.global.config.as_deref())?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(RUNTIME_THREADS).enable_all().build();
+    let runtime = runtime.map_err(|error| Failure::of_io("cannot start the runtime", &error))?;
+    let result = runtime.block_on(async {
+        let stop = signals::listen(Arc::clone(output));
+        let stop = stop.map_err(|error| Failure::of_io("cannot catch signals", &error))?;
+        let context = Context { output: Arc::clone(output), layers, global: cli.global.clone(), stop };
+        commands::run(&cli.command, &context).await
+    });
+    runtime.shutdown_timeout(SHUTDOWN_MAX);
+    result
+}
+
+/// Arguments that are not carried out.
+#[derive(Debug)]
+enum Refusal {
+    /// By us.
+    Ours(Failure),
+    /// By clap; also the help or the version that was asked for.
+    Clap(clap::Error),
+}
+
+fn parse(args: &[OsString]) -> Result<Cli, Refusal> {
+    // Looked for before clap sees it: clap would repeat what it does not know, and offer what it knows.
+    let password = |arg: &OsString| {
+        let arg = arg.as_encoded_bytes();
+        arg == b"--password" || arg.starts_with(b"--password=") || arg.starts_with(b"-p")
+    };
+    if options(args).any(password) {
+        return Err(Refusal::Ours(SettingsError::PasswordArgument.into()));
+    }
+    Cli::try_parse_from(args).map_err(Refusal::Clap)
+}
+
+/// The arguments before `--`.
+fn options(args: &[OsString]) -> impl Iterator<Item = &OsString> {
+    args.iter().take_while(|arg| *arg != "--")
+}
+
+impl Refusal {
+    /// Tells it and returns the exit code.
+    fn tell(self, args: &[OsString]) -> u8 {
+        let json = options(args).any(|arg| arg == "--json");
+        let failure = match self {
+            Refusal::Clap(error) if !json || !error.use_stderr() => {
+                // A reader that went away is no reason to fail.
+                let _ = error.print().and_then(|()| io::stdout().flush());
+                return if error.use_stderr() { Kind::Usage.exit_code() } else { 0 };
+            }
+            Refusal::Clap(error) => usage_failure(&error),
+            Refusal::Ours(failure) => failure,
+        };
+        let screen = Arc::new(Screen::of_process(false));
+        let options = OutputOptions { json, ..OutputOptions::default() };
+        Output::new(options, screen, Box::new(io::stdout())).failure(&failure);
+        failure.kind.exit_code()
+    }
+}
+
+fn usage_failure(error: &clap::Error) -> Failure {
+    let text = error.render().to_string();
+    let paragraphs: Vec<String> =
+        text.split("\n\n").map(|part| part.lines().map(str::trim).collect::<Vec<_>>().join(" ")).collect();
+    let message = paragraphs.first().map_or("", String::as_str);
+    let message = message.strip_prefix("error: ").unwrap_or(message);
+    let tip = paragraphs.iter().find_map(|part| part.strip_prefix("tip: "));
+    Failure::new(Kind::Usage, message).with_hint(tip.unwrap_or("run `haulout help`"))
+}
+
+/// Sends the log to `screen`: warnings, and more with each `-v`; `HAULOUT_LOG` says it exactly.
+fn log_to(screen: &Arc<Screen>, environment: &Environment, verbose: u8, paint: Paint) {
+    let levels = match verbose {
+        0 => "warn",
+        1 => "warn,haulout=info",
+        2 => "info,haulout=debug",
+        _ => "trace",
+    };
+    let own = environment.get("HAULOUT_LOG").and_then(|filter| filter.to_str());
+    let filter = tracing_subscriber::EnvFilter::builder().parse_lossy(own.unwrap_or(levels));
+    let screen = Arc::clone(screen);
+    let subscriber = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(paint.coloured)
+        .with_writer(move || LogWriter(Arc::clone(&screen)));
+    // Fails when there is one already, as in a test.
+    let _ = subscriber.try_init();
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,133 @@
+//! The command line as clap reads it. Its doc comments are the help texts.
+
+mod operations;
+mod shared;
+
+use std::{fmt, path::PathBuf, str::FromStr};
+
+use clap::{Args, Parser, Subcommand};
+
+pub use operations::{
+    BackupArgs, BackupMode, CheckArgs, CompletionsArgs, DoctorArgs, FetchArgs, InitArgs, ListArgs, ManArgs, MoveArgs,
+    PrepareArgs, PrepareDirectoryArgs, RestoreArgs, ShowArgs,
+};
+pub use shared::{ConnectionArgs, StoreArgs, ToolsArgs};
+
+use crate::model::BackupId;
+
+// Lines of examples fit 80 columns; paragraphs are one line each, which clap breaks.
+const EXAMPLES: &str = "\
+Examples:
+  haulout --repo s3://bucket/db1 init       create the repository, once
+  haulout --repo s3://bucket/db1 backup     back the server up, every night
+  haulout --repo s3://bucket/db1 list       see what there is
+  haulout --repo s3://bucket/db1 restore --datadir /var/lib/mysql --owner mysql:mysql
+
+Settings: a flag beats the environment (HAULOUT_REPO and others), which beats the settings file \
+(/etc/haulout.toml). Secrets come from files and the environment alone. S3 credentials are those of the AWS tools: \
+AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, a profile, or the machine's role.
+
+Exit codes: 0 ok, 1 failed, 2 usage, 3 finished with damage named, 10 no repository, 11 locked, 12 wrong key, \
+20 corrupt data, 21 chain broken, 22 storage unavailable, 23 database refused, 130 interrupted.";
+
+/// Physical backup of MariaDB to object storage: every backup costs an incremental and restores like a full.
+#[derive(Debug, Parser)]
+#[command(name = "haulout", version, after_help = EXAMPLES, max_term_width = 100)]
+#[command(subcommand_required = true, arg_required_else_help = true)]
+pub struct Cli {
+    /// Options of every command.
+    #[command(flatten)]
+    pub global: GlobalArgs,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// Options of every command.
+#[derive(Debug, Clone, Default, Args)]
+#[command(next_help_heading = "Global options")]
+pub struct GlobalArgs {
+    /// Repository: s3://BUCKET/PREFIX or file:///DIRECTORY [env: HAULOUT_REPO]
+    #[arg(long, value_name = "URL", global = true)]
+    pub repo: Option<String>,
+    /// Settings file [env: HAULOUT_CONFIG] [default: /etc/haulout.toml]
+    #[arg(long, value_name = "FILE", global = true)]
+    pub config: Option<PathBuf>,
+    /// Print JSON lines, each with a `message_type`
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// Print warnings, errors and what was asked for; nothing else
+    #[arg(long, short, global = true, conflicts_with = "verbose")]
+    pub quiet: bool,
+    /// Log more: -v what is done, -vv why, -vvv everything [env: HAULOUT_LOG]
+    #[arg(long, short, global = true, action = clap::ArgAction::Count)]
+    pub verbose: u8,
+    /// Show no progress bars; there are none in a pipe anyway
+    #[arg(long, global = true)]
+    pub no_progress: bool,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Create a repository
+    Init(InitArgs),
+    /// Back the server up, while it runs
+    Backup(Box<BackupArgs>),
+    /// List the backups, as lineages
+    List(ListArgs),
+    /// Show everything about one backup
+    Show(ShowArgs),
+    /// Bring a backup back: fetch, prepare and move it into the datadir
+    Restore(Box<RestoreArgs>),
+    /// Write a backup's files into a directory, for `prepare`
+    Fetch(FetchArgs),
+    /// Make a fetched directory consistent, once (`mariadb-backup --prepare`)
+    Prepare(PrepareDirectoryArgs),
+    /// Move a prepared directory into the datadir
+    MoveBack(MoveArgs),
+    /// Copy a prepared directory into the datadir, and keep it
+    CopyBack(MoveArgs),
+    /// Check that all that the backups need is in the repository
+    Check(CheckArgs),
+    /// Look for what would stop a backup or a restore
+    Doctor(Box<DoctorArgs>),
+    /// Print a completion script for a shell
+    Completions(CompletionsArgs),
+    /// Print the manual page, or write all of them into a directory
+    Man(ManArgs),
+}
+
+/// Which backup.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum BackupChoice {
+    /// The one that started last.
+    Latest,
+    /// The one of this name.
+    Id(BackupId),
+}
+
+impl FromStr for BackupChoice {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<BackupChoice, String> {
+        if text == "latest" {
+            return Ok(BackupChoice::Latest);
+        }
+        let wrong =
+            || "expected `latest` or a backup's name from `haulout list`, such as 20261122T170445Z-3f9a1c".to_owned();
+        text.parse().map(BackupChoice::Id).map_err(|_| wrong())
+    }
+}
+
+impl fmt::Display for BackupChoice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            BackupChoice::Latest => f.write_str("latest"),
+            BackupChoice::Id(id) => id.fmt(f),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,271 @@
+//! Options of the single commands.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use clap_complete::Shell;
+
+use super::{BackupChoice, ConnectionArgs, StoreArgs, ToolsArgs};
+use crate::cli::{
+    human::ByteSize,
+    settings::{
+        Owner,
+        keys::{CompressionLevel, Connections, Parallel, Uploads},
+    },
+};
+
+/// Options of `init`.
+#[derive(Debug, Clone, Args)]
+#[command(after_help = "\
+Examples:
+  haulout --repo s3://bucket/db1 init
+  haulout --repo s3://bucket/db1 init --endpoint-url https://s3.example.com --region eu-1
+  haulout --repo file:///backup/db1 init
+
+A bucket must exist already; a directory is created.")]
+pub struct InitArgs {
+    /// The store.
+    #[command(flatten)]
+    pub store: StoreArgs,
+}
+
+/// How a backup is to be captured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BackupMode {
+    /// An incremental where that is safe, otherwise a full.
+    Automatic,
+    /// A full.
+    Full,
+    /// An incremental, or nothing.
+    Incremental,
+}
+
+/// Options of `backup`.
+#[derive(Debug, Clone, Default, Args)]
+#[command(after_help = "\
+Examples:
+  haulout backup                      an incremental where that is safe, else a full
+  haulout backup --full               all pages; nothing is stored twice for it
+  haulout backup --user backup --password-file /etc/haulout.password
+  haulout backup -- --throttle=40     an option of mariadb-backup
+
+The account needs GRANT RELOAD, PROCESS, LOCK TABLES, BINLOG MONITOR ON *.*; `haulout doctor` tells what is missing.")]
+pub struct BackupArgs {
+    /// Read all pages
+    #[arg(long, conflicts_with = "incremental")]
+    pub full: bool,
+    /// Read the pages that are newer than the last backup; fail where that is not safe
+    #[arg(long)]
+    pub incremental: bool,
+    /// Threads of mariadb-backup that read files [default: 2]
+    #[arg(long, value_name = "N")]
+    pub parallel: Option<Parallel>,
+    /// zstd level, 1 (fast) to 19 (small) [default: 1]
+    #[arg(long, value_name = "LEVEL")]
+    pub compression_level: Option<CompressionLevel>,
+    /// Uploads in flight; each holds 16 MiB of memory [default: 4]
+    #[arg(long, value_name = "N")]
+    pub uploads: Option<Uploads>,
+    /// Where finished packs wait while the store is slow [default: TMPDIR or /var/tmp]
+    #[arg(long, value_name = "DIR")]
+    pub spool_dir: Option<PathBuf>,
+    /// How much may wait there before the backup fails [default: 4GiB]
+    #[arg(long, value_name = "SIZE")]
+    pub spool_size: Option<ByteSize>,
+    /// Options handed through to mariadb-backup
+    #[arg(last = true, value_name = "MARIADB_BACKUP_OPTION")]
+    pub tool_args: Vec<String>,
+    /// The server.
+    #[command(flatten)]
+    pub connection: ConnectionArgs,
+    /// The tools.
+    #[command(flatten)]
+    pub tools: ToolsArgs,
+    /// The store.
+    #[command(flatten)]
+    pub store: StoreArgs,
+}
+
+impl BackupArgs {
+    /// How the backup is to be captured.
+    pub fn mode(&self) -> BackupMode {
+        match (self.full, self.incremental) {
+            (true, _) => BackupMode::Full,
+            (false, true) => BackupMode::Incremental,
+            (false, false) => BackupMode::Automatic,
+        }
+    }
+}
+
+/// Options of `list`.
+#[derive(Debug, Clone, Default, Args)]
+#[command(after_help = "\
+Each full backup begins a lineage; an incremental stands below the backup that it builds on. Each of them restores \
+in one pass. On a narrow terminal some columns are left out; in a pipe all are there.")]
+pub struct ListArgs {
+    /// Print all columns, whatever the width of the terminal
+    #[arg(long, short)]
+    pub wide: bool,
+    /// The store.
+    #[command(flatten)]
+    pub store: StoreArgs,
+}
+
+/// Options of `show`.
+#[derive(Debug, Clone, Args)]
+pub struct ShowArgs {
+    /// Name of the backup, or `latest`
+    #[arg(value_name = "ID", default_value_t = BackupChoice::Latest)]
+    pub backup: BackupChoice,
+    /// The store.
+    #[command(flatten)]
+    pub store: StoreArgs,
+}
+
+/// Memory and tools for preparing.
+#[derive(Debug, Clone, Default, Args)]
+pub struct PrepareArgs {
+    /// Memory for mariadb-backup --prepare; more is faster [default: 1GiB]
+    #[arg(long, value_name = "SIZE")]
+    pub use_memory: Option<ByteSize>,
+    /// The tools.
+    #[command(flatten)]
+    pub tools: ToolsArgs,
+}
+
+/// Options of `restore`.
+#[derive(Debug, Clone, Args)]
+#[command(after_help = "\
+Examples:
+  haulout restore --datadir /var/lib/mysql --owner mysql:mysql
+  haulout restore --datadir /var/lib/mysql --backup 20261122T170445Z-3f9a1c --dry-run
+
+Stop the server first, and move the old datadir away: it must be empty or absent. Until the last step it is not \
+touched. The single steps are `fetch`, `prepare`, and `move-back` or `copy-back`.")]
+pub struct RestoreArgs {
+    /// Datadir to restore into, empty or absent
+    #[arg(long, value_name = "DIR")]
+    pub datadir: PathBuf,
+    /// Backup to restore: its name, or `latest`
+    #[arg(long, value_name = "ID", default_value_t = BackupChoice::Latest)]
+    pub backup: BackupChoice,
+    /// Give the files to this user and group [default: the present datadir's, if any]
+    #[arg(long, value_name = "USER:GROUP")]
+    pub owner: Option<Owner>,
+    /// Say what would be done, and do nothing
+    #[arg(long, short = 'n')]
+    pub dry_run: bool,
+    /// Where the files are put together, best on the datadir's file system [default: beside the datadir]
+    #[arg(long, value_name = "DIR")]
+    pub work_dir: Option<PathBuf>,
+    /// Reads from the store in flight [default: 16]
+    #[arg(long, value_name = "N")]
+    pub connections: Option<Connections>,
+    /// Preparing.
+    #[command(flatten)]
+    pub prepare: PrepareArgs,
+    /// The store.
+    #[command(flatten)]
+    pub store: StoreArgs,
+}
+
+/// Options of `fetch`.
+#[derive(Debug, Clone, Args)]
+#[command(after_help = "\
+The directory is a full backup as mariadb-backup knows it: its own --prepare and --copy-back work on it too.")]
+pub struct FetchArgs {
+    /// Directory to write into, empty or absent
+    #[arg(long, value_name = "DIR")]
+    pub target: PathBuf,
+    /// Backup to fetch: its name, or `latest`
+    #[arg(long, value_name = "ID", default_value_t = BackupChoice::Latest)]
+    pub backup: BackupChoice,
+    /// Reads from the store in flight [default: 16]
+    #[arg(long, value_name = "N")]
+    pub connections: Option<Connections>,
+    /// The store.
+    #[command(flatten)]
+    pub store: StoreArgs,
+}
+
+/// Options of `prepare`.
+#[derive(Debug, Clone, Args)]
+pub struct PrepareDirectoryArgs {
+    /// Directory that `fetch` wrote
+    #[arg(long, value_name = "DIR")]
+    pub target: PathBuf,
+    /// Preparing.
+    #[command(flatten)]
+    pub prepare: PrepareArgs,
+}
+
+/// Options of `move-back` and `copy-back`.
+#[derive(Debug, Clone, Args)]
+pub struct MoveArgs {
+    /// Directory that `prepare` made consistent
+    #[arg(long, value_name = "DIR")]
+    pub target: PathBuf,
+    /// Datadir, empty or absent
+    #[arg(long, value_name = "DIR")]
+    pub datadir: PathBuf,
+    /// Give the files to this user and group [default: the present datadir's, if any]
+    #[arg(long, value_name = "USER:GROUP")]
+    pub owner: Option<Owner>,
+}
+
+/// Options of `check`.
+#[derive(Debug, Clone, Default, Args)]
+#[command(after_help = "\
+Exits with 3 when something is damaged or missing; each such object is named, with the backups that need it.")]
+pub struct CheckArgs {
+    /// Read all packs and check every byte, instead of sizes alone
+    #[arg(long)]
+    pub read_data: bool,
+    /// Reads from the store in flight [default: 16]
+    #[arg(long, value_name = "N")]
+    pub connections: Option<Connections>,
+    /// The store.
+    #[command(flatten)]
+    pub store: StoreArgs,
+}
+
+/// Options of `doctor`.
+#[derive(Debug, Clone, Default, Args)]
+#[command(after_help = "\
+Nothing is backed up. Small objects are written below the repository's prefix to learn what the store can do. Exits with 3 when something would stop a backup.")]
+pub struct DoctorArgs {
+    /// The server.
+    #[command(flatten)]
+    pub connection: ConnectionArgs,
+    /// The tools.
+    #[command(flatten)]
+    pub tools: ToolsArgs,
+    /// The store.
+    #[command(flatten)]
+    pub store: StoreArgs,
+}
+
+/// Options of `completions`.
+#[derive(Debug, Clone, Args)]
+#[command(after_help = "\
+Examples:
+  haulout completions bash > /usr/share/bash-completion/completions/haulout
+  haulout completions zsh > /usr/share/zsh/site-functions/_haulout
+  haulout completions fish > ~/.config/fish/completions/haulout.fish")]
+pub struct CompletionsArgs {
+    /// The shell
+    #[arg(value_name = "SHELL")]
+    pub shell: Shell,
+}
+
+/// Options of `man`.
+#[derive(Debug, Clone, Default, Args)]
+#[command(after_help = "\
+Examples:
+  haulout man | man -l -
+  haulout man --out /usr/local/share/man/man1")]
+pub struct ManArgs {
+    /// Directory for the pages of all commands
+    #[arg(long, value_name = "DIR")]
+    pub out: Option<PathBuf>,
+}

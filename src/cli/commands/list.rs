@@ -1,0 +1,196 @@
+//! `haulout list`.
+
+use serde::Serialize;
+
+use super::{
+    Context, Finish, not_built,
+    table::{Column, Table},
+};
+use crate::{
+    cli::{
+        args::ListArgs,
+        failure::Failure,
+        human,
+        lineage::{Entry, Forest, Row},
+        options::StoreSettings,
+        output::{Message, Output},
+        paint::Paint,
+        report::{BackupLine, LineagePlace, capture_seconds},
+    },
+    format::{BackupKind, Manifest},
+    model::BackupId,
+};
+
+/// What the repository holds.
+#[derive(Debug, Clone)]
+pub struct Listing {
+    /// Where it is.
+    pub url: String,
+    /// All its backups, in any order.
+    pub entries: Vec<Entry>,
+}
+
+/// Lists the backups.
+///
+/// # Errors
+/// When the settings are wrong or the repository cannot be read; a damaged manifest is no error but [`Finish::Damaged`].
+pub async fn run(args: &ListArgs, context: &Context) -> Result<Finish, Failure> {
+    let settings = context.settle(StoreSettings::assemble(&context.layers, context.url(), &args.store))?;
+    let listing = operation(&settings, context).await?;
+    Ok(tell(&listing, args.wide, &context.output))
+}
+
+// Plug in here: `Entry::new(id, result)` for each manifest in the repository.
+async fn operation(_settings: &StoreSettings, _context: &Context) -> Result<Listing, Failure> {
+    Err(not_built("list"))
+}
+
+/// Tells `listing`, on a terminal as wide as that is unless `wide`.
+pub(in crate::cli) fn tell(listing: &Listing, wide: bool, output: &Output) -> Finish {
+    let forest = Forest::grow(&listing.entries);
+    let summary = ListSummary::of(listing, &forest);
+    if output.is_json() {
+        forest.rows.iter().for_each(|row| tell_json(row, output));
+        output.json(&summary);
+    } else {
+        let width = output.options.columns.filter(|_| !wide);
+        output.data(text(&summary, &forest, width, output.options.stdout).as_bytes());
+        for row in &forest.rows {
+            if let Some(damage) = row.damage() {
+                let why: Vec<&str> = [&damage.message].into_iter().chain(&damage.causes).map(String::as_str).collect();
+                output.warn(&why.join(": "));
+            }
+        }
+    }
+    if summary.damaged == 0 { Finish::Done } else { Finish::Damaged }
+}
+
+fn tell_json(row: &Row<'_>, output: &Output) {
+    let place = LineagePlace { root: row.root, parent_gone: row.parent_gone.is_some() };
+    match &row.entry.manifest {
+        Ok(manifest) => output.json(&BackupLine::of(manifest, Some(place)).with_fault(row.fault.as_ref())),
+        Err(failure) => output.json(&BackupLine::damaged(&row.entry.id, failure)),
+    }
+}
+
+/// Summary of `list`.
+#[derive(Debug, Clone, Serialize)]
+pub struct ListSummary<'a> {
+    url: &'a str,
+    backups: u64,
+    full: u64,
+    incremental: u64,
+    damaged: u64,
+    lineages: u64,
+    latest: Option<&'a BackupId>,
+    uploaded_bytes: u64,
+}
+
+impl Message for ListSummary<'_> {
+    const TYPE: &'static str = "summary";
+}
+
+impl<'a> ListSummary<'a> {
+    fn of(listing: &'a Listing, forest: &Forest<'a>) -> ListSummary<'a> {
+        let sound = || forest.rows.iter().filter(|row| row.damage().is_none()).filter_map(Row::manifest);
+        let count = |kind| sound().filter(|manifest| manifest.kind == kind).count() as u64;
+        ListSummary {
+            url: &listing.url,
+            backups: forest.rows.len() as u64,
+            full: count(BackupKind::Full),
+            incremental: count(BackupKind::Incremental),
+            damaged: forest.rows.iter().filter(|row| row.damage().is_some()).count() as u64,
+            lineages: forest.lineages as u64,
+            latest: sound().map(|manifest| &manifest.id).max(),
+            uploaded_bytes: sound().fold(0, |sum, manifest| sum.saturating_add(manifest.sizes.uploaded_bytes)),
+        }
+    }
+}
+
+const COLUMNS: [Column; 12] = [
+    Column { title: "BACKUP", right: false, drop: 0 },
+    Column { title: "KIND", right: false, drop: 0 },
+    Column { title: "STARTED (UTC)", right: false, drop: 8 },
+    Column { title: "TOOK", right: true, drop: 3 },
+    Column { title: "FROM LSN", right: true, drop: 6 },
+    Column { title: "START LSN", right: true, drop: 5 },
+    Column { title: "TO LSN", right: true, drop: 7 },
+    Column { title: "LAST LSN", right: true, drop: 1 },
+    Column { title: "LOGICAL", right: true, drop: 2 },
+    Column { title: "UPLOADED", right: true, drop: 0 },
+    Column { title: "STORED", right: true, drop: 4 },
+    Column { title: "SPACES", right: true, drop: 9 },
+];
+
+fn text(summary: &ListSummary<'_>, forest: &Forest<'_>, width: Option<usize>, paint: Paint) -> String {
+    let mut text = format!("repository {}{}\n", paint.bold(summary.url), server(forest));
+    if forest.rows.is_empty() {
+        return text + "\nno backups yet: take one with `haulout backup`\n";
+    }
+    let table = Table { columns: COLUMNS.to_vec(), rows: forest.rows.iter().map(cells).collect() };
+    let decorate = |row: usize, column: usize, cell: &str| match (column, forest.rows[row].damage()) {
+        (0 | 1, Some(_)) => paint.red(cell),
+        (0, None) if forest.rows[row].branch.is_empty() => paint.bold(cell),
+        _ => cell.to_owned(),
+    };
+    let (body, left_out) = table.text(width, paint, decorate);
+    text += &format!("\n{body}\n{}", closing(summary));
+    for row in &forest.rows {
+        if let Some(parent) = row.parent_gone {
+            text += &format!("{}: its parent {parent} is gone; it restores all the same\n", row.entry.id);
+        }
+    }
+    if !left_out.is_empty() {
+        let hidden = format!("not shown at this width: {} (--wide)", left_out.join(", "));
+        text += &format!("{}\n", paint.dim(&hidden));
+    }
+    text
+}
+
+/// The server, where all backups are of one.
+fn server(forest: &Forest<'_>) -> String {
+    let mut manifests = forest.rows.iter().filter_map(Row::manifest);
+    let Some(first) = manifests.next() else { return String::new() };
+    if manifests.any(|other| other.server.hostname != first.server.hostname) {
+        return String::new();
+    }
+    format!(" of {}", first.server.hostname)
+}
+
+fn cells(row: &Row<'_>) -> Vec<String> {
+    let name = format!("{}{}", row.branch, row.entry.id);
+    let damaged = || "damaged".to_owned();
+    let Some(manifest) = row.manifest() else { return vec![name, damaged()] };
+    let Manifest { lsn, sizes, .. } = manifest;
+    let kind = match manifest.kind {
+        _ if row.fault.is_some() => damaged(),
+        BackupKind::Full => "full".to_owned(),
+        BackupKind::Incremental => format!("incr {}", manifest.depth),
+    };
+    let started = manifest.started.to_string().replace('T', " ");
+    vec![
+        name,
+        kind,
+        started.trim_end_matches('Z').to_owned(),
+        human::duration(capture_seconds(manifest)),
+        lsn.from.to_string(),
+        lsn.start.to_string(),
+        lsn.to.to_string(),
+        lsn.last.to_string(),
+        human::bytes(sizes.logical_bytes),
+        human::bytes(sizes.uploaded_bytes),
+        human::bytes(sizes.stored_bytes),
+        human::count(manifest.spaces),
+    ]
+}
+
+fn closing(summary: &ListSummary<'_>) -> String {
+    let ListSummary { full, incremental, damaged, .. } = summary;
+    let damage = if *damaged > 0 { format!(", {damaged} damaged") } else { String::new() };
+    let (backups, lineages) = (human::counted(summary.backups, "backup"), human::counted(summary.lineages, "lineage"));
+    let uploaded = human::bytes(summary.uploaded_bytes);
+    format!("{backups} ({full} full, {incremental} incremental{damage}) in {lineages}, {uploaded} uploaded for them\n")
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,102 @@
+use super::*;
+use crate::{
+    cli::{
+        output::{OutputOptions, tests::sheets},
+        samples::{incremental, manifest},
+        snapshot,
+    },
+    error::Kind,
+    model::Lsn,
+};
+
+fn entry(manifest: Manifest) -> Entry {
+    Entry { id: manifest.id.clone(), manifest: Ok(Box::new(manifest)) }
+}
+
+/// Two lineages, one with a branch.
+fn sound() -> Vec<Entry> {
+    let first = manifest(1);
+    let second = incremental(2, &first);
+    let third = incremental(3, &second);
+    let aside = incremental(4, &second);
+    let fifth = incremental(5, &third);
+    let mut next = manifest(8);
+    next.sizes.uploaded_bytes = 1_900_000_000;
+    let last = incremental(9, &next);
+    [last, next, fifth, aside, third, second, first].map(entry).into()
+}
+
+/// The same with a manifest that cannot be read, one that contradicts its parent, and one whose parent is gone.
+fn damaged() -> Vec<Entry> {
+    let mut entries = sound();
+    let cut = Failure {
+        causes: vec!["EOF while parsing a value at line 1 column 512".to_owned()],
+        ..Failure::new(Kind::Corrupt, "backups/20261110T020000Z-3f9a0a.json is damaged")
+    };
+    entries.push(Entry { id: manifest(10).id, manifest: Err(cut) });
+    let mut back = incremental(11, &manifest(9));
+    back.depth = 2;
+    back.lsn.last = Lsn(back.lsn.start.0 + 30_000_000);
+    back.lsn.start = Lsn(2_000_000_000);
+    entries.push(entry(back));
+    entries.push(entry(incremental(13, &manifest(12))));
+    entries
+}
+
+fn told(entries: Vec<Entry>, columns: Option<usize>, json: bool) -> (Finish, String, String) {
+    let (output, out, err) = sheets(OutputOptions { columns, json, ..OutputOptions::default() });
+    let listing = Listing { url: "s3://backups/db1".to_owned(), entries };
+    let finish = tell(&listing, false, &output);
+    (finish, out.text(), err.text())
+}
+
+#[test]
+fn the_list_fits_its_terminal_and_is_as_reviewed() {
+    for (name, columns) in [("list-80.txt", Some(80)), ("list-120.txt", Some(120)), ("list-wide.txt", None)] {
+        let (finish, out, err) = told(sound(), columns, false);
+        assert_eq!((finish, err.as_str()), (Finish::Done, ""));
+        let width = out.lines().filter(|line| !line.starts_with("not shown")).map(|line| line.chars().count()).max();
+        assert!(width.unwrap() <= columns.unwrap_or(usize::MAX), "{out}");
+        snapshot::check(name, &out);
+    }
+}
+
+#[test]
+fn json_of_the_list_is_as_documented() {
+    let (_, out, err) = told(sound(), None, true);
+    assert_eq!(err, "");
+    snapshot::check("list.jsonl", &out);
+}
+
+#[test]
+fn damage_is_shown_in_its_place_named_and_told_by_the_exit_code() {
+    let (finish, out, err) = told(damaged(), Some(100), false);
+    assert_eq!(finish.exit_code(), 3);
+    assert_eq!(err.lines().count(), 2, "{err}");
+    snapshot::check("list-damaged.txt", &format!("{out}--- stderr\n{err}"));
+    let (finish, out, _) = told(damaged(), None, true);
+    assert_eq!(finish.exit_code(), 3);
+    snapshot::check("list-damaged.jsonl", &out);
+}
+
+#[test]
+fn an_empty_repository_says_what_to_do() {
+    let (finish, out, _) = told(Vec::new(), Some(80), false);
+    assert_eq!(finish, Finish::Done);
+    assert!(out.contains("no backups yet"), "{out}");
+    let (_, out, _) = told(Vec::new(), None, true);
+    let line: serde_json::Value = serde_json::from_str(&out).unwrap();
+    assert_eq!((&line["backups"], &line["latest"]), (&0.into(), &serde_json::Value::Null));
+}
+
+#[test]
+fn the_branches_of_a_long_lineage_do_not_widen_the_list() {
+    let mut entries = vec![entry(manifest(1))];
+    let mut parent = manifest(1);
+    for day in 2..=30 {
+        parent = incremental(day, &parent);
+        entries.push(entry(parent.clone()));
+    }
+    let (_, out, _) = told(entries, Some(80), false);
+    assert!(out.lines().filter(|line| !line.starts_with("not shown")).all(|line| line.chars().count() <= 80), "{out}");
+}

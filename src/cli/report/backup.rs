@@ -1,0 +1,285 @@
+//! Backups, in lists and by themselves.
+
+use serde::Serialize;
+
+use super::Facts;
+use crate::{
+    cli::{failure::Failure, human, output::Message, paint::Paint},
+    format::{BackupKind, GtidPosition, LsnRange, Manifest, RedoFormat, Server, Sizes, StoredBlock},
+    model::{BackupId, Lsn, RepositoryId, Timestamp},
+};
+
+/// LSNs as JSON.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub struct Lsns {
+    /// Pages at or below it were left out.
+    pub from: Lsn,
+    /// Start checkpoint.
+    pub start: Lsn,
+    /// Newest checkpoint at the end.
+    pub to: Lsn,
+    /// State that a restore yields.
+    pub last: Lsn,
+}
+
+impl From<LsnRange> for Lsns {
+    fn from(LsnRange { from, start, to, last }: LsnRange) -> Lsns {
+        Lsns { from, start, to, last }
+    }
+}
+
+/// Seconds that a capture took.
+pub(in crate::cli) fn capture_seconds(manifest: &Manifest) -> u64 {
+    u64::try_from(manifest.finished.seconds_since(manifest.started)).unwrap_or_default()
+}
+
+/// Summary of `backup`.
+#[derive(Debug, Clone, Serialize)]
+pub struct BackupSummary<'a> {
+    backup_id: &'a BackupId,
+    kind: &'static str,
+    reason: &'a str,
+    parent: Option<&'a BackupId>,
+    depth: u32,
+    started: Timestamp,
+    finished: Timestamp,
+    seconds: u64,
+    lsn: Lsns,
+    sizes: Sizes,
+    position: &'a GtidPosition,
+    spaces: u64,
+    files: u64,
+    warnings: &'a [String],
+}
+
+impl<'a> From<&'a Manifest> for BackupSummary<'a> {
+    fn from(manifest: &'a Manifest) -> BackupSummary<'a> {
+        BackupSummary {
+            backup_id: &manifest.id,
+            kind: manifest.kind.name(),
+            reason: &manifest.reason,
+            parent: manifest.parent.as_ref(),
+            depth: manifest.depth,
+            started: manifest.started,
+            finished: manifest.finished,
+            seconds: capture_seconds(manifest),
+            lsn: manifest.lsn.into(),
+            sizes: manifest.sizes,
+            position: &manifest.position,
+            spaces: manifest.spaces,
+            files: manifest.files,
+            warnings: &manifest.warnings,
+        }
+    }
+}
+
+impl Message for BackupSummary<'_> {
+    const TYPE: &'static str = "summary";
+}
+
+impl BackupSummary<'_> {
+    /// For people.
+    pub fn text(&self, paint: Paint) -> String {
+        let Sizes { logical_bytes, stream_bytes, uploaded_bytes, uploaded_packs, .. } = self.sizes;
+        let parent = self.parent.map(|parent| format!("incremental {} on {parent}", self.depth));
+        let Lsns { from, start, last, .. } = self.lsn;
+        let (files, packs) = (human::count(self.spaces + self.files), human::counted(uploaded_packs, "pack"));
+        Facts::default()
+            .with("kind", parent.unwrap_or_else(|| self.kind.to_owned()))
+            .with("reason", self.reason)
+            .with("LSN", format!("restores to {last} (pages after {from}, redo log from {start})"))
+            .with_some("GTID", self.position.gtid.clone())
+            .with("server", format!("{} in {files} files", human::bytes(logical_bytes)))
+            .with("read", human::bytes(stream_bytes))
+            .with("uploaded", format!("{} in {packs}", human::bytes(uploaded_bytes)))
+            .with(
+                "took",
+                format!("{}, {}", human::duration(self.seconds), human::rate(stream_bytes, self.seconds as f64)),
+            )
+            .text(paint)
+            .prepend(&format!("backup {}\n", paint.bold(self.backup_id.as_str())))
+    }
+}
+
+trait Prepend {
+    fn prepend(self, head: &str) -> String;
+}
+
+impl Prepend for String {
+    fn prepend(mut self, head: &str) -> String {
+        self.insert_str(0, head);
+        self
+    }
+}
+
+/// Where a backup stands in its lineage.
+#[derive(Debug, Clone, Copy)]
+pub struct LineagePlace<'a> {
+    /// The root of the lineage.
+    pub root: &'a BackupId,
+    /// True when the parent is not in the repository.
+    pub parent_gone: bool,
+}
+
+/// A `backup` line of `list` and `show`.
+#[derive(Debug, Clone, Serialize)]
+pub struct BackupLine<'a> {
+    backup_id: &'a BackupId,
+    damaged: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<&'a Failure>,
+    #[serde(flatten)]
+    content: Option<Content<'a>>,
+}
+
+#[derive(Debug, Clone, Serialize)]
+struct Content<'a> {
+    kind: &'static str,
+    reason: &'a str,
+    parent: Option<&'a BackupId>,
+    parent_gone: bool,
+    depth: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    lineage: Option<&'a BackupId>,
+    started: Timestamp,
+    finished: Timestamp,
+    seconds: u64,
+    lsn: Lsns,
+    sizes: Sizes,
+    spaces: u64,
+    files: u64,
+    position: &'a GtidPosition,
+    server: &'a Server,
+    redo: &'a RedoFormat,
+    filters: &'a [String],
+    warnings: &'a [String],
+    tool_version: &'a str,
+    haulout_version: &'a str,
+    repository_id: RepositoryId,
+    map: &'a StoredBlock,
+}
+
+impl Message for BackupLine<'_> {
+    const TYPE: &'static str = "backup";
+}
+
+impl<'a> BackupLine<'a> {
+    /// A backup that can be read; `place` is known to `list` alone.
+    pub fn of(manifest: &'a Manifest, place: Option<LineagePlace<'a>>) -> BackupLine<'a> {
+        let content = Content {
+            kind: manifest.kind.name(),
+            reason: &manifest.reason,
+            parent: manifest.parent.as_ref(),
+            parent_gone: place.is_some_and(|place| place.parent_gone),
+            depth: manifest.depth,
+            lineage: place.map(|place| place.root),
+            started: manifest.started,
+            finished: manifest.finished,
+            seconds: capture_seconds(manifest),
+            lsn: manifest.lsn.into(),
+            sizes: manifest.sizes,
+            spaces: manifest.spaces,
+            files: manifest.files,
+            position: &manifest.position,
+            server: &manifest.server,
+            redo: &manifest.redo,
+            filters: &manifest.filters,
+            warnings: &manifest.warnings,
+            tool_version: &manifest.tool_version,
+            haulout_version: &manifest.haulout_version,
+            repository_id: manifest.repository_id,
+            map: &manifest.map,
+        };
+        BackupLine { backup_id: &manifest.id, damaged: false, error: None, content: Some(content) }
+    }
+
+    /// The same with what does not hold of it.
+    #[must_use]
+    pub fn with_fault(self, fault: Option<&'a Failure>) -> BackupLine<'a> {
+        BackupLine { damaged: fault.is_some(), error: fault, ..self }
+    }
+
+    /// A backup whose manifest cannot be read.
+    pub fn damaged(backup_id: &'a BackupId, error: &'a Failure) -> BackupLine<'a> {
+        BackupLine { backup_id, damaged: true, error: Some(error), content: None }
+    }
+}
+
+/// Everything about a backup, for people.
+pub(in crate::cli) fn details(manifest: &Manifest, paint: Paint) -> String {
+    let Manifest { server, position, sizes, lsn, redo, map, .. } = manifest;
+    let none = || "–".to_owned();
+    let list = |items: &[String]| if items.is_empty() { none() } else { items.join("\n") };
+    let parent = manifest.parent.as_ref().map_or_else(none, BackupId::to_string);
+    let kind = match manifest.kind {
+        BackupKind::Full => "full".to_owned(),
+        BackupKind::Incremental => format!("incremental, number {} after its full", manifest.depth),
+    };
+    let time = |moment: Timestamp| moment.to_string().replace('T', " ").replace('Z', " UTC");
+    let binlog = position.file.as_ref().map(|file| format!("{file}:{}", position.position.unwrap_or_default()));
+    let took = capture_seconds(manifest);
+    let section = |title: &str, facts: Facts| format!("\n{}\n{}", paint.bold(title), facts.text(paint));
+    let head = Facts::default()
+        .with("kind", kind)
+        .with("reason", &manifest.reason)
+        .with("parent", parent)
+        .with("started", time(manifest.started))
+        .with("finished", format!("{} ({})", time(manifest.finished), human::duration(took)))
+        .with("warnings", list(&manifest.warnings));
+    let checkpoints = Facts::default()
+        .with("backup_type", format!("= {}", checkpoint_type(manifest.kind)))
+        .with("from_lsn", format!("= {}", lsn.from))
+        .with("to_lsn", format!("= {}", lsn.to))
+        .with("last_lsn", format!("= {}", lsn.last));
+    let log = Facts::default()
+        .with("starts at", format!("{} (the start checkpoint, which xtrabackup_checkpoints lacks)", lsn.start))
+        .with("ends at", lsn.last.to_string())
+        .with("size", human::bytes(redo.bytes))
+        .with("written by", &redo.creator)
+        .with("encrypted", if redo.encrypted { "yes" } else { "no" });
+    let figures = Facts::default()
+        .with(
+            "restored",
+            format!(
+                "{} in {} tablespace files and {} other files",
+                human::bytes(sizes.logical_bytes),
+                human::count(manifest.spaces),
+                human::count(manifest.files)
+            ),
+        )
+        .with("read", format!("{} from mariadb-backup", human::bytes(sizes.stream_bytes)))
+        .with(
+            "uploaded",
+            format!("{} in {}", human::bytes(sizes.uploaded_bytes), human::counted(sizes.uploaded_packs, "pack")),
+        )
+        .with("stored", format!("{}, shared with other backups", human::bytes(sizes.stored_bytes)));
+    let origin = Facts::default()
+        .with("host", format!("{} (server_id {})", server.hostname, server.server_id))
+        .with("version", &server.version)
+        .with("datadir", &server.datadir)
+        .with("page size", human::bytes(u64::from(server.page_size)))
+        .with("ibdata", &server.data_file_path)
+        .with("undo", human::counted(u64::from(server.undo_tablespaces), "tablespace"))
+        .with("GTID", position.gtid.clone().unwrap_or_else(none))
+        .with("binary log", binlog.unwrap_or_else(none));
+    let making = Facts::default()
+        .with("repository", manifest.repository_id.to_string())
+        .with("haulout", &manifest.haulout_version)
+        .with("mariadb-backup", &manifest.tool_version)
+        .with("filters", list(&manifest.filters))
+        .with("page map", format!("{}\nin pack {} at {}", map.chunk, map.pack, map.offset));
+    let mut text = format!("backup {}\n{}", paint.bold(manifest.id.as_str()), head.text(paint));
+    text += &section("xtrabackup_checkpoints", checkpoints);
+    text += &section("Redo log", log);
+    text += &section("Sizes", figures);
+    text += &section("Server", origin);
+    text + &section("Made by", making)
+}
+
+/// `backup_type` as `mariadb-backup` writes it.
+fn checkpoint_type(kind: BackupKind) -> &'static str {
+    match kind {
+        BackupKind::Full => "full-backuped",
+        BackupKind::Incremental => "incremental",
+    }
+}

@@ -1,0 +1,157 @@
+//! What `check` and `doctor` find.
+
+use serde::Serialize;
+
+use crate::{
+    cli::{human, output::Message, paint::Paint},
+    model::BackupId,
+};
+
+/// A `damage` line of `check`: one stored object that is not as it should be.
+#[derive(Debug, Clone, Serialize)]
+pub struct Damage {
+    /// Key of the object in the repository.
+    pub object: String,
+    /// What is wrong with it.
+    pub problem: String,
+    /// Backups that cannot be restored without it.
+    pub backups: Vec<BackupId>,
+}
+
+impl Message for Damage {
+    const TYPE: &'static str = "damage";
+}
+
+impl Damage {
+    /// For people.
+    pub fn text(&self, paint: Paint) -> String {
+        let ids: Vec<&str> = self.backups.iter().map(BackupId::as_str).collect();
+        let needed = if ids.is_empty() { "no backup".to_owned() } else { ids.join(", ") };
+        format!("{} {}: {}\n  needed by {needed}\n", paint.red("damaged"), self.object, self.problem)
+    }
+}
+
+/// Summary of `check`.
+#[derive(Debug, Clone, Serialize)]
+pub struct CheckSummary {
+    /// Backups whose objects were checked.
+    pub backups: u64,
+    /// Objects checked.
+    pub objects: u64,
+    /// Their size.
+    pub bytes: u64,
+    /// True when every byte was read, false when sizes were compared.
+    pub read_data: bool,
+    /// Objects that are damaged or missing.
+    pub damaged_objects: u64,
+    /// Backups that cannot be restored.
+    pub damaged_backups: u64,
+    /// Time that it took.
+    pub seconds: f64,
+}
+
+impl Message for CheckSummary {
+    const TYPE: &'static str = "summary";
+}
+
+impl CheckSummary {
+    /// For people.
+    pub fn text(&self, paint: Paint) -> String {
+        let how = if self.read_data { "every byte of" } else { "presence and size of" };
+        let (backups, objects) = (human::counted(self.backups, "backup"), human::counted(self.objects, "object"));
+        let time = human::duration(self.seconds.round() as u64);
+        let verdict = match self.damaged_backups {
+            0 if self.damaged_objects == 0 => paint.green("no damage"),
+            broken => {
+                let objects = human::counted(self.damaged_objects, "damaged object");
+                let verb = if broken == 1 { "needs" } else { "need" };
+                paint.red(&format!("{objects}, which {} {verb}", human::counted(broken, "backup")))
+            }
+        };
+        format!("checked {how} {objects} ({}) of {backups} in {time}: {verdict}\n", human::bytes(self.bytes))
+    }
+}
+
+/// How bad a finding is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Level {
+    /// As it should be.
+    Ok,
+    /// Could not be looked at, because something else is wrong.
+    Skipped,
+    /// Worth to know.
+    Warning,
+    /// Would stop a backup or a restore.
+    Problem,
+}
+
+/// A `finding` line of `doctor`.
+#[derive(Debug, Clone, Serialize)]
+pub struct Finding {
+    /// What was looked at, such as `store.conditional_put`; it does not change between versions.
+    pub check: String,
+    /// How bad it is.
+    pub level: Level,
+    /// What was found.
+    pub message: String,
+    /// What to do.
+    pub hint: Option<String>,
+}
+
+impl Message for Finding {
+    const TYPE: &'static str = "finding";
+}
+
+impl Finding {
+    /// For people.
+    pub fn text(&self, paint: Paint) -> String {
+        let word = match self.level {
+            Level::Ok => paint.green("ok     "),
+            Level::Skipped => paint.dim("skipped"),
+            Level::Warning => paint.yellow("warning"),
+            Level::Problem => paint.red("problem"),
+        };
+        let hint = self.hint.as_ref().map(|hint| format!("{:9}hint: {hint}\n", "")).unwrap_or_default();
+        format!("{word}  {}: {}\n{hint}", self.check, self.message)
+    }
+}
+
+/// Summary of `doctor`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct DoctorSummary {
+    /// Findings that are as they should be.
+    pub ok: u64,
+    /// Things that could not be looked at.
+    pub skipped: u64,
+    /// Warnings.
+    pub warnings: u64,
+    /// Problems.
+    pub problems: u64,
+}
+
+impl Message for DoctorSummary {
+    const TYPE: &'static str = "summary";
+}
+
+impl DoctorSummary {
+    /// Counts `findings`.
+    pub fn of(findings: &[Finding]) -> DoctorSummary {
+        let count = |level| findings.iter().filter(|finding| finding.level == level).count() as u64;
+        DoctorSummary {
+            ok: count(Level::Ok),
+            skipped: count(Level::Skipped),
+            warnings: count(Level::Warning),
+            problems: count(Level::Problem),
+        }
+    }
+
+    /// For people.
+    pub fn text(&self, paint: Paint) -> String {
+        let warnings = human::counted(self.warnings, "warning");
+        match self.problems {
+            0 => format!("{}, {warnings}\n", paint.green("a backup can run")),
+            problems => format!("{}, {warnings}\n", paint.red(&human::counted(problems, "problem"))),
+        }
+    }
+}

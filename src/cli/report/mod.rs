@@ -1,0 +1,75 @@
+//! What commands tell when they end: the JSON that scripts rely on (OUTPUT.md), and the same for people.
+
+mod backup;
+mod check;
+mod restore;
+
+use serde::Serialize;
+
+pub use backup::{BackupLine, BackupSummary, LineagePlace, Lsns};
+pub(in crate::cli) use backup::{capture_seconds, details};
+pub use check::{CheckSummary, Damage, DoctorSummary, Finding, Level};
+pub use restore::{FetchSummary, MoveAction, MoveSummary, PrepareSummary, RestorePlan, RestoreSummary, StepSeconds};
+
+use super::{output::Message, paint::Paint};
+use crate::model::{RepositoryId, Timestamp};
+
+/// Summary of `init`.
+#[derive(Debug, Clone, Serialize)]
+pub struct InitSummary {
+    /// Random name of the repository.
+    pub repository_id: RepositoryId,
+    /// Where it is.
+    pub url: String,
+    /// When it was made.
+    pub created: Timestamp,
+}
+
+impl Message for InitSummary {
+    const TYPE: &'static str = "summary";
+}
+
+impl InitSummary {
+    /// For people.
+    pub fn text(&self, _: Paint) -> String {
+        format!("created repository {} at {}\n", self.repository_id, self.url)
+    }
+}
+
+/// Lines of a label and what it says, aligned.
+#[derive(Debug, Default)]
+pub struct Facts {
+    lines: Vec<(&'static str, String)>,
+}
+
+impl Facts {
+    /// Adds a line.
+    #[must_use]
+    pub fn with(mut self, label: &'static str, value: impl Into<String>) -> Facts {
+        self.lines.push((label, value.into()));
+        self
+    }
+
+    /// Adds a line where there is something to say.
+    #[must_use]
+    pub fn with_some(self, label: &'static str, value: Option<impl Into<String>>) -> Facts {
+        match value {
+            Some(value) => self.with(label, value),
+            None => self,
+        }
+    }
+
+    /// The lines, indented, with their values in one column.
+    pub fn text(&self, paint: Paint) -> String {
+        let width = self.lines.iter().map(|(label, _)| label.chars().count()).max().unwrap_or_default();
+        let line = |(label, value): &(&str, String)| {
+            let pad = " ".repeat(width - label.chars().count());
+            let value = value.replace('\n', &format!("\n{}", " ".repeat(width + 4)));
+            format!("  {}{pad}  {value}\n", paint.dim(label))
+        };
+        self.lines.iter().map(line).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests;

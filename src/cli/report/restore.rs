@@ -1,0 +1,239 @@
+//! Restores and their steps.
+
+use std::path::PathBuf;
+
+use serde::Serialize;
+
+use super::Facts;
+use crate::{
+    cli::{human, output::Message, paint::Paint},
+    format::GtidPosition,
+    model::{BackupId, Lsn},
+};
+
+/// Summary of `restore`.
+#[derive(Debug, Clone, Serialize)]
+pub struct RestoreSummary {
+    /// The backup that was restored.
+    pub backup_id: BackupId,
+    /// Where it is now.
+    pub datadir: PathBuf,
+    /// LSN of the restored state.
+    pub lsn: Lsn,
+    /// Position in the binary log and GTID of the restored state.
+    pub position: GtidPosition,
+    /// Files written.
+    pub files: u64,
+    /// Bytes written.
+    pub written_bytes: u64,
+    /// Bytes read from the store.
+    pub fetched_bytes: u64,
+    /// Requests to the store.
+    pub requests: u64,
+    /// Time that the whole took.
+    pub seconds: f64,
+    /// Time that its steps took.
+    pub steps: StepSeconds,
+}
+
+/// Time that the steps of a restore took.
+#[derive(Debug, Clone, Copy, Default, Serialize)]
+pub struct StepSeconds {
+    /// Fetching.
+    pub fetch: f64,
+    /// `mariadb-backup --prepare`.
+    pub prepare: f64,
+    /// Moving into the datadir.
+    #[serde(rename = "move")]
+    pub moving: f64,
+}
+
+impl Message for RestoreSummary {
+    const TYPE: &'static str = "summary";
+}
+
+impl RestoreSummary {
+    /// For people.
+    pub fn text(&self, paint: Paint) -> String {
+        let StepSeconds { fetch, prepare, moving } = self.steps;
+        let time = |seconds: f64| human::duration(seconds.round() as u64);
+        let took =
+            format!("{} (fetch {}, prepare {}, move {})", time(self.seconds), time(fetch), time(prepare), time(moving));
+        let facts = Facts::default()
+            .with("datadir", self.datadir.display().to_string())
+            .with("state", format!("LSN {}", self.lsn))
+            .with_some("GTID", self.position.gtid.clone())
+            .with("written", written(self.written_bytes, self.files))
+            .with("fetched", fetched(self.fetched_bytes, self.requests))
+            .with("took", took)
+            .with("next", "start the server");
+        format!("restored backup {}\n{}", paint.bold(self.backup_id.as_str()), facts.text(paint))
+    }
+}
+
+fn written(bytes: u64, files: u64) -> String {
+    format!("{} in {}", human::bytes(bytes), human::counted(files, "file"))
+}
+
+fn fetched(bytes: u64, requests: u64) -> String {
+    format!("{} in {}", human::bytes(bytes), human::counted(requests, "request"))
+}
+
+/// Summary of `restore --dry-run`.
+#[derive(Debug, Clone, Serialize)]
+pub struct RestorePlan {
+    /// Always true.
+    pub dry_run: bool,
+    /// The backup that would be restored.
+    pub backup_id: BackupId,
+    /// Where to.
+    pub datadir: PathBuf,
+    /// Where the files would be put together.
+    pub work_dir: PathBuf,
+    /// LSN of the restored state.
+    pub lsn: Lsn,
+    /// Files to write.
+    pub files: u64,
+    /// Bytes to write.
+    pub written_bytes: u64,
+    /// Bytes to read from the store.
+    pub fetched_bytes: u64,
+    /// Requests to the store.
+    pub requests: u64,
+    /// Free space where the files would be put together.
+    pub free_bytes: u64,
+}
+
+impl Message for RestorePlan {
+    const TYPE: &'static str = "summary";
+}
+
+impl RestorePlan {
+    /// For people.
+    pub fn text(&self, paint: Paint) -> String {
+        let facts = Facts::default()
+            .with("datadir", self.datadir.display().to_string())
+            .with("work dir", self.work_dir.display().to_string())
+            .with("state", format!("LSN {}", self.lsn))
+            .with(
+                "to write",
+                format!("{}; {} are free", written(self.written_bytes, self.files), human::bytes(self.free_bytes)),
+            )
+            .with("to fetch", fetched(self.fetched_bytes, self.requests));
+        let id = paint.bold(self.backup_id.as_str());
+        format!("would restore backup {id}; nothing was done\n{}", facts.text(paint))
+    }
+}
+
+/// Summary of `fetch`.
+#[derive(Debug, Clone, Serialize)]
+pub struct FetchSummary {
+    /// The backup that was fetched.
+    pub backup_id: BackupId,
+    /// Where it is.
+    pub target: PathBuf,
+    /// LSN of its state, once prepared.
+    pub lsn: Lsn,
+    /// Files written.
+    pub files: u64,
+    /// Bytes written.
+    pub written_bytes: u64,
+    /// Bytes read from the store.
+    pub fetched_bytes: u64,
+    /// Requests to the store.
+    pub requests: u64,
+    /// Time that it took.
+    pub seconds: f64,
+}
+
+impl Message for FetchSummary {
+    const TYPE: &'static str = "summary";
+}
+
+impl FetchSummary {
+    /// For people.
+    pub fn text(&self, paint: Paint) -> String {
+        let rate = human::rate(self.written_bytes, self.seconds);
+        let facts = Facts::default()
+            .with("target", self.target.display().to_string())
+            .with("written", written(self.written_bytes, self.files))
+            .with("fetched", fetched(self.fetched_bytes, self.requests))
+            .with("took", format!("{}, {rate}", human::duration(self.seconds.round() as u64)))
+            .with("next", format!("haulout prepare --target {}", self.target.display()));
+        format!("fetched backup {}\n{}", paint.bold(self.backup_id.as_str()), facts.text(paint))
+    }
+}
+
+/// Summary of `prepare`.
+#[derive(Debug, Clone, Serialize)]
+pub struct PrepareSummary {
+    /// The directory.
+    pub target: PathBuf,
+    /// LSN of its state.
+    pub lsn: Lsn,
+    /// Time that it took.
+    pub seconds: f64,
+}
+
+impl Message for PrepareSummary {
+    const TYPE: &'static str = "summary";
+}
+
+impl PrepareSummary {
+    /// For people.
+    pub fn text(&self, paint: Paint) -> String {
+        let target = self.target.display();
+        let facts = Facts::default()
+            .with("state", format!("LSN {}", self.lsn))
+            .with("took", human::duration(self.seconds.round() as u64))
+            .with("next", format!("haulout move-back --target {target} --datadir DIR, or copy-back"));
+        format!("prepared {}\n{}", paint.bold(&target.to_string()), facts.text(paint))
+    }
+}
+
+/// How files came into the datadir.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum MoveAction {
+    /// They are not where they were.
+    Moved,
+    /// They are in both places.
+    Copied,
+}
+
+/// Summary of `move-back` and `copy-back`.
+#[derive(Debug, Clone, Serialize)]
+pub struct MoveSummary {
+    /// How.
+    pub action: MoveAction,
+    /// Where the files were.
+    pub target: PathBuf,
+    /// Where they are.
+    pub datadir: PathBuf,
+    /// Files.
+    pub files: u64,
+    /// Bytes.
+    pub written_bytes: u64,
+    /// Time that it took.
+    pub seconds: f64,
+}
+
+impl Message for MoveSummary {
+    const TYPE: &'static str = "summary";
+}
+
+impl MoveSummary {
+    /// For people.
+    pub fn text(&self, paint: Paint) -> String {
+        let word = match self.action {
+            MoveAction::Moved => "moved",
+            MoveAction::Copied => "copied",
+        };
+        let facts = Facts::default()
+            .with("from", self.target.display().to_string())
+            .with("files", written(self.written_bytes, self.files))
+            .with("took", human::duration(self.seconds.round() as u64))
+            .with("next", "start the server");
+        format!("{word} into {}\n{}", paint.bold(&self.datadir.display().to_string()), facts.text(paint))
+    }
+}

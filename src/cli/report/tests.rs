@@ -1,0 +1,179 @@
+use std::path::PathBuf;
+
+use super::*;
+use crate::{
+    cli::{
+        output::{OutputOptions, tests::sheets},
+        samples::{incremental, manifest},
+        snapshot,
+    },
+    format::GtidPosition,
+    model::{BackupId, Lsn},
+};
+
+fn id() -> BackupId {
+    "20261122T020000Z-3f9a16".parse().unwrap()
+}
+
+/// `message` as text and as a JSON line.
+fn both<M: Message>(message: &M, text: impl Fn(&M, Paint) -> String) -> (String, String) {
+    let (output, out, _) = sheets(OutputOptions { json: true, ..OutputOptions::default() });
+    output.json(message);
+    (text(message, Paint::default()), out.text())
+}
+
+#[test]
+fn every_summary_is_as_reviewed() {
+    let full = manifest(21);
+    let mut child = incremental(22, &full);
+    child.warnings.push("table `shop`.`log` is not InnoDB: it was locked for 12s".to_owned());
+    let created = full.started;
+    let position = GtidPosition { gtid: Some("0-1-8000022".to_owned()), ..GtidPosition::default() };
+    let (datadir, target) = (PathBuf::from("/var/lib/mysql"), PathBuf::from("/restore/db1"));
+    let (lsn, files, written_bytes, fetched_bytes, requests) =
+        (Lsn(180_550_185), 2462, 128_849_018_880, 33_500_000_000, 2310);
+    let parts = [
+        both(
+            &InitSummary { repository_id: full.repository_id, url: "s3://backups/db1".to_owned(), created },
+            InitSummary::text,
+        ),
+        both(&BackupSummary::from(&full), BackupSummary::text),
+        both(&BackupSummary::from(&child), BackupSummary::text),
+        both(
+            &RestorePlan {
+                dry_run: true,
+                backup_id: id(),
+                datadir: datadir.clone(),
+                work_dir: "/var/lib/.haulout".into(),
+                lsn,
+                files,
+                written_bytes,
+                fetched_bytes,
+                requests,
+                free_bytes: 500 << 30,
+            },
+            RestorePlan::text,
+        ),
+        both(
+            &RestoreSummary {
+                backup_id: id(),
+                datadir: datadir.clone(),
+                lsn,
+                position,
+                files,
+                written_bytes,
+                fetched_bytes,
+                requests,
+                seconds: 312.4,
+                steps: StepSeconds { fetch: 290.1, prepare: 21.9, moving: 0.4 },
+            },
+            RestoreSummary::text,
+        ),
+        both(
+            &FetchSummary {
+                backup_id: id(),
+                target: target.clone(),
+                lsn,
+                files,
+                written_bytes,
+                fetched_bytes,
+                requests,
+                seconds: 290.1,
+            },
+            FetchSummary::text,
+        ),
+        both(&PrepareSummary { target: target.clone(), lsn, seconds: 21.9 }, PrepareSummary::text),
+        both(
+            &MoveSummary { action: MoveAction::Copied, target, datadir, files, written_bytes, seconds: 77.0 },
+            MoveSummary::text,
+        ),
+        both(&damage(), Damage::text),
+        both(&check(0), CheckSummary::text),
+        both(&check(1), CheckSummary::text),
+        both(&finding(Level::Ok, "store.reachable", "s3://backups/db1 answers in 12 ms", None), Finding::text),
+        both(
+            &finding(
+                Level::Warning,
+                "store.conditional_put",
+                "the store ignores If-None-Match",
+                Some("keys are unique, so this is safe"),
+            ),
+            Finding::text,
+        ),
+        both(
+            &finding(
+                Level::Problem,
+                "server.privileges",
+                "account backup@localhost lacks RELOAD",
+                Some("GRANT RELOAD ON *.* TO backup@localhost"),
+            ),
+            Finding::text,
+        ),
+        both(&DoctorSummary { ok: 12, skipped: 0, warnings: 1, problems: 1 }, DoctorSummary::text),
+    ];
+    let text: Vec<String> = parts.iter().map(|(text, _)| text.clone()).collect();
+    snapshot::check("summaries.txt", &text.join("\n"));
+    snapshot::check("summaries.jsonl", &parts.map(|(_, json)| json).concat());
+}
+
+fn damage() -> Damage {
+    Damage { object: "packs/ba/baba".to_owned(), problem: "missing".to_owned(), backups: vec![id()] }
+}
+
+fn check(damaged: u64) -> CheckSummary {
+    CheckSummary {
+        backups: 7,
+        objects: 2100,
+        bytes: 35_000_000_000,
+        read_data: damaged == 0,
+        damaged_objects: damaged,
+        damaged_backups: damaged,
+        seconds: 4.2,
+    }
+}
+
+fn finding(level: Level, check: &str, message: &str, hint: Option<&str>) -> Finding {
+    Finding { check: check.to_owned(), level, message: message.to_owned(), hint: hint.map(str::to_owned) }
+}
+
+#[test]
+fn everything_about_a_backup_is_as_reviewed() {
+    let manifest = incremental(22, &manifest(21));
+    snapshot::check("show.txt", &details(&manifest, Paint::default()));
+    let (output, out, _) = sheets(OutputOptions { json: true, ..OutputOptions::default() });
+    output.json(&BackupLine::of(&manifest, None));
+    snapshot::check("show.jsonl", &out.text());
+}
+
+#[test]
+fn show_has_the_lsns_of_xtrabackup_checkpoints() {
+    let (parent, text) = (manifest(21), details(&incremental(22, &manifest(21)), Paint::default()));
+    let squeezed = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    let from = parent.lsn.start.0 - 1;
+    assert!(squeezed.contains(&format!("backup_type = incremental from_lsn = {from} to_lsn = ")), "{text}");
+}
+
+#[test]
+fn every_message_type_and_field_is_documented() {
+    let documentation = include_str!("../OUTPUT.md");
+    for name in ["summaries.jsonl", "show.jsonl", "list.jsonl", "list-damaged.jsonl"] {
+        let path = format!("{}/src/cli/snapshots/{name}", env!("CARGO_MANIFEST_DIR"));
+        for line in std::fs::read_to_string(path).unwrap().lines() {
+            let value: serde_json::Value = serde_json::from_str(line).unwrap();
+            let kind = value["message_type"].as_str().unwrap();
+            assert!(documentation.contains(&format!("`{kind}`")), "{kind}");
+            for field in value.as_object().unwrap().keys() {
+                assert!(documentation.contains(&format!("`{field}`")), "{kind}: {field}");
+            }
+        }
+    }
+}
+
+#[test]
+fn every_exit_code_is_documented() {
+    let documentation = include_str!("../OUTPUT.md");
+    for kind in crate::cli::commands::man::EXIT_KINDS {
+        let row = format!("| {} | `{}` |", kind.exit_code(), kind.name());
+        assert!(documentation.contains(&row), "OUTPUT.md lacks {row}");
+    }
+}

@@ -1,0 +1,189 @@
+//! Every setting: its place in the file, its flag, its variable.
+
+use std::{marker::PhantomData, path::PathBuf};
+
+use url::Url;
+
+use super::{
+    file::Raw,
+    value::{Owner, UpTo, Value},
+};
+use crate::cli::human::ByteSize;
+
+/// Threads of `mariadb-backup` that read files; more only fight for the disk.
+pub type Parallel = UpTo<64>;
+/// Levels of zstd that keep up with a server; above 19 it needs gigabytes.
+pub type CompressionLevel = UpTo<19>;
+/// Uploads in flight; each holds a pack of 16 MiB.
+pub type Uploads = UpTo<32>;
+/// Ranged reads in flight.
+pub type Connections = UpTo<256>;
+
+/// A setting of type `T`.
+#[derive(Debug)]
+pub struct Key<T> {
+    section: &'static str,
+    name: &'static str,
+    flag: Option<&'static str>,
+    variable: Option<&'static str>,
+    about: &'static str,
+    value: PhantomData<fn() -> T>,
+}
+
+/// A setting of any type.
+pub trait Described: Sync {
+    /// Table of the settings file.
+    fn section(&self) -> &'static str;
+    /// Key in that table.
+    fn name(&self) -> &'static str;
+    /// Flag on the command line.
+    fn flag(&self) -> Option<&'static str>;
+    /// Environment variable.
+    fn variable(&self) -> Option<&'static str>;
+    /// What it is, in a few words.
+    fn about(&self) -> &'static str;
+    /// Checks a value of the settings file.
+    ///
+    /// # Errors
+    /// Says what is wrong with it.
+    fn check(&self, raw: &Raw) -> Result<(), String>;
+}
+
+impl<T> Key<T> {
+    const fn new(
+        (section, name): (&'static str, &'static str),
+        flag: Option<&'static str>,
+        variable: Option<&'static str>,
+        about: &'static str,
+    ) -> Key<T> {
+        Key { section, name, flag, variable, about, value: PhantomData }
+    }
+}
+
+impl<T: Value> Described for Key<T> {
+    fn section(&self) -> &'static str {
+        self.section
+    }
+
+    fn name(&self) -> &'static str {
+        self.name
+    }
+
+    fn flag(&self) -> Option<&'static str> {
+        self.flag
+    }
+
+    fn variable(&self) -> Option<&'static str> {
+        self.variable
+    }
+
+    fn about(&self) -> &'static str {
+        self.about
+    }
+
+    fn check(&self, raw: &Raw) -> Result<(), String> {
+        T::from_raw(raw).map(|_| ())
+    }
+}
+
+macro_rules! keys {
+    ($($constant:ident: $type:ty = $section:literal . $name:literal, $flag:expr, $variable:expr, $about:literal;)*) => {
+        $(
+            #[doc = $about]
+            pub static $constant: Key<$type> = Key::new(($section, $name), $flag, $variable, $about);
+        )*
+
+        /// All settings, in the order of the documentation.
+        pub static ALL: &[&dyn Described] = &[$(&$constant),*];
+    };
+}
+
+keys! {
+    URL: String = "repository"."url", Some("--repo"), Some("HAULOUT_REPO"), "URL of the repository";
+
+    ENDPOINT_URL: Url = "s3"."endpoint_url", Some("--endpoint-url"), Some("HAULOUT_ENDPOINT_URL"),
+        "endpoint of an S3-compatible store";
+    REGION: String = "s3"."region", Some("--region"), Some("HAULOUT_REGION"), "region of the bucket";
+    PROFILE: String = "s3"."profile", Some("--profile"), Some("HAULOUT_PROFILE"), "profile in the AWS files";
+    CA_FILE: PathBuf = "s3"."ca_file", Some("--ca-file"), Some("HAULOUT_CA_FILE"),
+        "PEM file of authorities trusted beside the system's";
+    PATH_STYLE: bool = "s3"."path_style", Some("--path-style"), Some("HAULOUT_PATH_STYLE"),
+        "whether the bucket is named in the path rather than in the host";
+    UPLOAD_CHECKSUM: bool = "s3"."upload_checksum", None, None,
+        "whether uploads carry a SHA-256 for the store to check; true unless a store refuses it";
+    ACCESS_KEY_ID: String = "s3"."access_key_id", None, None, "access key, instead of what the AWS chain finds";
+    SECRET_ACCESS_KEY_FILE: PathBuf = "s3"."secret_access_key_file", None, None, "file that holds the secret of access_key_id";
+    SESSION_TOKEN_FILE: PathBuf = "s3"."session_token_file", None, None, "file that holds the token of a temporary access_key_id";
+
+    SOCKET: PathBuf = "mariadb"."socket", Some("--socket"), Some("HAULOUT_SOCKET"), "Unix socket of the server";
+    HOST: String = "mariadb"."host", Some("--host"), Some("HAULOUT_HOST"), "host of the server, for TCP";
+    PORT: u16 = "mariadb"."port", Some("--port"), Some("HAULOUT_PORT"), "TCP port of the server";
+    USER: String = "mariadb"."user", Some("--user"), Some("HAULOUT_USER"), "account to log in with";
+    PASSWORD_FILE: PathBuf = "mariadb"."password_file", Some("--password-file"), Some("HAULOUT_PASSWORD_FILE"),
+        "file that holds the account's password";
+    DEFAULTS_FILE: PathBuf = "mariadb"."defaults_file", Some("--defaults-file"), Some("HAULOUT_DEFAULTS_FILE"),
+        "the only option file that MariaDB's tools read";
+    DEFAULTS_EXTRA_FILE: PathBuf = "mariadb"."defaults_extra_file", Some("--defaults-extra-file"),
+        Some("HAULOUT_DEFAULTS_EXTRA_FILE"), "an option file that MariaDB's tools read after the global ones";
+    TLS: Vec<String> = "mariadb"."tls", None, None, "TLS options for MariaDB's tools, such as \"--ssl-ca=/etc/ssl/db.pem\"";
+    TOOL_DIR: PathBuf = "mariadb"."tool_dir", Some("--tool-dir"), Some("HAULOUT_TOOL_DIR"),
+        "directory of MariaDB's tools";
+    MARIADB_BACKUP: PathBuf = "mariadb"."mariadb_backup", Some("--mariadb-backup"), Some("HAULOUT_MARIADB_BACKUP"),
+        "the program mariadb-backup itself";
+    PASS_ENVIRONMENT: Vec<String> = "mariadb"."pass_environment", None, None,
+        "names of variables that MariaDB's tools inherit, such as VAULT_TOKEN";
+
+    PARALLEL: Parallel = "backup"."parallel", Some("--parallel"), Some("HAULOUT_PARALLEL"),
+        "threads of mariadb-backup that read files";
+    COMPRESSION_LEVEL: CompressionLevel = "backup"."compression_level", Some("--compression-level"),
+        Some("HAULOUT_COMPRESSION_LEVEL"), "zstd level";
+    UPLOADS: Uploads = "backup"."uploads", Some("--uploads"), Some("HAULOUT_UPLOADS"), "uploads in flight";
+    SPOOL_DIR: PathBuf = "backup"."spool_dir", Some("--spool-dir"), Some("HAULOUT_SPOOL_DIR"),
+        "where finished packs wait while the store is slow";
+    SPOOL_SIZE: ByteSize = "backup"."spool_size", Some("--spool-size"), Some("HAULOUT_SPOOL_SIZE"),
+        "how much may wait there";
+    TOOL_ARGS: Vec<String> = "backup"."tool_args", Some("--"), None, "options handed through to mariadb-backup";
+
+    USE_MEMORY: ByteSize = "restore"."use_memory", Some("--use-memory"), Some("HAULOUT_USE_MEMORY"),
+        "memory for mariadb-backup --prepare";
+    CONNECTIONS: Connections = "restore"."connections", Some("--connections"), Some("HAULOUT_CONNECTIONS"),
+        "reads from the store in flight";
+    WORK_DIR: PathBuf = "restore"."work_dir", Some("--work-dir"), Some("HAULOUT_WORK_DIR"),
+        "where files are put together before they move into the datadir";
+    OWNER: Owner = "restore"."owner", Some("--owner"), Some("HAULOUT_OWNER"), "user and group of the restored files";
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn no_two_settings_share_a_place_flag_or_variable() {
+        let places: BTreeSet<_> = ALL.iter().map(|key| (key.section(), key.name())).collect();
+        assert_eq!(places.len(), ALL.len());
+        for names in [
+            ALL.iter().filter_map(|key| key.flag()).collect::<Vec<_>>(),
+            ALL.iter().filter_map(|key| key.variable()).collect(),
+        ] {
+            assert_eq!(names.iter().collect::<BTreeSet<_>>().len(), names.len());
+        }
+    }
+
+    #[test]
+    fn every_setting_is_documented() {
+        let text = include_str!("../SETTINGS.md");
+        for key in ALL {
+            let row = format!(
+                "| `[{}] {}` | {} | {} | {} |",
+                key.section(),
+                key.name(),
+                key.flag().map_or("–".to_owned(), |flag| format!("`{flag}`")),
+                key.variable().map_or("–".to_owned(), |name| format!("`{name}`")),
+                key.about()
+            );
+            assert!(text.contains(&row), "SETTINGS.md lacks the row\n{row}");
+        }
+    }
+}

@@ -1,0 +1,67 @@
+//! Ctrl-C and SIGTERM: the first asks the operation to stop, the second ends the process at once.
+
+use std::{io, sync::Arc};
+
+use tokio::{
+    signal::unix::{Signal, SignalKind, signal},
+    sync::watch,
+};
+
+use super::output::Output;
+use crate::error::Kind;
+
+/// Turns true when the operation is to stop; hand clones to whatever waits.
+pub type Stop = watch::Receiver<bool>;
+
+/// Listens to SIGINT and SIGTERM from now on, inside a runtime.
+///
+/// # Errors
+/// When the system does not let signals be caught.
+pub fn listen(output: Arc<Output>) -> io::Result<Stop> {
+    let (sender, receiver) = watch::channel(false);
+    let mut signals = Signals::new()?;
+    tokio::spawn(async move {
+        let name = signals.next().await;
+        output.warn(&format!("{name}: stopping; nothing is left half done. Once more to stop at once"));
+        // Fails only when nobody waits any more.
+        let _ = sender.send(true);
+        signals.next().await;
+        output.screen.clear();
+        std::process::exit(i32::from(Kind::Interrupted.exit_code()));
+    });
+    Ok(receiver)
+}
+
+struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl Signals {
+    fn new() -> io::Result<Signals> {
+        Ok(Signals { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? })
+    }
+
+    async fn next(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.interrupt.recv() => "interrupted",
+            _ = self.terminate.recv() => "told to terminate",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::output::{OutputOptions, tests::sheets};
+
+    #[tokio::test]
+    async fn the_first_signal_asks_to_stop() {
+        let (output, _, err) = sheets(OutputOptions::default());
+        let mut stop = listen(Arc::new(output)).unwrap();
+        assert!(!*stop.borrow());
+        rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::TERM).unwrap();
+        stop.wait_for(|stop| *stop).await.unwrap();
+        assert!(err.text().contains("told to terminate: stopping"), "{}", err.text());
+    }
+}
