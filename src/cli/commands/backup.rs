@@ -1,11 +1,24 @@
 //! `haulout backup`.
 
-use super::{Context, Finish, not_built};
+use std::sync::Arc;
+
+use super::{Context, Finish};
 use crate::{
-    cli::{args::BackupArgs, failure::Failure, options::BackupSettings, progress::Unit, report::BackupSummary},
+    backup::{self, BackupOptions, MariadbBackup, SpoolOptions, Want},
+    cli::{
+        args::{BackupArgs, BackupMode},
+        failure::Failure,
+        open,
+        options::BackupSettings,
+        progress::Unit,
+        report::BackupSummary,
+    },
     format::Manifest,
     model::Progress,
 };
+
+/// Incrementals on one full in this version: a lineage may grow as long as the operator likes.
+const DEPTH_MAX: u32 = u32::MAX;
 
 /// Takes a backup.
 ///
@@ -14,16 +27,54 @@ use crate::{
 pub async fn run(args: &BackupArgs, context: &Context) -> Result<Finish, Failure> {
     let settings = context.settle(BackupSettings::assemble(&context.layers, context.url(), args))?;
     let progress = context.progress(Unit::Bytes);
-    let manifest = operation(&settings, progress.as_ref(), context).await?;
+    let manifest = operation(&settings, progress, context).await?;
     context.output.summary(&BackupSummary::from(&manifest), BackupSummary::text);
     Ok(Finish::Done)
 }
 
-// Plug in here: it tells warnings through `progress` as they come, and returns the manifest that it stored.
 async fn operation(
-    _settings: &BackupSettings,
-    _progress: &dyn Progress,
-    _context: &Context,
+    settings: &BackupSettings,
+    progress: Arc<dyn Progress>,
+    context: &Context,
 ) -> Result<Manifest, Failure> {
-    Err(not_built("backup"))
+    let repository = open::repository(&settings.store, context).await?;
+    // A local repository is as fast as a spool beside it would be.
+    let is_local = settings.store.url.starts_with("file:");
+    let spool = SpoolOptions {
+        directory: settings.spool_dir.clone(),
+        bytes_max: if is_local { 0 } else { settings.spool_size.0 },
+    };
+    let source = MariadbBackup {
+        tools: open::tools(&settings.tools),
+        connection: open::connection(&settings.connection),
+        parallel: u16::try_from(settings.parallel.get()).unwrap_or(u16::MAX),
+        nice: None,
+        extra_args: settings.tool_args.clone(),
+        scratch: settings.spool_dir.clone(),
+    };
+    let options = BackupOptions {
+        want: match settings.mode {
+            BackupMode::Automatic => Want::Either,
+            BackupMode::Full => Want::Full,
+            BackupMode::Incremental => Want::Incremental,
+        },
+        compression_level: i32::try_from(settings.compression_level.get()).unwrap_or(1),
+        workers: std::thread::available_parallelism().map_or(2, usize::from),
+        uploads_max: settings.uploads.get() as usize,
+        spool,
+        depth_max: DEPTH_MAX,
+    };
+    let context = backup::Context {
+        repository,
+        clock: context.clock(),
+        entropy: context.entropy(),
+        progress,
+        cancel: context.stop.clone(),
+    };
+    let outcome = backup::backup(&context, Arc::new(source), &options).await?;
+    if outcome.unverifiable_pages > 0 {
+        let pages = outcome.unverifiable_pages;
+        context.progress.note(&format!("{pages} pages have no checksum that can be checked without their keys"));
+    }
+    Ok(outcome.manifest)
 }

@@ -1,7 +1,10 @@
 //! `haulout init`.
 
-use super::{Context, Finish, not_built};
-use crate::cli::{args::InitArgs, failure::Failure, options::StoreSettings, report::InitSummary};
+use super::{Context, Finish};
+use crate::{
+    cli::{args::InitArgs, failure::Failure, open, options::StoreSettings, report::InitSummary},
+    repository::Repository,
+};
 
 /// Creates the repository.
 ///
@@ -14,7 +17,9 @@ pub async fn run(args: &InitArgs, context: &Context) -> Result<Finish, Failure> 
     Ok(Finish::Done)
 }
 
-// Plug in here: the store with `create_directory`, and the repository's own `init`.
-async fn operation(_settings: &StoreSettings, _context: &Context) -> Result<InitSummary, Failure> {
-    Err(not_built("init"))
+async fn operation(settings: &StoreSettings, context: &Context) -> Result<InitSummary, Failure> {
+    let store = open::store(settings, true, context).await?;
+    let repository = Repository::init(store, &*context.clock(), &*context.entropy()).await?;
+    let config = repository.config();
+    Ok(InitSummary { repository_id: config.repository_id, url: settings.url.clone(), created: config.created })
 }

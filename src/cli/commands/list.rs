@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use super::{
-    Context, Finish, not_built,
+    Context, Finish,
     table::{Column, Table},
 };
 use crate::{
@@ -12,6 +12,7 @@ use crate::{
         failure::Failure,
         human,
         lineage::{Entry, Forest, Row},
+        open,
         options::StoreSettings,
         output::{Message, Output},
         paint::Paint,
@@ -40,9 +41,11 @@ pub async fn run(args: &ListArgs, context: &Context) -> Result<Finish, Failure> 
     Ok(tell(&listing, args.wide, &context.output))
 }
 
-// Plug in here: `Entry::new(id, result)` for each manifest in the repository.
-async fn operation(_settings: &StoreSettings, _context: &Context) -> Result<Listing, Failure> {
-    Err(not_built("list"))
+async fn operation(settings: &StoreSettings, context: &Context) -> Result<Listing, Failure> {
+    let repository = open::repository(settings, context).await?;
+    let manifests = repository.manifests().await?;
+    let entries = manifests.into_iter().map(|(id, manifest)| Entry::new(id, manifest)).collect();
+    Ok(Listing { url: settings.url.clone(), entries })
 }
 
 /// Tells `listing`, on a terminal as wide as that is unless `wide`.

@@ -1,10 +1,11 @@
 //! `haulout show`.
 
-use super::{Context, Finish, not_built};
+use super::{Context, Finish};
 use crate::{
     cli::{
         args::{BackupChoice, ShowArgs},
         failure::Failure,
+        open,
         options::StoreSettings,
         report::{BackupLine, details},
     },
@@ -31,7 +32,8 @@ fn tell(manifest: &Manifest, context: &Context) {
     }
 }
 
-// Plug in here.
-async fn operation(_settings: &StoreSettings, _backup: &BackupChoice, _context: &Context) -> Result<Manifest, Failure> {
-    Err(not_built("show"))
+async fn operation(settings: &StoreSettings, backup: &BackupChoice, context: &Context) -> Result<Manifest, Failure> {
+    let repository = open::repository(settings, context).await?;
+    let id = open::choice(&repository, backup).await?;
+    Ok(repository.manifest(&id).await?)
 }

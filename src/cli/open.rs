@@ -1,0 +1,91 @@
+//! Turns settings into what the other rooms work with.
+
+use std::sync::Arc;
+
+use super::{
+    args::BackupChoice,
+    commands::Context,
+    failure::Failure,
+    options::{ConnectionSettings, StoreSettings, ToolSettings},
+};
+use crate::{
+    mariadb::{
+        connection::{self, Connection},
+        tool::ToolPaths,
+    },
+    model::BackupId,
+    repository::Repository,
+    store::{self, AccessKey, Store, StoreOptions, StoreUrl},
+};
+
+/// Opens the store of `settings`; `create` makes the directory of a `file://` repository.
+///
+/// # Errors
+/// When the URL or an option is wrong, or credentials cannot be had.
+pub async fn store(settings: &StoreSettings, create: bool, context: &Context) -> Result<Store, Failure> {
+    let url: StoreUrl = settings.url.parse()?;
+    let access_key = settings.access_key.as_ref().map(|key| AccessKey {
+        id: key.id.clone(),
+        secret: store::Secret::new(key.secret.reveal()),
+        session_token: key.session_token.as_ref().map(|token| store::Secret::new(token.reveal())),
+    });
+    let options = StoreOptions {
+        region: settings.region.clone(),
+        endpoint: settings.endpoint_url.clone(),
+        path_style: settings.path_style,
+        profile: settings.profile.clone(),
+        ca_file: settings.ca_file.clone(),
+        access_key,
+        upload_checksum: settings.upload_checksum,
+        create_directory: create,
+        clock: context.clock(),
+        entropy: context.entropy(),
+        ..StoreOptions::default()
+    };
+    Ok(store::open(&url, &options).await?)
+}
+
+/// Opens the repository of `settings`.
+///
+/// # Errors
+/// When the store cannot be opened or holds no repository.
+pub async fn repository(settings: &StoreSettings, context: &Context) -> Result<Arc<Repository>, Failure> {
+    Ok(Arc::new(Repository::open(store(settings, false, context).await?).await?))
+}
+
+/// The backup that was chosen.
+///
+/// # Errors
+/// When the repository cannot be read or has no backup.
+pub async fn choice(repository: &Repository, choice: &BackupChoice) -> Result<BackupId, Failure> {
+    match choice {
+        BackupChoice::Latest => Ok(repository.find("latest").await?),
+        BackupChoice::Id(id) => Ok(id.clone()),
+    }
+}
+
+/// How to reach the server.
+pub fn connection(settings: &ConnectionSettings) -> Connection {
+    Connection {
+        defaults_file: settings.defaults_file.clone(),
+        defaults_extra_file: settings.defaults_extra_file.clone(),
+        socket: settings.socket.clone(),
+        host: settings.host.clone(),
+        port: settings.port,
+        user: settings.user.clone(),
+        password: settings.password.as_ref().map(|password| connection::Secret::new(password.reveal())),
+        tls_args: settings.tls_args.clone(),
+        home: settings.home.clone(),
+    }
+}
+
+/// Where to find MariaDB's tools.
+pub fn tools(settings: &ToolSettings) -> ToolPaths {
+    ToolPaths {
+        mariadb_backup: settings.mariadb_backup.clone(),
+        mariadb: None,
+        mariadbd: None,
+        search: settings.search.clone(),
+        environment: settings.environment.clone(),
+    }
+}
