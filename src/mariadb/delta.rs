@@ -97,6 +97,9 @@ impl Diagnose for DeltaError {
     }
 }
 
+/// Called with a page's number, an offset in the page, and bytes that stand there.
+pub type OnSlice<'a, E> = &'a mut dyn FnMut(PageNo, usize, &[u8]) -> Result<(), E>;
+
 /// Parses one `.delta` file from bytes pushed to it in pieces of any size.
 #[derive(Debug)]
 pub struct DeltaParser {
@@ -145,11 +148,7 @@ impl DeltaParser {
     ///
     /// # Errors
     /// [`DeltaError`], or what `page` returns. After an error the parser is of no further use.
-    pub fn push<E: From<DeltaError>>(
-        &mut self,
-        bytes: &[u8],
-        page: &mut dyn FnMut(PageNo, usize, &[u8]) -> Result<(), E>,
-    ) -> Result<(), E> {
+    pub fn push<E: From<DeltaError>>(&mut self, bytes: &[u8], page: OnSlice<'_, E>) -> Result<(), E> {
         if self.cluster.is_some() {
             return self.advance(bytes, page);
         }
@@ -168,10 +167,7 @@ impl DeltaParser {
     ///
     /// # Errors
     /// [`DeltaError::Truncated`] if the file is not whole, [`DeltaError::Size`] if its page size cannot be told.
-    pub fn finish<E: From<DeltaError>>(
-        mut self,
-        page: &mut dyn FnMut(PageNo, usize, &[u8]) -> Result<(), E>,
-    ) -> Result<DeltaSummary, E> {
+    pub fn finish<E: From<DeltaError>>(mut self, page: OnSlice<'_, E>) -> Result<DeltaSummary, E> {
         if self.cluster.is_none() {
             self.infer(page)?;
         }
@@ -186,20 +182,13 @@ impl DeltaParser {
     }
 
     /// Tells the page size from the beginning of the file, and parses that.
-    fn infer<E: From<DeltaError>>(
-        &mut self,
-        page: &mut dyn FnMut(PageNo, usize, &[u8]) -> Result<(), E>,
-    ) -> Result<(), E> {
+    fn infer<E: From<DeltaError>>(&mut self, page: OnSlice<'_, E>) -> Result<(), E> {
         let head = std::mem::take(&mut self.unsized_head);
         self.cluster = Some(Cluster::new(infer_page_size(&head)?));
         self.advance(&head, page)
     }
 
-    fn advance<E: From<DeltaError>>(
-        &mut self,
-        mut bytes: &[u8],
-        page: &mut dyn FnMut(PageNo, usize, &[u8]) -> Result<(), E>,
-    ) -> Result<(), E> {
+    fn advance<E: From<DeltaError>>(&mut self, mut bytes: &[u8], page: OnSlice<'_, E>) -> Result<(), E> {
         let Some(cluster) = &mut self.cluster else { return Ok(()) };
         let size = cluster.page_size.bytes();
         while !bytes.is_empty() {

@@ -138,7 +138,7 @@ pub trait FileSink {
     /// Why the sink cannot go on.
     type Error: Error + Send + Sync + 'static;
 
-    /// A file begins. With `replace` it takes the place of an earlier one of the same path.
+    /// A file begins. With `replace` it takes the place of one of the same path that was delivered before.
     fn begin(&mut self, file: FileNo, path: &StreamPath, replace: bool) -> Result<(), Self::Error>;
 
     /// Bytes at the absolute `offset` of the file, whose CRC is not known yet.
@@ -150,7 +150,7 @@ pub trait FileSink {
     /// A delivered file gets another path, and takes the place of a file that has that path.
     fn rename(&mut self, from: &StreamPath, to: &StreamPath) -> Result<(), Self::Error>;
 
-    /// A file that was or was not delivered is no part of the backup.
+    /// A delivered file is no part of the backup.
     fn remove(&mut self, path: &StreamPath) -> Result<(), Self::Error>;
 }
 
@@ -171,6 +171,9 @@ pub struct StreamSummary {
     pub rename_chunks: u64,
     /// Remove chunks.
     pub remove_chunks: u64,
+    /// Rename and remove chunks of a file that was not delivered, which change nothing: the tool tells what DDL did to each
+    /// file of a table, also to a `.frm` that it copies only later.
+    pub void_chunks: u64,
     /// Chunks of unknown type that said themselves that they can be skipped.
     pub ignored_chunks: u64,
     /// The file that was ended last.
@@ -318,7 +321,9 @@ impl<E: Diagnose> Diagnose for ParseError<E> {
     fn kind(&self) -> Kind {
         match self {
             ParseError::Read { .. } => Kind::Failed,
-            ParseError::Truncated { .. } | ParseError::Unended { .. } => Kind::DatabaseRefused,
+            ParseError::Truncated { .. } | ParseError::Unended { .. } | ParseError::Again { .. } => {
+                Kind::DatabaseRefused
+            }
             ParseError::Sink { source, .. } => source.kind(),
             _ => Kind::Corrupt,
         }
@@ -332,6 +337,9 @@ impl<E: Diagnose> Diagnose for ParseError<E> {
             }
             ParseError::UnknownChunk { .. } => {
                 Some("the backup tool may be newer than this program knows: look for a newer release".to_owned())
+            }
+            ParseError::Again { .. } => {
+                Some("tables other than InnoDB were altered while they were copied: take the backup again".to_owned())
             }
             ParseError::Sink { source, .. } => source.hint(),
             _ => Some("the stream was damaged on its way: take the backup again, and test the memory".to_owned()),
@@ -477,7 +485,10 @@ impl<R: Read, S: FileSink> Parser<'_, R, S> {
         Ok((len, offset, crc))
     }
 
-    fn end(&mut self, head: Head) -> Result<(), ParseError<S::Error>> {
+    fn end(&mut self, mut head: Head) -> Result<(), ParseError<S::Error>> {
+        // The tool sets the flag in payload chunks only, so an empty file that replaces another is an end alone (seen on
+        // 10.11.19 with CREATE TABLE … ENGINE=MyISAM over a dropped one; the stock mbstream stops there).
+        head.flags |= REWRITE;
         let file = self.opened(&head)?.file;
         self.sink.end(file).map_err(|source| ParseError::Sink { at: head.at, source })?;
         self.open.remove(&head.path);
@@ -505,13 +516,13 @@ impl<R: Read, S: FileSink> Parser<'_, R, S> {
         if self.open.contains_key(&to) {
             return unfit(&to, "the end of the file that it would replace has not come yet");
         }
-        if !self.delivered.remove(&head.path.digest()) {
-            return unfit(&head.path, "it was not delivered");
-        }
-        self.sink.rename(&head.path, &to).map_err(|source| ParseError::Sink { at: head.at, source })?;
-        self.delivered.insert(to.digest());
         self.summary.rename_chunks += 1;
-        Ok(())
+        if !self.delivered.remove(&head.path.digest()) {
+            self.summary.void_chunks += 1;
+            return Ok(());
+        }
+        self.delivered.insert(to.digest());
+        self.sink.rename(&head.path, &to).map_err(|source| ParseError::Sink { at: head.at, source })
     }
 
     fn remove(&mut self, head: &Head) -> Result<(), ParseError<S::Error>> {
@@ -519,17 +530,20 @@ impl<R: Read, S: FileSink> Parser<'_, R, S> {
             let reason = "its end has not come yet";
             return Err(ParseError::Unfit { at: head.at, what: "remove", path: head.path.clone(), reason });
         }
-        self.sink.remove(&head.path).map_err(|source| ParseError::Sink { at: head.at, source })?;
-        self.delivered.remove(&head.path.digest());
         self.summary.remove_chunks += 1;
-        Ok(())
+        if !self.delivered.remove(&head.path.digest()) {
+            self.summary.void_chunks += 1;
+            return Ok(());
+        }
+        self.sink.remove(&head.path).map_err(|source| ParseError::Sink { at: head.at, source })
     }
 
     /// The open file of the chunk's path, which begins with its first chunk of any kind.
     fn opened(&mut self, head: &Head) -> Result<&mut OpenFile, ParseError<S::Error>> {
         if !self.open.contains_key(&head.path) {
-            let replace = head.flags & REWRITE != 0;
-            if !replace && self.delivered.contains(&head.path.digest()) {
+            let again = self.delivered.contains(&head.path.digest());
+            let replace = again && head.flags & REWRITE != 0;
+            if again && !replace {
                 return Err(ParseError::Again { at: head.at, path: head.path.clone() });
             }
             if self.open.len() >= OPEN_FILES_MAX {

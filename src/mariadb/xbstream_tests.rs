@@ -16,7 +16,7 @@ impl FileSink for Directory {
     type Error = Infallible;
 
     fn begin(&mut self, file: FileNo, path: &StreamPath, replace: bool) -> Result<(), Infallible> {
-        assert!(replace || !self.files.contains_key(path.as_str()));
+        assert_eq!(replace, self.files.contains_key(path.as_str()));
         assert!(self.open.insert(file, (path.to_string(), Vec::new())).is_none());
         Ok(())
     }
@@ -42,7 +42,7 @@ impl FileSink for Directory {
     }
 
     fn remove(&mut self, path: &StreamPath) -> Result<(), Infallible> {
-        self.files.remove(path.as_str());
+        assert!(self.files.remove(path.as_str()).is_some());
         Ok(())
     }
 }
@@ -186,9 +186,22 @@ fn a_file_comes_twice_only_if_it_says_that_it_replaces_or_was_removed() {
 }
 
 #[test]
-fn renames_need_a_delivered_file() {
+fn the_end_alone_of_a_delivered_file_replaces_it_by_an_empty_one() {
+    let a = path("a");
+    let mut writer = StreamWriter::new(Vec::new());
+    writer.file(&a, b"1", 9).unwrap();
+    writer.end(&a).unwrap();
+    assert_eq!(read(&writer.into_inner()).unwrap().0.files["a"], b"");
+}
+
+#[test]
+fn renames_and_removals_of_open_files_are_refused_and_of_absent_ones_passed_over() {
     let (a, b) = (path("a"), path("b"));
-    assert_eq!(refused(|writer| writer.rename(&a, &b)), "unfit");
+    let mut writer = StreamWriter::new(Vec::new());
+    writer.rename(&a, &b).unwrap();
+    writer.remove(&b).unwrap();
+    let (directory, summary) = read(&writer.into_inner()).unwrap();
+    assert_eq!((directory, summary.void_chunks), (Directory::default(), 2));
     assert_eq!(refused(|writer| writer.data(&a, b"1").and_then(|()| writer.rename(&a, &b))), "unfit");
     assert_eq!(refused(|writer| writer.data(&a, b"1").and_then(|()| writer.remove(&a))), "unfit");
     let mut writer = StreamWriter::new(Vec::new());
