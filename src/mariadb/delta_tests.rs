@@ -1,6 +1,10 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::mariadb::page::{PageVerdict, SpaceFormat, check_page, page_space_id};
+
+/// The meta file beside `testdata/tiny_1k.delta.zst`.
+const META: &[u8] = b"page_size = 1024\nzip_size = 1024 \nspace_id = 565\n";
 
 fn page_size(bytes: u32) -> PageSize {
     PageSize::new(bytes).unwrap()
@@ -55,6 +59,22 @@ fn a_delta_of_several_full_clusters_parses_back() {
         assert!(pages.iter().all(|(number, content)| *content == page(size, number.0)));
         assert_eq!(summary.max_page, numbers.last().copied().map(PageNo));
         assert_eq!(summary.pages, count);
+    }
+}
+
+#[test]
+fn a_real_delta_holds_good_pages_of_its_space() {
+    // Of an incremental of 10.11.19: a new table with KEY_BLOCK_SIZE=1.
+    let file = zstd::decode_all(&include_bytes!("testdata/tiny_1k.delta.zst")[..]).unwrap();
+    let meta = DeltaMeta::parse(META).unwrap();
+    let format = SpaceFormat::assumed(meta.space_id, meta.page_size, meta.zip_size);
+    for size in [Some(meta.page_size), None] {
+        let (pages, summary) = read(&file, size, &[1000, 7]).unwrap();
+        assert_eq!((summary.page_size, summary.pages, summary.max_page), (meta.page_size, 4, Some(PageNo(3))));
+        for (number, bytes) in pages {
+            assert_eq!(check_page(&format, number, &bytes), PageVerdict::Good);
+            assert_eq!(page_space_id(&bytes), Some(meta.space_id));
+        }
     }
 }
 

@@ -55,6 +55,19 @@ fn a_whole_log_is_walked_to_its_end() {
 }
 
 #[test]
+fn logs_of_real_backups_end_with_their_last_lsn() {
+    // Of backups of 10.11.19, with the last LSN of their checkpoints files.
+    let plain = zstd::decode_all(&include_bytes!("testdata/redo_plain.zst")[..]).unwrap();
+    let summary = scan(&plain, Lsn(17_444_829), &[100]).unwrap();
+    assert_eq!((summary.start, summary.end, summary.mini_transactions), (Lsn(17_441_098), Lsn(17_444_829), 104));
+    assert_eq!((summary.file_ops, summary.unknown_records, summary.trailing_bytes), (Some(FileOps::default()), 0, 0));
+    let encrypted = zstd::decode_all(&include_bytes!("testdata/redo_encrypted.zst")[..]).unwrap();
+    let summary = scan(&encrypted, Lsn(245_745_418), &[100]).unwrap();
+    assert_eq!((summary.start, summary.end, summary.mini_transactions), (Lsn(245_745_326), Lsn(245_745_418), 1));
+    assert_eq!((summary.file_ops, summary.trailing_bytes), (None, 0));
+}
+
+#[test]
 fn a_cut_log_is_a_gap_wherever_it_is_cut() {
     for format in FORMATS {
         let (file, end) = sample(format);
