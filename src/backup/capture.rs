@@ -9,7 +9,7 @@ use crossbeam_channel::{bounded, unbounded};
 
 use super::assemble::Assembler;
 use super::base::Base;
-use super::collect::{CONTROL_FILES, Collector, Origin, Outlets, REDO_FILE, RedoFacts, StreamFacts};
+use super::collect::{Collector, Origin, Outlets, REDO_FILE, RedoFacts, StreamFacts};
 use super::drafts::Drafts;
 use super::resolve::{Surroundings, resolve};
 use super::source::stored;
@@ -19,7 +19,10 @@ use super::{BackupError, Obstacle, Source, Stash, Survey};
 use crate::format::map::{BlockRef, MapTotals};
 use crate::format::{LsnRange, Namer};
 use crate::mariadb::child::ChildReport;
-use crate::mariadb::control::{BackupInfo, Checkpoints};
+use crate::mariadb::control::{
+    BINLOG_INFO_NAMES, BackupInfo, BinlogPosition, CHECKPOINTS_NAMES, CONFIG_NAME, Checkpoints, ControlError,
+    INFO_NAMES,
+};
 use crate::mariadb::messages::Remedy;
 use crate::mariadb::redo::{RedoHeader, RedoSummary};
 use crate::mariadb::xbstream::{ParseError, StreamSummary, parse};
@@ -53,7 +56,7 @@ pub(super) struct Captured {
     pub totals: MapTotals,
     pub lsn: LsnRange,
     pub redo: RedoHeader,
-    pub info: BackupInfo,
+    pub position: Option<BinlogPosition>,
     pub stream: StreamSummary,
     pub report: ChildReport,
     pub uploaded_bytes: u64,
@@ -90,14 +93,14 @@ pub(super) fn capture(order: &Order, brake: &Brake) -> Result<Captured, BackupEr
     let (mut drafts, stream, report) = stream(order, &facts, &mut assembler, from, brake)?;
     let redo = drafts.redo.take().ok_or_else(|| missing(REDO_FILE))?;
     let header = redo.header.clone();
-    let (lsn, info, summary) = check_end(&drafts, redo, &report, order, parent, from)?;
+    let (lsn, position, summary) = check_end(&drafts, redo, &report, order, parent, from)?;
     let around = surroundings(order, &facts, &drafts, &summary, lsn.last)?;
     let unverifiable_pages = drafts.unverifiable_pages;
     let Assembler { slots, maps, .. } = &mut assembler;
     let records = resolve(drafts, parent, &around, slots, maps)?;
     let (root, totals) = write_map(records, order.base.as_deref(), maps)?;
     let uploaded_bytes = assembler.uploaded_bytes + assembler.maps.uploaded_bytes;
-    Ok(Captured { root, totals, lsn, redo: header, info, stream, report, uploaded_bytes, unverifiable_pages })
+    Ok(Captured { root, totals, lsn, redo: header, position, stream, report, uploaded_bytes, unverifiable_pages })
 }
 
 /// Runs the pipeline until the stream ends.
@@ -186,19 +189,12 @@ fn check_end(
     order: &Order,
     parent: Option<&Arc<Base>>,
     from: Option<Lsn>,
-) -> Result<(LsnRange, BackupInfo, RedoSummary), BackupError> {
-    let control = |names: [&'static str; 2]| {
-        let found = names.iter().find_map(|name| Some((*name, drafts.controls.get(*name)?)));
-        found.ok_or_else(|| missing(names[0]))
-    };
-    let (name, bytes) = control([CONTROL_FILES[0], CONTROL_FILES[1]])?;
-    let checkpoints = Checkpoints::parse(bytes)
-        .map_err(|source| BackupError::Control { name: name.to_owned(), source: Box::new(source) })?;
-    let (name, bytes) = control([CONTROL_FILES[2], CONTROL_FILES[3]])?;
-    let info = BackupInfo::parse(bytes)
-        .map_err(|source| BackupError::Control { name: name.to_owned(), source: Box::new(source) })?;
-    if !drafts.controls.contains_key("backup-my.cnf") {
-        return Err(missing("backup-my.cnf"));
+) -> Result<(LsnRange, Option<BinlogPosition>, RedoSummary), BackupError> {
+    let (name, checkpoints) =
+        control(drafts, CHECKPOINTS_NAMES, Checkpoints::parse)?.ok_or_else(|| missing(CHECKPOINTS_NAMES[0]))?;
+    let (info_name, info) = control(drafts, INFO_NAMES, BackupInfo::parse)?.ok_or_else(|| missing(INFO_NAMES[0]))?;
+    if !drafts.controls.contains_key(CONFIG_NAME) {
+        return Err(missing(CONFIG_NAME));
     }
     let lsn = LsnRange {
         from: from.unwrap_or(Lsn(0)),
@@ -212,8 +208,9 @@ fn check_end(
     let summary = redo.scanner.finish(lsn.last).map_err(|source| BackupError::Redo { source })?;
     if info.partial || info.compressed {
         let problem = "the backup is partial or compressed: remove such options from the server's option files";
-        return Err(control_fault(name, problem.to_owned()));
+        return Err(control_fault(info_name, problem.to_owned()));
     }
+    let position = control(drafts, BINLOG_INFO_NAMES, BinlogPosition::parse)?.map(|(_, position)| position);
     if let Some(parent) = parent
         && (lsn.start < parent.start() || lsn.last < parent.manifest.lsn.last)
     {
@@ -226,7 +223,21 @@ fn check_end(
         let first = super::system_files(&order.survey.facts.innodb.data_file_path).into_iter().next();
         return Err(missing(&first.unwrap_or_default()));
     }
-    Ok((lsn, info, summary))
+    Ok((lsn, position.or(info.binlog), summary))
+}
+
+/// The file of the tool that has one of these names, and what it says.
+fn control<T>(
+    drafts: &Drafts,
+    names: [&'static str; 2],
+    parse: impl Fn(&[u8]) -> Result<T, ControlError>,
+) -> Result<Option<(&'static str, T)>, BackupError> {
+    let found = names.iter().find_map(|name| Some((*name, drafts.controls.get(*name)?)));
+    let Some((name, bytes)) = found else { return Ok(None) };
+    match parse(bytes) {
+        Ok(parsed) => Ok(Some((name, parsed))),
+        Err(source) => Err(BackupError::Control { name: name.to_owned(), source: Box::new(source) }),
+    }
 }
 
 fn control_fault(name: &str, problem: String) -> BackupError {

@@ -385,11 +385,11 @@ fn manifest(
             encrypted: captured.redo.format != redo::RedoFormat::Plain,
             bytes: captured.lsn.last.0.saturating_sub(captured.lsn.start.0),
         },
-        position: GtidPosition {
-            file: captured.info.binlog_file,
-            position: captured.info.binlog_position,
-            gtid: captured.info.gtid,
-        },
+        position: captured.position.map_or_else(GtidPosition::default, |position| GtidPosition {
+            file: Some(position.file),
+            position: Some(position.position),
+            gtid: position.gtid,
+        }),
         filters: Vec::new(),
         sizes: Sizes {
             logical_bytes: captured.totals.logical_bytes,

@@ -5,7 +5,11 @@
 //! The other half runs MariaDB's tools and asks the server. Where a fact stands in MariaDB's sources, the file and symbol
 //! are named beside it.
 
+mod bounded;
+pub mod child;
+pub mod connection;
 pub mod control;
+pub mod datadir;
 pub mod delta;
 pub mod facts;
 pub mod identity;

@@ -14,6 +14,7 @@ use crossbeam_channel::{Receiver, Sender};
 use super::base::Base;
 use super::work::{FileResult, Job, PageResult};
 use super::{BackupError, Obstacle};
+use crate::mariadb::control::{BINLOG_INFO_NAMES, CHECKPOINTS_NAMES, CONFIG_NAME, INFO_NAMES};
 use crate::mariadb::delta::DeltaMeta;
 use crate::mariadb::page::Page0;
 use crate::mariadb::redo::{RedoHeader, RedoScanner};
@@ -26,16 +27,10 @@ use crate::format::map::SpaceKey;
 
 /// The redo log's name in the stream.
 pub(super) const REDO_FILE: &str = "ib_logfile0";
-/// Files of the tool's own that the run must read itself.
-pub(super) const CONTROL_FILES: [&str; 7] = [
-    "xtrabackup_checkpoints",
-    "mariadb_backup_checkpoints",
-    "xtrabackup_info",
-    "mariadb_backup_info",
-    "xtrabackup_binlog_info",
-    "mariadb_backup_binlog_info",
-    "backup-my.cnf",
-];
+/// True for files of the tool's own that the run must read itself.
+fn is_control(path: &str) -> bool {
+    [CHECKPOINTS_NAMES, INFO_NAMES, BINLOG_INFO_NAMES].iter().flatten().any(|name| *name == path) || path == CONFIG_NAME
+}
 
 /// What the run knows before the stream begins.
 #[derive(Debug, Clone)]
@@ -172,7 +167,7 @@ impl<'a> Collector<'a> {
         if suffix(".ibd").is_some() || system.is_some() || is_undo(path) {
             return Ok(Open::Whole(Box::new(WholeCutter::new(Origin::Whole, path, system))));
         }
-        Ok(Open::Plain(Box::new(PlainCutter::new(path, CONTROL_FILES.contains(&path)))))
+        Ok(Open::Plain(Box::new(PlainCutter::new(path, is_control(path)))))
     }
 
     /// Place of `name` among the files of the system tablespace.
