@@ -167,11 +167,10 @@ impl Refusal {
 
 fn usage_failure(error: &clap::Error) -> Failure {
     let text = error.render().to_string();
-    let paragraphs: Vec<String> =
-        text.split("\n\n").map(|part| part.lines().map(str::trim).collect::<Vec<_>>().join(" ")).collect();
-    let message = paragraphs.first().map_or("", String::as_str);
-    let message = message.strip_prefix("error: ").unwrap_or(message);
-    let tip = paragraphs.iter().find_map(|part| part.strip_prefix("tip: "));
+    let first: Vec<&str> = text.lines().take_while(|line| !line.is_empty()).map(str::trim).collect();
+    let message = first.join(" ");
+    let message = message.strip_prefix("error: ").unwrap_or(&message);
+    let tip = text.lines().find_map(|line| line.trim().strip_prefix("tip: "));
     Failure::new(Kind::Usage, message).with_hint(tip.unwrap_or("run `haulout help`"))
 }
 

@@ -92,7 +92,7 @@ fn clap_errors_become_one_json_line() {
     let error = Cli::try_parse_from(["haulout", "--json", "backup", "--fulll"]).unwrap_err();
     let failure = usage_failure(&error);
     assert_eq!(failure.message, "unexpected argument '--fulll' found");
-    assert!(failure.hint.unwrap().contains("--full"));
+    assert_eq!(failure.hint.unwrap(), "a similar argument exists: '--full'");
     let error = Cli::try_parse_from(["haulout", "restore"]).unwrap_err();
     assert!(usage_failure(&error).message.contains("--datadir <DIR>"));
 }

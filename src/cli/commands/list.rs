@@ -143,8 +143,9 @@ fn text(summary: &ListSummary<'_>, forest: &Forest<'_>, width: Option<usize>, pa
             text += &format!("{}: its parent {parent} is gone; it restores all the same\n", row.entry.id);
         }
     }
-    if !left_out.is_empty() {
-        let hidden = format!("not shown at this width: {} (--wide)", left_out.join(", "));
+    if left_out > 0 {
+        let columns = human::counted(left_out as u64, "column");
+        let hidden = format!("{columns} left out at this width; --wide shows all");
         text += &format!("{}\n", paint.dim(&hidden));
     }
     text
@@ -192,7 +193,7 @@ fn closing(summary: &ListSummary<'_>) -> String {
     let damage = if *damaged > 0 { format!(", {damaged} damaged") } else { String::new() };
     let (backups, lineages) = (human::counted(summary.backups, "backup"), human::counted(summary.lineages, "lineage"));
     let uploaded = human::bytes(summary.uploaded_bytes);
-    format!("{backups} ({full} full, {incremental} incremental{damage}) in {lineages}, {uploaded} uploaded for them\n")
+    format!("{backups} ({full} full, {incremental} incremental{damage}) in {lineages}; {uploaded} uploaded\n")
 }
 
 #[cfg(test)]

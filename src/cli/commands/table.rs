@@ -24,7 +24,7 @@ pub(super) struct Table {
 }
 
 impl Table {
-    /// The text, at most `width` wide where there is a width, and the titles that were left out.
+    /// The text, at most `width` wide where there is a width, and how many columns were left out.
     ///
     /// `decorate` may colour a padded cell, by its row and column.
     pub fn text(
@@ -32,7 +32,7 @@ impl Table {
         width: Option<usize>,
         paint: Paint,
         decorate: impl Fn(usize, usize, &str) -> String,
-    ) -> (String, Vec<&'static str>) {
+    ) -> (String, usize) {
         let widths: Vec<usize> = (0..self.columns.len()).map(|column| self.width_of(column)).collect();
         let kept = self.kept(&widths, width);
         let line = |cell: &dyn Fn(usize) -> String| {
@@ -49,8 +49,7 @@ impl Table {
             let cell = |column: usize| row.get(column).map_or("", String::as_str);
             text += &line(&|column| decorate(place, column, &padded(column, cell(column))));
         }
-        let left_out = (0..self.columns.len()).filter(|column| !kept.contains(column));
-        (text, left_out.map(|column| self.columns[column].title).collect())
+        (text, self.columns.len() - kept.len())
     }
 
     fn width_of(&self, column: usize) -> usize {

@@ -83,32 +83,19 @@ impl BackupSummary<'_> {
         let Sizes { logical_bytes, stream_bytes, uploaded_bytes, uploaded_packs, .. } = self.sizes;
         let parent = self.parent.map(|parent| format!("incremental {} on {parent}", self.depth));
         let Lsns { from, start, last, .. } = self.lsn;
-        let (files, packs) = (human::count(self.spaces + self.files), human::counted(uploaded_packs, "pack"));
-        Facts::default()
+        let pages = if from == Lsn(0) { "all pages".to_owned() } else { format!("pages after LSN {from}") };
+        let (files, packs) = (human::counted(self.spaces + self.files, "file"), human::counted(uploaded_packs, "pack"));
+        let (time, rate) = (human::duration(self.seconds), human::rate(stream_bytes, self.seconds as f64));
+        let facts = Facts::default()
             .with("kind", parent.unwrap_or_else(|| self.kind.to_owned()))
             .with("reason", self.reason)
-            .with("LSN", format!("restores to {last} (pages after {from}, redo log from {start})"))
+            .with("captured", format!("{pages}, redo log from {start}"))
+            .with("restores to", format!("LSN {last}"))
             .with_some("GTID", self.position.gtid.clone())
-            .with("server", format!("{} in {files} files", human::bytes(logical_bytes)))
-            .with("read", human::bytes(stream_bytes))
-            .with("uploaded", format!("{} in {packs}", human::bytes(uploaded_bytes)))
-            .with(
-                "took",
-                format!("{}, {}", human::duration(self.seconds), human::rate(stream_bytes, self.seconds as f64)),
-            )
-            .text(paint)
-            .prepend(&format!("backup {}\n", paint.bold(self.backup_id.as_str())))
-    }
-}
-
-trait Prepend {
-    fn prepend(self, head: &str) -> String;
-}
-
-impl Prepend for String {
-    fn prepend(mut self, head: &str) -> String {
-        self.insert_str(0, head);
-        self
+            .with("server", format!("{} in {files}", human::bytes(logical_bytes)))
+            .with("read", format!("{} in {time}, {rate}", human::bytes(stream_bytes)))
+            .with("uploaded", format!("{} in {packs}", human::bytes(uploaded_bytes)));
+        format!("backup {}\n{}", paint.bold(self.backup_id.as_str()), facts.text(paint))
     }
 }
 
@@ -207,73 +194,102 @@ impl<'a> BackupLine<'a> {
 
 /// Everything about a backup, for people.
 pub(in crate::cli) fn details(manifest: &Manifest, paint: Paint) -> String {
-    let Manifest { server, position, sizes, lsn, redo, map, .. } = manifest;
-    let none = || "–".to_owned();
-    let list = |items: &[String]| if items.is_empty() { none() } else { items.join("\n") };
-    let parent = manifest.parent.as_ref().map_or_else(none, BackupId::to_string);
+    let sections = [
+        ("xtrabackup_checkpoints", checkpoints(manifest)),
+        ("Redo log", redo_log(manifest)),
+        ("Sizes", figures(manifest)),
+        ("Server", server(manifest)),
+        ("Made by", makers(manifest)),
+        ("Page map", page_map(manifest)),
+    ];
+    let mut text = format!("backup {}\n{}", paint.bold(manifest.id.as_str()), head(manifest).text(paint));
+    for (title, facts) in sections {
+        text += &format!("\n{}\n{}", paint.bold(title), facts.text(paint));
+    }
+    text
+}
+
+/// Said where there is nothing to say.
+const NONE: &str = "–";
+
+fn or_none(text: Option<String>) -> String {
+    text.unwrap_or_else(|| NONE.to_owned())
+}
+
+fn lines(items: &[String]) -> String {
+    if items.is_empty() { NONE.to_owned() } else { items.join("\n") }
+}
+
+fn head(manifest: &Manifest) -> Facts {
     let kind = match manifest.kind {
         BackupKind::Full => "full".to_owned(),
         BackupKind::Incremental => format!("incremental, number {} after its full", manifest.depth),
     };
     let time = |moment: Timestamp| moment.to_string().replace('T', " ").replace('Z', " UTC");
-    let binlog = position.file.as_ref().map(|file| format!("{file}:{}", position.position.unwrap_or_default()));
-    let took = capture_seconds(manifest);
-    let section = |title: &str, facts: Facts| format!("\n{}\n{}", paint.bold(title), facts.text(paint));
-    let head = Facts::default()
+    let took = human::duration(capture_seconds(manifest));
+    Facts::default()
         .with("kind", kind)
         .with("reason", &manifest.reason)
-        .with("parent", parent)
+        .with("parent", or_none(manifest.parent.as_ref().map(BackupId::to_string)))
         .with("started", time(manifest.started))
-        .with("finished", format!("{} ({})", time(manifest.finished), human::duration(took)))
-        .with("warnings", list(&manifest.warnings));
-    let checkpoints = Facts::default()
-        .with("backup_type", format!("= {}", checkpoint_type(manifest.kind)))
+        .with("finished", format!("{} ({took})", time(manifest.finished)))
+        .with("warnings", lines(&manifest.warnings))
+}
+
+/// LSNs by the names and in the words of that file.
+fn checkpoints(Manifest { kind, lsn, .. }: &Manifest) -> Facts {
+    Facts::default()
+        .with("backup_type", format!("= {}", checkpoint_type(*kind)))
         .with("from_lsn", format!("= {}", lsn.from))
         .with("to_lsn", format!("= {}", lsn.to))
-        .with("last_lsn", format!("= {}", lsn.last));
-    let log = Facts::default()
-        .with("starts at", format!("{} (the start checkpoint, which xtrabackup_checkpoints lacks)", lsn.start))
+        .with("last_lsn", format!("= {}", lsn.last))
+}
+
+fn redo_log(Manifest { lsn, redo, .. }: &Manifest) -> Facts {
+    Facts::default()
+        .with("starts at", format!("{} (start checkpoint, not in xtrabackup_checkpoints)", lsn.start))
         .with("ends at", lsn.last.to_string())
         .with("size", human::bytes(redo.bytes))
         .with("written by", &redo.creator)
-        .with("encrypted", if redo.encrypted { "yes" } else { "no" });
-    let figures = Facts::default()
-        .with(
-            "restored",
-            format!(
-                "{} in {} tablespace files and {} other files",
-                human::bytes(sizes.logical_bytes),
-                human::count(manifest.spaces),
-                human::count(manifest.files)
-            ),
-        )
+        .with("encrypted", if redo.encrypted { "yes" } else { "no" })
+}
+
+fn figures(Manifest { sizes, spaces, files, .. }: &Manifest) -> Facts {
+    let (spaces, files) = (human::counted(*spaces, "tablespace file"), human::counted(*files, "other file"));
+    let packs = human::counted(sizes.uploaded_packs, "pack");
+    Facts::default()
+        .with("restored", format!("{} in {spaces} and {files}", human::bytes(sizes.logical_bytes)))
         .with("read", format!("{} from mariadb-backup", human::bytes(sizes.stream_bytes)))
-        .with(
-            "uploaded",
-            format!("{} in {}", human::bytes(sizes.uploaded_bytes), human::counted(sizes.uploaded_packs, "pack")),
-        )
-        .with("stored", format!("{}, shared with other backups", human::bytes(sizes.stored_bytes)));
-    let origin = Facts::default()
+        .with("uploaded", format!("{} in {packs}", human::bytes(sizes.uploaded_bytes)))
+        .with("stored", format!("{}, shared with other backups", human::bytes(sizes.stored_bytes)))
+}
+
+fn server(Manifest { server, position, .. }: &Manifest) -> Facts {
+    let binlog = position.file.as_ref().map(|file| format!("{file}:{}", position.position.unwrap_or_default()));
+    Facts::default()
         .with("host", format!("{} (server_id {})", server.hostname, server.server_id))
         .with("version", &server.version)
         .with("datadir", &server.datadir)
         .with("page size", human::bytes(u64::from(server.page_size)))
         .with("ibdata", &server.data_file_path)
         .with("undo", human::counted(u64::from(server.undo_tablespaces), "tablespace"))
-        .with("GTID", position.gtid.clone().unwrap_or_else(none))
-        .with("binary log", binlog.unwrap_or_else(none));
-    let making = Facts::default()
-        .with("repository", manifest.repository_id.to_string())
+        .with("GTID", or_none(position.gtid.clone()))
+        .with("binary log", or_none(binlog))
+}
+
+fn makers(manifest: &Manifest) -> Facts {
+    Facts::default()
         .with("haulout", &manifest.haulout_version)
         .with("mariadb-backup", &manifest.tool_version)
-        .with("filters", list(&manifest.filters))
-        .with("page map", format!("{}\nin pack {} at {}", map.chunk, map.pack, map.offset));
-    let mut text = format!("backup {}\n{}", paint.bold(manifest.id.as_str()), head.text(paint));
-    text += &section("xtrabackup_checkpoints", checkpoints);
-    text += &section("Redo log", log);
-    text += &section("Sizes", figures);
-    text += &section("Server", origin);
-    text + &section("Made by", making)
+        .with("filters", lines(&manifest.filters))
+        .with("repository", manifest.repository_id.to_string())
+}
+
+fn page_map(Manifest { map, .. }: &Manifest) -> Facts {
+    Facts::default()
+        .with("root", map.chunk.to_string())
+        .with("pack", map.pack.to_string())
+        .with("offset", map.offset.to_string())
 }
 
 /// `backup_type` as `mariadb-backup` writes it.
