@@ -1,1 +1,41 @@
-//! The `restore` room.
+//! Restores one backup: fetches each page once, prepares once, moves it in.
+//!
+//! ```text
+//! plan ──► fetch ──► checkpoints file ──► prepare ──► owner, modes, sync ──► rename into the datadir
+//! ```
+//! - `walk` goes through the page map and proves that every byte of every file has one source; `plan` does so before
+//!   anything is written, `fetch` once more while it writes what `window` gathers.
+//! - `workdir` is the directory in which files are gathered. Its `marker` says how far it is; a lock says that somebody
+//!   works there. Whatever instruction a run is killed at, the next one knows from them what to do.
+//! - `datadir` brings prepared files in, all or none.
+
+mod cancel;
+mod checkpoints;
+mod datadir;
+mod error;
+mod fetch;
+mod marker;
+mod plan;
+mod steps;
+mod tree;
+mod walk;
+mod whole;
+mod window;
+mod workdir;
+mod write;
+
+#[cfg(test)]
+mod synthetic;
+#[cfg(test)]
+mod tests;
+
+pub use cancel::Cancel;
+pub use error::RestoreError;
+pub use fetch::FetchFigures;
+pub use plan::{PlannedFile, RestorePlan, available_bytes, check_tool};
+pub use steps::{
+    FetchOutcome, MoveOutcome, Passage, PrepareOutcome, PrepareSettings, Watch, copy_back, fetch, move_back, prepare,
+};
+pub use tree::Owner;
+pub use whole::{PhaseSeconds, PlacedPlan, RestoreOptions, RestoreOutcome, plan_restore, restore};
+pub use window::FetchOptions;

@@ -1,0 +1,222 @@
+//! Failures of a restore.
+
+use std::io;
+use std::path::PathBuf;
+
+use crate::error::{Diagnose, Kind};
+use crate::format::FormatError;
+use crate::mariadb::control::ControlError;
+use crate::mariadb::datadir::DatadirError;
+use crate::mariadb::prepare::PrepareError;
+use crate::mariadb::tool::{NotAVersion, ToolError};
+use crate::model::{BackupId, PackId};
+use crate::repository::RepositoryError;
+
+/// A failure of a restore or of one of its steps.
+#[derive(Debug, thiserror::Error)]
+pub enum RestoreError {
+    /// The repository cannot be read, or what it holds is damaged.
+    #[error(transparent)]
+    Repository(#[from] RepositoryError),
+    /// The page map does not say where all bytes of a file come from.
+    #[error("page map of {what} is damaged: {problem}")]
+    Map {
+        /// The file, or the backup.
+        what: String,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// The stored bytes of a file cannot be read.
+    #[error("cannot restore {file}")]
+    Unread {
+        /// The first file that needs them.
+        file: String,
+        /// Which pack, and why.
+        source: RepositoryError,
+    },
+    /// The stored bytes of a file are not what was stored.
+    #[error("cannot restore {file}: pack {pack} is damaged")]
+    Damaged {
+        /// The file.
+        file: String,
+        /// The pack.
+        pack: PackId,
+        /// What is wrong.
+        source: FormatError,
+    },
+    /// The version in the manifest is none.
+    #[error("cannot tell which mariadb-backup fits the backup")]
+    Version(#[from] NotAVersion),
+    /// The checkpoints file of the backup cannot be read.
+    #[error(transparent)]
+    Checkpoints(#[from] ControlError),
+    /// The tool is missing, or does not fit the server.
+    #[error(transparent)]
+    Tool(#[from] ToolError),
+    /// The datadir is not free.
+    #[error(transparent)]
+    Datadir(#[from] DatadirError),
+    /// The prepare failed.
+    #[error(transparent)]
+    Prepare(#[from] PrepareError),
+    /// A file or directory cannot be read or written.
+    #[error("cannot {action} {path:?}")]
+    Io {
+        /// What was to be done, such as `create`.
+        action: &'static str,
+        /// The file or directory.
+        path: PathBuf,
+        /// The system's error.
+        source: io::Error,
+    },
+    /// The file system has not enough room.
+    #[error("{directory:?} has room for {available} bytes, the restore needs {needed}")]
+    NoSpace {
+        /// Directory on the file system.
+        directory: PathBuf,
+        /// Bytes that the restore needs.
+        needed: u64,
+        /// Bytes that are free.
+        available: u64,
+    },
+    /// There is something where the files are to be put.
+    #[error("directory {directory:?} is not empty: it holds {found:?}")]
+    NotEmpty {
+        /// The directory.
+        directory: PathBuf,
+        /// One of its entries.
+        found: PathBuf,
+    },
+    /// The directory holds no backup that `fetch` wrote.
+    #[error("directory {directory:?} holds no backup that was fetched")]
+    NotFetched {
+        /// The directory.
+        directory: PathBuf,
+    },
+    /// The directory is not in the state that the step needs.
+    #[error("directory {directory:?} is {found}, expected {expected}")]
+    WrongState {
+        /// The directory.
+        directory: PathBuf,
+        /// Its state.
+        found: &'static str,
+        /// The state that is needed.
+        expected: &'static str,
+        /// What to do.
+        hint: &'static str,
+    },
+    /// Another run works in the directory.
+    #[error("another restore works in {directory:?}: {who}")]
+    Busy {
+        /// The directory.
+        directory: PathBuf,
+        /// Who it is.
+        who: String,
+    },
+    /// Files were being moved, and could be moved neither on nor back.
+    #[error("the files of {directory:?} are partly in {datadir:?}, and cannot be put back")]
+    HalfMoved {
+        /// Where they came from.
+        directory: PathBuf,
+        /// Where they were to go.
+        datadir: PathBuf,
+        /// Why they cannot be put back.
+        source: io::Error,
+    },
+    /// A restore failed; its datadir is as it was.
+    #[error("restore of backup {backup} failed; datadir {datadir:?} is as it was")]
+    Restore {
+        /// The backup.
+        backup: BackupId,
+        /// The datadir.
+        datadir: PathBuf,
+        /// Where the files are that were fetched, when they were kept.
+        kept: Option<PathBuf>,
+        /// Why it failed.
+        source: Box<RestoreError>,
+    },
+    /// The operator or a signal stopped the restore.
+    #[error("the restore was stopped")]
+    Interrupted,
+    /// A thread of this program died.
+    #[error("a thread of the restore died")]
+    Thread(#[from] tokio::task::JoinError),
+}
+
+impl RestoreError {
+    /// Makes an [`RestoreError::Io`] of what the system says.
+    pub(super) fn io(action: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> RestoreError {
+        move |source| RestoreError::Io { action, path: path.into(), source }
+    }
+}
+
+impl Diagnose for RestoreError {
+    fn kind(&self) -> Kind {
+        match self {
+            RestoreError::Repository(error) | RestoreError::Unread { source: error, .. } => error.kind(),
+            RestoreError::Map { .. } | RestoreError::Version(_) | RestoreError::Checkpoints(_) => Kind::Corrupt,
+            RestoreError::Damaged { source, .. } => source.kind(),
+            RestoreError::Tool(error) => error.kind(),
+            RestoreError::Datadir(error) => error.kind(),
+            RestoreError::Prepare(error) => error.kind(),
+            RestoreError::NotEmpty { .. } | RestoreError::NotFetched { .. } | RestoreError::WrongState { .. } => {
+                Kind::Usage
+            }
+            RestoreError::Busy { .. } => Kind::Locked,
+            RestoreError::Restore { source, .. } => source.kind(),
+            RestoreError::Interrupted => Kind::Interrupted,
+            RestoreError::Io { .. }
+            | RestoreError::NoSpace { .. }
+            | RestoreError::HalfMoved { .. }
+            | RestoreError::Thread(_) => Kind::Failed,
+        }
+    }
+
+    fn hint(&self) -> Option<String> {
+        let hint = match self {
+            RestoreError::Repository(error) => return error.hint(),
+            RestoreError::Tool(error) => return error.hint(),
+            RestoreError::Datadir(error) => return error.hint(),
+            RestoreError::Prepare(error) => return error.hint(),
+            RestoreError::Restore { kept, source, .. } => return Some(next_step(kept, source)),
+            RestoreError::Unread { source, .. } if source.kind() != Kind::Corrupt => return source.hint(),
+            RestoreError::Map { .. }
+            | RestoreError::Unread { .. }
+            | RestoreError::Damaged { .. }
+            | RestoreError::Checkpoints(_) => {
+                "run `haulout check --read-data` to learn which backups are whole, and restore one of them"
+            }
+            RestoreError::Io { source, .. } => return io_hint(source).map(str::to_owned),
+            RestoreError::NoSpace { .. } => "free some space, or restore on a larger file system",
+            RestoreError::NotEmpty { .. } => "name an empty directory, or one that does not exist yet",
+            RestoreError::NotFetched { .. } => {
+                "write one with `haulout fetch`; what mariadb-backup wrote, mariadb-backup prepares and copies back"
+            }
+            RestoreError::WrongState { hint, .. } => hint,
+            RestoreError::Busy { .. } => "wait for it to end, or stop it",
+            RestoreError::HalfMoved { .. } => "run the same command again: it puts the files back before it begins",
+            RestoreError::Version(_) | RestoreError::Interrupted | RestoreError::Thread(_) => return None,
+        };
+        Some(hint.to_owned())
+    }
+}
+
+/// How to go on after a restore that failed.
+fn next_step(kept: &Option<PathBuf>, source: &RestoreError) -> String {
+    let first = source.hint().map(|hint| format!("{hint}; ")).unwrap_or_default();
+    match kept {
+        Some(kept) => format!("{first}then run the same command again: it goes on with what it fetched into {kept:?}"),
+        None => format!("{first}then run the same command again"),
+    }
+}
+
+fn io_hint(source: &io::Error) -> Option<&'static str> {
+    match source.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+            Some("free some space, or restore on a larger file system")
+        }
+        io::ErrorKind::PermissionDenied => Some("run the restore as root or as the server's own user"),
+        io::ErrorKind::ReadOnlyFilesystem => Some("make the file system writable"),
+        _ => None,
+    }
+}

@@ -1,0 +1,378 @@
+//! The steps of a restore, each alone: fetch, prepare, move back, copy back.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::datadir::{Datadir, gather_copy, rename_into};
+use super::fetch::{FetchFigures, fetch_files};
+use super::marker::{Marker, State};
+use super::plan::{RestorePlan, available_bytes, check_tool};
+use super::tree::{self, Owner};
+use super::workdir::{Leftovers, WorkDir};
+use super::{Cancel, FetchOptions, RestoreError, checkpoints};
+use crate::format::Manifest;
+use crate::mariadb::prepare::{OnPrepareLine, Prepare, PrepareEvent, PrepareOptions};
+use crate::mariadb::tool::{ToolFit, Tools};
+use crate::model::{BackupId, Lsn, Phase, Progress};
+use crate::repository::Repository;
+
+/// Who watches a step, and who may stop it.
+#[derive(Clone)]
+pub struct Watch {
+    /// Is told how far the step is.
+    pub progress: Arc<dyn Progress>,
+    /// Asks the step to stop.
+    pub cancel: Cancel,
+}
+
+/// What `fetch` did.
+#[derive(Debug, Clone, PartialEq, serde::Serialize)]
+pub struct FetchOutcome {
+    /// The backup.
+    pub backup: BackupId,
+    /// The directory that holds it.
+    pub target: PathBuf,
+    /// What it took.
+    #[serde(flatten)]
+    pub figures: FetchFigures,
+    /// How long it took.
+    pub seconds: f64,
+}
+
+/// How a directory is prepared.
+#[derive(Debug, Clone, Default)]
+pub struct PrepareSettings {
+    /// Memory for the tool's buffer pool; its own default, about 100 MB, when absent.
+    pub memory_bytes: Option<u64>,
+    /// Directory of encryption plugins, where it is not the tool's own.
+    pub plugin_dir: Option<PathBuf>,
+}
+
+/// What `prepare` did.
+#[derive(Debug, Clone, PartialEq, serde::Serialize)]
+pub struct PrepareOutcome {
+    /// The backup.
+    pub backup: BackupId,
+    /// The directory that holds it.
+    pub target: PathBuf,
+    /// How long it took.
+    pub seconds: f64,
+}
+
+/// How files came into a datadir.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Passage {
+    /// Renamed; no byte was written.
+    Renamed,
+    /// Copied; the originals are gone, or stay.
+    Copied,
+}
+
+/// What `move-back` or `copy-back` did.
+#[derive(Debug, Clone, PartialEq, serde::Serialize)]
+pub struct MoveOutcome {
+    /// The backup.
+    pub backup: BackupId,
+    /// The datadir, without symbolic links.
+    pub datadir: PathBuf,
+    /// How its files came there.
+    pub passage: Passage,
+    /// Files that came.
+    pub files: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// How long it took.
+    pub seconds: f64,
+}
+
+/// Writes the files of a backup into the directory `target`, which is empty or missing.
+///
+/// It is then a full backup as `mariadb-backup` makes one: the stock tool prepares it and copies it back. What an earlier
+/// fetch left there that was killed is removed.
+///
+/// # Errors
+/// When there is no room or something in the way, or the backup is damaged. What was written is removed again.
+pub async fn fetch(
+    repository: &Repository,
+    manifest: &Manifest,
+    target: &Path,
+    options: FetchOptions,
+    watch: &Watch,
+) -> Result<FetchOutcome, RestoreError> {
+    let begun = Instant::now();
+    let plan = RestorePlan::read(repository, manifest, options, &watch.cancel).await?;
+    let mut dir = WorkDir::take(target, Marker::filling(manifest), Leftovers::RemoveBroken)?;
+    let filled = fill(repository, manifest, &plan, &mut dir, options, watch).await;
+    match filled {
+        Ok(figures) => {
+            let (backup, target) = (manifest.id.clone(), target.to_owned());
+            Ok(FetchOutcome { backup, target, figures, seconds: begun.elapsed().as_secs_f64() })
+        }
+        Err(error) => {
+            // Should files stay, the next fetch removes them; the first error tells more.
+            blocking(move || dir.remove()).await.ok();
+            Err(error)
+        }
+    }
+}
+
+/// Fills a directory that was taken.
+pub(super) async fn fill(
+    repository: &Repository,
+    manifest: &Manifest,
+    plan: &RestorePlan,
+    dir: &mut WorkDir,
+    options: FetchOptions,
+    watch: &Watch,
+) -> Result<FetchFigures, RestoreError> {
+    plan.check_space(dir.path(), available_bytes(dir.path())?)?;
+    let progress = watch.progress.as_ref();
+    progress.begin(Phase::Fetch, Some(plan.written_bytes));
+    let fetched = fetch_files(repository, manifest, dir.path(), options, progress, &watch.cancel).await;
+    progress.end(Phase::Fetch);
+    let figures = fetched?;
+    checkpoints::write(dir.path(), manifest, &manifest.server.version.parse()?)?;
+    let path = dir.path().to_owned();
+    // The bytes take their time to the disk; the marker's own are few.
+    blocking(move || tree::sync(&path)).await?;
+    dir.set_state(State::Fetched)?;
+    Ok(figures)
+}
+
+/// Prepares a directory that `fetch` wrote: its redo log is applied by `mariadb-backup --prepare`.
+///
+/// # Errors
+/// When the directory was not fetched, the tool does not fit the backup's server, or the prepare fails; the directory is
+/// then of no use, and has to be fetched again.
+pub async fn prepare(
+    target: &Path,
+    tools: &Tools,
+    settings: &PrepareSettings,
+    watch: &Watch,
+) -> Result<PrepareOutcome, RestoreError> {
+    let begun = Instant::now();
+    let mut dir = WorkDir::open(target)?;
+    let hint = match dir.state() {
+        State::Fetched if !checkpoints::says_prepared(target) => "",
+        State::Fetched | State::Prepared => "go on with `haulout move-back` or `haulout copy-back`",
+        State::Filling | State::Preparing => "fetch the backup again",
+        State::Moving | State::Moved => "start the server",
+    };
+    expect(&dir, State::Fetched, hint.is_empty(), hint)?;
+    run_prepare(&mut dir, tools, settings, watch).await?;
+    let (backup, target) = (dir.marker().backup.clone(), target.to_owned());
+    Ok(PrepareOutcome { backup, target, seconds: begun.elapsed().as_secs_f64() })
+}
+
+fn expect(dir: &WorkDir, expected: State, holds: bool, hint: &'static str) -> Result<(), RestoreError> {
+    if holds {
+        return Ok(());
+    }
+    let (directory, found) = (dir.path().to_owned(), dir.state().name());
+    Err(RestoreError::WrongState { directory, found, expected: expected.name(), hint })
+}
+
+/// Prepares a directory that was taken and filled.
+pub(super) async fn run_prepare(
+    dir: &mut WorkDir,
+    tools: &Tools,
+    settings: &PrepareSettings,
+    watch: &Watch,
+) -> Result<(), RestoreError> {
+    let marker = dir.marker();
+    if check_tool(&marker.server_version, tools)? == ToolFit::OlderPatch {
+        let (tool, server) = (&tools.backup.version, &marker.server_version);
+        watch.progress.warn(&format!("mariadb-backup {tool} is older than the backup's server {server}"));
+    }
+    let options = PrepareOptions {
+        // The tool's own working directory is the target's.
+        directory: std::path::absolute(dir.path()).map_err(RestoreError::io("look at", dir.path()))?,
+        memory_bytes: settings.memory_bytes,
+        last_lsn: Some(marker.last_lsn),
+        plugin_dir: settings.plugin_dir.clone(),
+    };
+    let redo_bytes = marker.redo_bytes;
+    watch.cancel.check()?;
+    dir.set_state(State::Preparing)?;
+    let progress = watch.progress.clone();
+    progress.begin(Phase::Prepare, Some(redo_bytes));
+    let process = Prepare::spawn(tools, &options, Some(tell(progress)));
+    let ended = match process {
+        Ok(process) => finish(process, watch).await,
+        Err(error) => {
+            // Nothing was done yet.
+            dir.set_state(State::Fetched)?;
+            Err(error.into())
+        }
+    };
+    watch.progress.end(Phase::Prepare);
+    ended?;
+    let path = dir.path().to_owned();
+    blocking(move || tree::sync(&path)).await?;
+    dir.set_state(State::Prepared)
+}
+
+async fn finish(process: Prepare, watch: &Watch) -> Result<(), RestoreError> {
+    let stopper = process.stopper();
+    let mut ended = tokio::task::spawn_blocking(move || process.finish());
+    let report = tokio::select! {
+        biased;
+        report = &mut ended => report?,
+        () = watch.cancel.requested() => {
+            stopper.stop();
+            // Its files must not be removed under it.
+            drop(ended.await);
+            return Err(RestoreError::Interrupted);
+        }
+    };
+    for error in report?.errors {
+        watch.progress.warn(&format!("mariadb-backup --prepare: {error}"));
+    }
+    Ok(())
+}
+
+/// Tells how far recovery is, as the LSNs that it reports go on.
+fn tell(progress: Arc<dyn Progress>) -> OnPrepareLine {
+    let mut at: Option<Lsn> = None;
+    Box::new(move |event, _| {
+        let next = match event {
+            PrepareEvent::From(lsn) => *lsn,
+            PrepareEvent::Recovered(lsn, _) | PrepareEvent::EndOfLog(lsn) => *lsn,
+            _ => return,
+        };
+        let before = at.unwrap_or(next);
+        progress.advance(Phase::Prepare, next.0.saturating_sub(before.0));
+        at = Some(next.max(before));
+    })
+}
+
+/// Moves the files of a prepared directory into `datadir`, which is empty or missing; the directory is gone afterwards.
+///
+/// On the same file system files are renamed, all at once unless the datadir is a mount point. Otherwise they are copied
+/// and then removed.
+///
+/// # Errors
+/// When the directory is not prepared, the datadir is not free, or a file cannot be moved; the datadir is then as it was.
+pub async fn move_back(
+    target: &Path,
+    datadir: &Path,
+    owner: Option<Owner>,
+    watch: &Watch,
+) -> Result<MoveOutcome, RestoreError> {
+    let begun = Instant::now();
+    let (dir, place) = open_prepared(target, datadir)?;
+    let backup = dir.marker().backup.clone();
+    let Moved { passage, datadir, files, bytes } = move_in(dir, place, owner, watch).await?;
+    Ok(MoveOutcome { backup, datadir, passage, files, bytes, seconds: begun.elapsed().as_secs_f64() })
+}
+
+/// Copies the files of a prepared directory into `datadir`, which is empty or missing; the directory stays.
+///
+/// # Errors
+/// When the directory is not prepared, the datadir is not free, there is no room, or a file cannot be copied; the datadir
+/// is then as it was.
+pub async fn copy_back(
+    target: &Path,
+    datadir: &Path,
+    owner: Option<Owner>,
+    watch: &Watch,
+) -> Result<MoveOutcome, RestoreError> {
+    let begun = Instant::now();
+    let (dir, place) = open_prepared(target, datadir)?;
+    let backup = dir.marker().backup.clone();
+    let task = watch.clone();
+    warn_of_root(&place, owner, watch);
+    let moved = blocking(move || copy_in(&dir, &place, owner, &task)).await?;
+    let Moved { passage, datadir, files, bytes } = moved;
+    Ok(MoveOutcome { backup, datadir, passage, files, bytes, seconds: begun.elapsed().as_secs_f64() })
+}
+
+/// Opens a prepared directory and looks at the datadir, which must be free.
+fn open_prepared(target: &Path, datadir: &Path) -> Result<(WorkDir, Datadir), RestoreError> {
+    let dir = WorkDir::open(target)?;
+    let (prepared, hint) = match dir.state() {
+        State::Prepared => (true, ""),
+        State::Fetched => (checkpoints::says_prepared(target), "run `haulout prepare` first"),
+        State::Filling | State::Preparing => (false, "fetch the backup again"),
+        State::Moving | State::Moved => (false, "start the server"),
+    };
+    expect(&dir, State::Prepared, prepared, hint)?;
+    let place = Datadir::look(datadir)?;
+    place.check_vacant()?;
+    Ok((dir, place))
+}
+
+/// Files that came into a datadir.
+#[derive(Debug)]
+pub(super) struct Moved {
+    pub passage: Passage,
+    pub datadir: PathBuf,
+    pub files: u64,
+    pub bytes: u64,
+}
+
+/// Moves a prepared directory into its datadir.
+pub(super) async fn move_in(
+    dir: WorkDir,
+    place: Datadir,
+    owner: Option<Owner>,
+    watch: &Watch,
+) -> Result<Moved, RestoreError> {
+    warn_of_root(&place, owner, watch);
+    let task = watch.clone();
+    blocking(move || {
+        let mut dir = dir;
+        let datadir = place.path().to_owned();
+        if let Some((files, bytes)) = rename_into(&mut dir, &place, owner, &task.cancel)? {
+            forget(dir);
+            return Ok(Moved { passage: Passage::Renamed, datadir, files, bytes });
+        }
+        let moved = copy_in(&dir, &place, owner, &task)?;
+        forget(dir);
+        Ok(moved)
+    })
+    .await
+}
+
+/// Removes what is left of a directory whose files are in the datadir; should something stay, it is in nobody's way.
+fn forget(dir: WorkDir) {
+    if dir.path().exists() {
+        dir.remove_whole().ok();
+    }
+}
+
+fn copy_in(dir: &WorkDir, place: &Datadir, owner: Option<Owner>, watch: &Watch) -> Result<Moved, RestoreError> {
+    let progress = watch.progress.as_ref();
+    let mut copy = gather_copy(dir, place, progress, &watch.cancel)?;
+    let apart = || std::io::ErrorKind::CrossesDevices.into();
+    let renamed = rename_into(&mut copy, place, owner, &watch.cancel)
+        .and_then(|renamed| renamed.ok_or_else(|| RestoreError::io("rename", copy.path())(apart())));
+    match renamed {
+        Ok((files, bytes)) => {
+            forget(copy);
+            Ok(Moved { passage: Passage::Copied, datadir: place.path().to_owned(), files, bytes })
+        }
+        // What is left says to the next run how to put it right.
+        Err(error @ RestoreError::HalfMoved { .. }) => Err(error),
+        Err(error) => {
+            copy.remove_whole().ok();
+            Err(error)
+        }
+    }
+}
+
+fn warn_of_root(place: &Datadir, owner: Option<Owner>, watch: &Watch) {
+    let roots = place.owner(owner).is_none_or(|owner| owner.uid == 0) && rustix::process::geteuid().is_root();
+    if roots {
+        watch.progress.warn("the restored files belong to root: give them to the server's user before it starts");
+    }
+}
+
+/// Runs what blocks where it blocks nobody.
+pub(super) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, RestoreError> + Send + 'static,
+) -> Result<T, RestoreError> {
+    tokio::task::spawn_blocking(work).await?
+}

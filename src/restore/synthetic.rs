@@ -1,0 +1,535 @@
+//! Repositories of made-up servers, in memory: what a backup would have stored, without a server.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+
+use object_store::ObjectStoreExt;
+use object_store::memory::InMemory;
+use rand::rngs::StdRng;
+use rand::{Rng, RngCore, SeedableRng};
+
+use crate::format::map::{
+    BLOCK_EXTENTS, BLOCK_FILE_PIECES, BlockRef, Content, Extent, ExtentBlock, ExtentBlockRef, FileBlock, FileBlockRef,
+    FileDirectory, FileMap, FilePiece, FileRecord, FileSource, INLINE_EXTENTS_MAX, INLINE_FILE_PIECES_MAX, Location,
+    MapRoot, MapTotals, PackRef, PageChunk, Piece, SpaceDirectory, SpaceKey, SpaceMap, SpaceRecord, file_begins_block,
+    space_bucket,
+};
+use crate::format::pack::{self, NewChunk, PackBuilder, PackKind};
+use crate::format::{
+    BackupKind, GtidPosition, LsnRange, Manifest, PageSum, RedoFormat, Server, Sizes, StoredBlock, encode_document,
+};
+use crate::model::{
+    BackupId, ChunkId, Clock, EXTENT_PAGES, Entropy, ExtentNo, Lsn, PackId, PageMask, PageSize, SpaceId, Timestamp,
+};
+use crate::repository::Repository;
+use crate::store::{RetryPolicy, Store, StoreOptions};
+
+/// Packs are small here, so that a backup has many.
+const PACK_BYTES: usize = 64 << 10;
+
+/// A made-up server and its repository.
+pub struct Synthetic {
+    pub objects: Arc<InMemory>,
+    pub repository: Repository,
+    pub spaces: BTreeMap<SpaceKey, Space>,
+    pub files: BTreeMap<String, Vec<u8>>,
+    /// Pieces are taken out of the next map: extent 0 of this file has none.
+    pub forget: Option<SpaceKey>,
+    rng: StdRng,
+    generation: u32,
+    last: Option<Manifest>,
+    known_blocks: HashMap<ChunkId, BlockRef>,
+    known_files: HashMap<ChunkId, FilePiece>,
+}
+
+/// A tablespace as it is now, and where its pages are stored.
+pub struct Space {
+    pub name: String,
+    pub page_size: PageSize,
+    pub flags: u32,
+    pub mode: Option<u32>,
+    pub pages: Vec<Vec<u8>>,
+    dirty: BTreeSet<u32>,
+    extents: Vec<Vec<Piece>>,
+}
+
+struct Counting(AtomicU8);
+
+impl Entropy for Counting {
+    fn fill(&self, bytes: &mut [u8]) {
+        bytes.fill(self.0.fetch_add(1, Ordering::Relaxed));
+    }
+}
+
+struct Fixed;
+
+impl Clock for Fixed {
+    fn now(&self) -> Timestamp {
+        moment(0)
+    }
+}
+
+fn moment(seconds: i64) -> Timestamp {
+    Timestamp(jiff::Timestamp::from_second(1_795_000_000 + seconds).unwrap())
+}
+
+impl Synthetic {
+    /// An empty server; the same `seed` makes the same history.
+    pub async fn new(seed: u64) -> Synthetic {
+        let objects = Arc::new(InMemory::new());
+        let retry = RetryPolicy { attempts_max: 1, ..RetryPolicy::default() };
+        let store = Store::over("memory:///", objects.clone(), StoreOptions { retry, ..StoreOptions::default() });
+        let repository = Repository::init(store, &Fixed, &Counting(AtomicU8::new(seed as u8))).await.unwrap();
+        Synthetic {
+            objects,
+            repository,
+            spaces: BTreeMap::new(),
+            files: BTreeMap::new(),
+            forget: None,
+            rng: StdRng::seed_from_u64(seed),
+            generation: 0,
+            last: None,
+            known_blocks: HashMap::new(),
+            known_files: HashMap::new(),
+        }
+    }
+
+    /// A server with a system tablespace, tables of several page sizes, and plain files.
+    pub async fn populated(seed: u64) -> Synthetic {
+        let mut server = Synthetic::new(seed).await;
+        server.add_space(0, "ibdata1", 16384, 70);
+        server.add_space(3, "shop/orders.ibd", 4096, 300);
+        server.add_space(4, "shop/items.ibd", 1024, 64 * 9 + 5);
+        server.add_space(70, "other/small.ibd", 16384, 7);
+        server.add_file("ib_logfile0", 3 << 20);
+        server.add_file("shop/orders.frm", 900);
+        server.add_file("shop/db.opt", 0);
+        server.add_file("backup-my.cnf", 100);
+        let checkpoints =
+            "backup_type = incremental\nfrom_lsn = 7\nto_lsn = 8\nlast_lsn = 9\nrecover_binlog_info = 1\n";
+        server.files.insert("xtrabackup_checkpoints".to_owned(), checkpoints.into());
+        server
+    }
+
+    /// Adds a tablespace of `pages` pages, some of them zero.
+    pub fn add_space(&mut self, space: u32, name: &str, page_bytes: u32, pages: u32) {
+        let page_size = PageSize::new(page_bytes).unwrap();
+        let key = SpaceKey { space: SpaceId(space), part: 0 };
+        let made = Space {
+            name: name.to_owned(),
+            page_size,
+            flags: 21,
+            mode: Some(0o640),
+            pages: Vec::new(),
+            dirty: BTreeSet::new(),
+            extents: Vec::new(),
+        };
+        self.spaces.insert(key, made);
+        self.grow(key, pages);
+    }
+
+    fn grow(&mut self, key: SpaceKey, pages: u32) {
+        for _ in 0..pages {
+            let space = self.spaces.get_mut(&key).unwrap();
+            let page = random_page(&mut self.rng, space.page_size);
+            space.dirty.insert(space.pages.len() as u32);
+            space.pages.push(page);
+        }
+    }
+
+    /// Adds a plain file of `bytes` bytes.
+    pub fn add_file(&mut self, path: &str, bytes: usize) {
+        let mut content = vec![0; bytes];
+        self.rng.fill_bytes(&mut content);
+        // A MiB of zeros, where there is one.
+        content.iter_mut().skip(1 << 20).take(1 << 20).for_each(|byte| *byte = 0);
+        self.files.insert(path.to_owned(), content);
+    }
+
+    /// Changes `pages` pages here and there, and lets tablespaces grow.
+    pub fn live(&mut self, pages: u32) {
+        let keys: Vec<_> = self.spaces.keys().copied().collect();
+        for _ in 0..pages {
+            let key = keys[self.rng.random_range(0..keys.len())];
+            let space = self.spaces.get_mut(&key).unwrap();
+            let page = self.rng.random_range(0..space.pages.len());
+            space.pages[page] = random_page(&mut self.rng, space.page_size);
+            space.dirty.insert(page as u32);
+        }
+        let key = keys[self.rng.random_range(0..keys.len())];
+        let more = self.rng.random_range(0..90);
+        self.grow(key, more);
+    }
+
+    /// Files as they are now, by path.
+    pub fn state(&self) -> BTreeMap<String, Vec<u8>> {
+        let spaces = self.spaces.values().map(|space| (space.name.clone(), space.pages.concat()));
+        spaces.chain(self.files.clone()).collect()
+    }
+
+    /// Stores a backup of the present state.
+    pub async fn backup(&mut self) -> Manifest {
+        self.generation += 1;
+        let mut packs = Packs::new(PackKind::Data);
+        let mut drafts = Vec::new();
+        for (key, space) in &mut self.spaces {
+            space.store(*key, &self.repository, &mut packs, &mut drafts);
+        }
+        let file_drafts = self.store_files(&mut packs);
+        let data = packs.finish(&self.repository).await;
+        for (key, extent, mask, mut piece) in drafts {
+            if let Content::Chunk(chunk) = &mut piece.content {
+                chunk.at.pack = data[chunk.at.pack.bytes as usize];
+            }
+            self.spaces.get_mut(&key).unwrap().replace(extent, mask, piece);
+        }
+        let files: Vec<_> = file_drafts.into_iter().map(|(path, pieces)| (path, self.settle(pieces, &data))).collect();
+        let manifest = self.store_map(files).await;
+        let bytes = encode_document(&manifest).unwrap();
+        let key = format!("backups/{}.json", manifest.id);
+        self.objects.put(&key.into(), bytes.into()).await.unwrap();
+        self.last = Some(manifest.clone());
+        manifest
+    }
+
+    fn store_files(&mut self, packs: &mut Packs) -> Vec<(String, Vec<FilePiece>)> {
+        let mut drafts = Vec::new();
+        for (path, content) in &self.files {
+            // Pieces of odd lengths, some of which begin in the middle of their chunk.
+            let mut pieces = Vec::new();
+            for piece in content.chunks(1 << 20) {
+                let bytes = piece.len() as u32;
+                if piece.iter().all(|byte| *byte == 0) {
+                    pieces.push(FilePiece { bytes, source: FileSource::Zero });
+                    continue;
+                }
+                let skip = if bytes > 1000 && bytes < 1 << 20 { 17 } else { 0 };
+                let raw = [&vec![9; skip as usize], piece].concat();
+                let id = self.repository.namer().chunk_of_file(&raw);
+                let known = self.known_files.get(&id).copied();
+                pieces.push(known.unwrap_or_else(|| {
+                    let at = packs.add(id, &raw, &[]);
+                    let source = FileSource::Chunk { id, raw_bytes: raw.len() as u32, skip, at };
+                    FilePiece { bytes, source }
+                }));
+            }
+            drafts.push((path.clone(), pieces));
+        }
+        drafts
+    }
+
+    fn settle(&mut self, mut pieces: Vec<FilePiece>, data: &[PackRef]) -> Vec<FilePiece> {
+        for piece in &mut pieces {
+            if let FileSource::Chunk { at, .. } = &mut piece.source
+                && at.pack.id == DRAFT
+            {
+                at.pack = data[at.pack.bytes as usize];
+            }
+            if let FileSource::Chunk { id, .. } = piece.source {
+                self.known_files.insert(id, *piece);
+            }
+        }
+        pieces
+    }
+
+    async fn store_map(&mut self, files: Vec<(String, Vec<FilePiece>)>) -> Manifest {
+        let mut maps = Maps { builder: PackBuilder::new(PackKind::Map), new: Vec::new() };
+        let mut totals = MapTotals::default();
+        let mut directories: BTreeMap<u32, Vec<SpaceRecord>> = BTreeMap::new();
+        for (key, space) in &self.spaces {
+            let record = space.record(*key, self.forget, &mut maps, &self.repository, &self.known_blocks);
+            totals.spaces += 1;
+            totals.logical_bytes += record.bytes();
+            totals.stored_bytes += space.extents.iter().flatten().map(Piece::stored_bytes).sum::<u64>();
+            directories.entry(space_bucket(key.space)).or_default().push(record);
+        }
+        let mut root = MapRoot::default();
+        for records in directories.into_values() {
+            let first = records[0].key;
+            let bytes = SpaceDirectory { records }.encode();
+            root.spaces.push((first, maps.add(&bytes, &self.repository, &self.known_blocks)));
+        }
+        let mut records: Vec<FileRecord> = Vec::new();
+        let mut groups: Vec<Vec<FileRecord>> = Vec::new();
+        for (path, pieces) in files {
+            totals.files += 1;
+            totals.stored_bytes += pieces.iter().map(FilePiece::stored_bytes).sum::<u64>();
+            let bytes = self.files[&path].len() as u64;
+            totals.logical_bytes += bytes;
+            let map = file_map(pieces, &mut maps, &self.repository, &self.known_blocks);
+            if file_begins_block(&path) && !records.is_empty() {
+                groups.push(std::mem::take(&mut records));
+            }
+            records.push(FileRecord { path, bytes, mode: None, map });
+        }
+        groups.push(records);
+        for records in groups.into_iter().filter(|records| !records.is_empty()) {
+            let first = records[0].path.clone();
+            let bytes = FileDirectory { records }.encode();
+            root.files.push((first, maps.add(&bytes, &self.repository, &self.known_blocks)));
+        }
+        root.totals = totals;
+        let root = maps.add(&root.encode(), &self.repository, &self.known_blocks);
+        let home = maps.finish(&self.repository, &mut self.known_blocks).await;
+        let at = Location { pack: if root.at.pack == PackRef::HOME { home } else { root.at.pack }, ..root.at };
+        self.manifest(totals, BlockRef { at, ..root })
+    }
+
+    fn manifest(&self, totals: MapTotals, root: BlockRef) -> Manifest {
+        let generation = self.generation;
+        let started = moment(i64::from(generation) * 60);
+        let parent = self.last.as_ref();
+        let start = 1000 * u64::from(generation);
+        Manifest {
+            repository_id: self.repository.config().repository_id,
+            id: BackupId::new(started, &Counting(AtomicU8::new(generation as u8))),
+            kind: if parent.is_some() { BackupKind::Incremental } else { BackupKind::Full },
+            reason: "made up".to_owned(),
+            parent: parent.map(|parent| parent.id.clone()),
+            depth: generation - 1,
+            started,
+            finished: moment(i64::from(generation) * 60 + 7),
+            haulout_version: "0.0.0".to_owned(),
+            tool_version: "10.11.19-MariaDB".to_owned(),
+            server: Server {
+                version: "10.11.19-MariaDB".to_owned(),
+                hostname: "nowhere".to_owned(),
+                server_id: 1,
+                datadir: "/var/lib/mysql".to_owned(),
+                page_size: 16384,
+                data_file_path: "ibdata1:12M:autoextend".to_owned(),
+                undo_tablespaces: 0,
+                system_file: None,
+                datadir_mode: Some(0o755),
+                directory_mode: Some(0o750),
+                directory_modes: BTreeMap::from([("shop".to_owned(), 0o710)]),
+            },
+            lsn: LsnRange {
+                from: Lsn(parent.map_or(0, |parent| parent.lsn.start.0 - 1)),
+                start: Lsn(start),
+                to: Lsn(start + 100),
+                last: Lsn(start + 500),
+            },
+            redo: RedoFormat { creator: "Backup 10.11.19-MariaDB".to_owned(), encrypted: false, bytes: 500 },
+            position: GtidPosition::default(),
+            filters: Vec::new(),
+            sizes: Sizes { logical_bytes: totals.logical_bytes, stored_bytes: totals.stored_bytes, ..Sizes::default() },
+            spaces: totals.spaces,
+            files: totals.files,
+            warnings: Vec::new(),
+            map: StoredBlock::from(root),
+        }
+    }
+
+    /// Names of all packs.
+    pub async fn packs(&self) -> Vec<PackId> {
+        let mut packs: Vec<_> = self.repository.packs().await.unwrap().into_keys().collect();
+        packs.sort();
+        packs
+    }
+
+    /// Whether a pack holds chunks of data.
+    pub async fn is_data(&self, id: PackId) -> bool {
+        let bytes = self.repository.read_pack(id).await.unwrap();
+        pack::parse_pack(id, &bytes).unwrap().kind == PackKind::Data
+    }
+
+    /// Replaces the bytes of an object, or removes it.
+    pub async fn tamper(&self, key: &str, change: impl FnOnce(Vec<u8>) -> Option<Vec<u8>>) {
+        let path = object_store::path::Path::from(key);
+        let bytes = self.objects.get(&path).await.unwrap().bytes().await.unwrap();
+        match change(bytes.to_vec()) {
+            Some(bytes) => drop(self.objects.put(&path, bytes.into()).await.unwrap()),
+            None => self.objects.delete(&path).await.unwrap(),
+        }
+    }
+
+    /// Key of a pack.
+    pub fn pack_key(id: PackId) -> String {
+        crate::repository::ObjectKey::Pack(id).text()
+    }
+}
+
+fn random_page(rng: &mut StdRng, size: PageSize) -> Vec<u8> {
+    let mut page = vec![0; size.bytes()];
+    if rng.random_bool(0.7) {
+        // Half of it compresses.
+        let half = page.len() / 2;
+        rng.fill_bytes(&mut page[..half]);
+    }
+    page
+}
+
+/// Stands for the pack of that number among those that are being filled.
+const DRAFT: PackId = PackId([0xdd; 32]);
+
+type PieceDraft = (SpaceKey, usize, PageMask, Piece);
+
+impl Space {
+    /// Adds the chunks of all changed pages to `packs`.
+    fn store(&mut self, key: SpaceKey, repository: &Repository, packs: &mut Packs, drafts: &mut Vec<PieceDraft>) {
+        let mut extents: BTreeMap<u32, PageMask> = BTreeMap::new();
+        for page in std::mem::take(&mut self.dirty) {
+            let mask = extents.entry(page / EXTENT_PAGES).or_default();
+            *mask = mask.union(PageMask::only(page % EXTENT_PAGES));
+        }
+        for (extent, mask) in extents {
+            let page = |index: u32| &self.pages[(extent * EXTENT_PAGES + index) as usize];
+            let is_zero = |index: &u32| page(*index).iter().all(|byte| *byte == 0);
+            let zeros =
+                mask.indices().filter(is_zero).fold(PageMask::EMPTY, |all, index| all.union(PageMask::only(index)));
+            let rest = mask.without(zeros);
+            if !zeros.is_empty() {
+                drafts.push((key, extent as usize, zeros, Piece { mask: zeros, content: Content::Zero }));
+            }
+            if !rest.is_empty() {
+                let raw: Vec<u8> = rest.indices().flat_map(|index| page(index).clone()).collect();
+                let hashes = repository.namer().pages(&raw, self.page_size.bytes());
+                let sums: Vec<_> = hashes.iter().map(|hash| hash.sum()).collect();
+                let id = repository.namer().chunk_of_pages(&hashes);
+                let at = packs.add(id, &raw, &sums);
+                let content = Content::Chunk(PageChunk { id, pages: rest, at });
+                drafts.push((key, extent as usize, rest, Piece { mask: rest, content }));
+            }
+        }
+    }
+
+    /// Puts a piece over older ones.
+    fn replace(&mut self, extent: usize, mask: PageMask, piece: Piece) {
+        if self.extents.len() <= extent {
+            self.extents.resize(extent + 1, Vec::new());
+        }
+        let pieces = &mut self.extents[extent];
+        pieces.iter_mut().for_each(|old| old.mask = old.mask.without(mask));
+        pieces.retain(|old| !old.mask.is_empty());
+        pieces.push(piece);
+        pieces.sort_by_key(|piece| piece.mask.0.trailing_zeros());
+    }
+
+    fn record(
+        &self,
+        key: SpaceKey,
+        forget: Option<SpaceKey>,
+        maps: &mut Maps,
+        repository: &Repository,
+        known: &HashMap<ChunkId, BlockRef>,
+    ) -> SpaceRecord {
+        let extents = self.extents.iter().enumerate();
+        let mut extents: Vec<_> =
+            extents.map(|(no, pieces)| Extent { no: ExtentNo(no as u32), pieces: pieces.clone() }).collect();
+        if forget == Some(key) {
+            extents.remove(0);
+        }
+        let map = if extents.len() <= INLINE_EXTENTS_MAX {
+            SpaceMap::Inline(extents)
+        } else {
+            let blocks = extents.chunk_by(|a, b| a.no.0 / BLOCK_EXTENTS == b.no.0 / BLOCK_EXTENTS).map(|extents| {
+                let index = extents[0].no.0 / BLOCK_EXTENTS;
+                let stored_bytes = extents.iter().flat_map(|extent| &extent.pieces).map(Piece::stored_bytes).sum();
+                let bytes = ExtentBlock { key, index, extents: extents.to_vec() }.encode();
+                ExtentBlockRef { index, stored_bytes, block: maps.add(&bytes, repository, known) }
+            });
+            SpaceMap::Blocks(blocks.collect())
+        };
+        let pages = self.pages.len() as u32;
+        let (name, page_size, flags, mode) = (self.name.clone(), self.page_size, self.flags, self.mode);
+        SpaceRecord { key, name, page_size, flags, encrypted: None, pages, identity: None, suspect: false, mode, map }
+    }
+}
+
+fn file_map(
+    pieces: Vec<FilePiece>,
+    maps: &mut Maps,
+    repository: &Repository,
+    known: &HashMap<ChunkId, BlockRef>,
+) -> FileMap {
+    if pieces.len() <= INLINE_FILE_PIECES_MAX {
+        return FileMap::Inline(pieces);
+    }
+    let mut offset = 0;
+    let mut blocks = Vec::new();
+    for pieces in pieces.chunks(BLOCK_FILE_PIECES) {
+        let stored_bytes = pieces.iter().map(FilePiece::stored_bytes).sum();
+        let bytes = FileBlock { pieces: pieces.to_vec() }.encode();
+        blocks.push(FileBlockRef { offset, stored_bytes, block: maps.add(&bytes, repository, known) });
+        offset += pieces.iter().map(|piece| u64::from(piece.bytes)).sum::<u64>();
+    }
+    FileMap::Blocks(blocks)
+}
+
+/// Data packs that are being filled.
+struct Packs {
+    open: PackBuilder,
+    open_bytes: usize,
+    kind: PackKind,
+    full: Vec<PackBuilder>,
+}
+
+impl Packs {
+    fn new(kind: PackKind) -> Packs {
+        Packs { open: PackBuilder::new(kind), open_bytes: 0, kind, full: Vec::new() }
+    }
+
+    fn add(&mut self, id: ChunkId, raw: &[u8], sums: &[PageSum]) -> Location {
+        if self.open_bytes > PACK_BYTES {
+            self.full.push(std::mem::replace(&mut self.open, PackBuilder::new(self.kind)));
+            self.open_bytes = 0;
+        }
+        let mut compressor = zstd::bulk::Compressor::new(1).unwrap();
+        let mut stored = Vec::new();
+        let encoding = pack::compress(&mut compressor, raw, &mut stored).unwrap();
+        self.open_bytes += stored.len();
+        let offset = self.open.add(&NewChunk { id, raw_bytes: raw.len() as u32, encoding, sums, stored: &stored });
+        let pack = PackRef { id: DRAFT, bytes: self.full.len() as u32 };
+        Location { pack, offset, stored_bytes: stored.len() as u32, encoding }
+    }
+
+    async fn finish(mut self, repository: &Repository) -> Vec<PackRef> {
+        self.full.push(self.open);
+        let mut done = Vec::new();
+        for builder in self.full {
+            let pack = builder.finish().unwrap();
+            done.push(PackRef { id: pack.id, bytes: pack.bytes.len() as u32 });
+            if !pack.entries.is_empty() {
+                repository.put_pack(pack.id, pack.bytes.into()).await.unwrap();
+            }
+        }
+        done
+    }
+}
+
+/// The map pack that is being filled.
+struct Maps {
+    builder: PackBuilder,
+    new: Vec<BlockRef>,
+}
+
+impl Maps {
+    fn add(&mut self, raw: &[u8], repository: &Repository, known: &HashMap<ChunkId, BlockRef>) -> BlockRef {
+        let id = repository.namer().map_block(raw);
+        let here = self.new.iter().find(|block| block.id == id);
+        if let Some(block) = known.get(&id).or(here) {
+            return *block;
+        }
+        let mut compressor = zstd::bulk::Compressor::new(1).unwrap();
+        let mut stored = Vec::new();
+        let encoding = pack::compress(&mut compressor, raw, &mut stored).unwrap();
+        let raw_bytes = raw.len() as u32;
+        let offset = self.builder.add(&NewChunk { id, raw_bytes, encoding, sums: &[], stored: &stored });
+        let at = Location { pack: PackRef::HOME, offset, stored_bytes: stored.len() as u32, encoding };
+        let block = BlockRef { id, raw_bytes, at };
+        self.new.push(block);
+        block
+    }
+
+    async fn finish(self, repository: &Repository, known: &mut HashMap<ChunkId, BlockRef>) -> PackRef {
+        let pack = self.builder.finish().unwrap();
+        let home = PackRef { id: pack.id, bytes: pack.bytes.len() as u32 };
+        repository.put_pack(pack.id, pack.bytes.into()).await.unwrap();
+        for block in self.new {
+            known.insert(block.id, BlockRef { at: Location { pack: home, ..block.at }, ..block });
+        }
+        home
+    }
+}
