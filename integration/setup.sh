@@ -26,8 +26,10 @@ for argument; do
 done
 
 missing=()
-# Notes package $2 for installation when command $1 is not there.
-need() { command -v "$1" >/dev/null || missing+=("$2"); }
+# Notes package $2 for installation, once, when command $1 is not there.
+need() {
+  command -v "$1" >/dev/null || [[ " ${missing[*]-} " == *" $2 "* ]] || missing+=("$2")
+}
 
 # The -core packages hold the programs without a service, an account or a datadir: only scratch servers run here.
 need mariadbd mariadb-server-core
