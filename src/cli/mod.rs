@@ -15,7 +15,7 @@ pub mod failure;
 pub mod human;
 pub mod lineage;
 pub mod open;
-mod options;
+pub mod options;
 pub mod output;
 pub mod paint;
 pub mod progress;
@@ -28,6 +28,7 @@ pub mod settings;
 pub mod signals;
 #[cfg(test)]
 mod snapshot;
+pub mod spool;
 
 use std::{
     ffi::OsString,

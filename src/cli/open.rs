@@ -29,6 +29,7 @@ pub async fn store(settings: &StoreSettings, create: bool, context: &Context) ->
         secret: store::Secret::new(key.secret.reveal()),
         session_token: key.session_token.as_ref().map(|token| store::Secret::new(token.reveal())),
     });
+    let defaults = StoreOptions::default();
     let options = StoreOptions {
         region: settings.region.clone(),
         endpoint: settings.endpoint_url.clone(),
@@ -40,7 +41,9 @@ pub async fn store(settings: &StoreSettings, create: bool, context: &Context) ->
         create_directory: create,
         clock: context.clock(),
         entropy: context.entropy(),
-        ..StoreOptions::default()
+        uploads_max: settings.uploads_max.unwrap_or(defaults.uploads_max),
+        reads_max: settings.reads_max.unwrap_or(defaults.reads_max),
+        ..defaults
     };
     Ok(store::open(&url, &options).await?)
 }
@@ -61,6 +64,7 @@ pub async fn choice(repository: &Repository, choice: &BackupChoice) -> Result<Ba
     match choice {
         BackupChoice::Latest => Ok(repository.find("latest").await?),
         BackupChoice::Id(id) => Ok(id.clone()),
+        BackupChoice::Beginning(text) => Ok(repository.find(text).await?),
     }
 }
 

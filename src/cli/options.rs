@@ -15,7 +15,7 @@ use super::{
     secret::{Secret, SecretFile},
     settings::{
         Layers, Owner, SettingsError, Value, check_tool_args,
-        keys::{self, CompressionLevel, Connections, Key, Parallel, Uploads},
+        keys::{self, CompressionLevel, Connections, Key, Nice, Parallel, Uploads},
     },
 };
 
@@ -44,6 +44,10 @@ pub struct StoreSettings {
     pub upload_checksum: bool,
     /// Keys that win over what the AWS chain finds.
     pub access_key: Option<AccessKey>,
+    /// Uploads in flight; the store's own default when absent.
+    pub uploads_max: Option<usize>,
+    /// Reads in flight; the store's own default when absent.
+    pub reads_max: Option<usize>,
 }
 
 /// Keys of an S3 account.
@@ -74,6 +78,8 @@ impl StoreSettings {
             upload_checksum: layers.pick_or(&keys::UPLOAD_CHECKSUM, None, true)?,
             // A profile on the command line beats keys in the file.
             access_key: if args.profile.is_some() { None } else { access_key(layers)? },
+            uploads_max: None,
+            reads_max: None,
         })
     }
 }
@@ -250,6 +256,8 @@ pub struct BackupSettings {
     pub spool_dir: PathBuf,
     /// How much may wait there.
     pub spool_size: ByteSize,
+    /// Niceness of `mariadb-backup`; haulout's own when absent.
+    pub nice: Option<Nice>,
     /// Options handed through to `mariadb-backup`, checked.
     pub tool_args: Vec<String>,
 }
@@ -264,8 +272,10 @@ impl BackupSettings {
         let tool_args = layers.pick_or(&keys::TOOL_ARGS, given, Vec::new())?;
         check_tool_args(&tool_args)?;
         let spool_dir = layers.environment.scratch_directory();
+        let uploads = layers.pick_or(&keys::UPLOADS, args.uploads, Uploads::clamped(4))?;
+        let store = StoreSettings::assemble(layers, url, &args.store)?;
         Ok(BackupSettings {
-            store: StoreSettings::assemble(layers, url, &args.store)?,
+            store: StoreSettings { uploads_max: Some(uploads.get() as usize), ..store },
             connection: ConnectionSettings::assemble(layers, &args.connection)?,
             tools: ToolSettings::assemble(layers, &args.tools)?,
             mode: args.mode(),
@@ -275,9 +285,10 @@ impl BackupSettings {
                 args.compression_level,
                 CompressionLevel::clamped(1),
             )?,
-            uploads: layers.pick_or(&keys::UPLOADS, args.uploads, Uploads::clamped(4))?,
+            uploads,
             spool_dir: layers.pick_or(&keys::SPOOL_DIR, args.spool_dir.clone(), spool_dir)?,
             spool_size: layers.pick_or(&keys::SPOOL_SIZE, args.spool_size, ByteSize::mib(4096))?,
+            nice: layers.pick(&keys::NICE, args.nice)?,
             tool_args,
         })
     }
@@ -303,10 +314,9 @@ impl ReadSettings {
         store: &StoreArgs,
         connections: Option<Connections>,
     ) -> Result<ReadSettings, SettingsError> {
-        Ok(ReadSettings {
-            store: StoreSettings::assemble(layers, url, store)?,
-            connections: layers.pick_or(&keys::CONNECTIONS, connections, Connections::clamped(16))?,
-        })
+        let connections = layers.pick_or(&keys::CONNECTIONS, connections, Connections::clamped(16))?;
+        let store = StoreSettings::assemble(layers, url, store)?;
+        Ok(ReadSettings { store: StoreSettings { reads_max: Some(connections.get() as usize), ..store }, connections })
     }
 }
 

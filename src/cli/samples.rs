@@ -32,6 +32,7 @@ pub fn manifest(day: u32) -> Manifest {
             undo_tablespaces: 0,
             system_file: None,
             datadir_mode: Some(0o755),
+            directory_mode: Some(0o700),
             directory_modes: BTreeMap::new(),
         },
         lsn: LsnRange { from: Lsn(0), start, to: Lsn(start.0 + 30_000_000), last: Lsn(start.0 + 40_706_699) },

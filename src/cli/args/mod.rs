@@ -105,6 +105,8 @@ pub enum BackupChoice {
     Latest,
     /// The one of this name.
     Id(BackupId),
+    /// The one whose name begins so.
+    Beginning(String),
 }
 
 impl FromStr for BackupChoice {
@@ -114,9 +116,14 @@ impl FromStr for BackupChoice {
         if text == "latest" {
             return Ok(BackupChoice::Latest);
         }
-        let wrong =
-            || "expected `latest` or a backup's name from `haulout list`, such as 20261122T170445Z-3f9a1c".to_owned();
-        text.parse().map(BackupChoice::Id).map_err(|_| wrong())
+        if let Ok(id) = text.parse() {
+            return Ok(BackupChoice::Id(id));
+        }
+        let plain = |byte: u8| byte.is_ascii_digit() || b"TZ-abcdef".contains(&byte);
+        if text.starts_with(|first: char| first.is_ascii_digit()) && text.bytes().all(plain) {
+            return Ok(BackupChoice::Beginning(text.to_owned()));
+        }
+        Err("expected `latest` or a backup's name from `haulout list`, such as 20261122T170445Z-3f9a1c".to_owned())
     }
 }
 
@@ -125,6 +132,7 @@ impl fmt::Display for BackupChoice {
         match self {
             BackupChoice::Latest => f.write_str("latest"),
             BackupChoice::Id(id) => id.fmt(f),
+            BackupChoice::Beginning(text) => f.write_str(text),
         }
     }
 }

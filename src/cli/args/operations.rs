@@ -10,7 +10,7 @@ use crate::cli::{
     human::ByteSize,
     settings::{
         Owner,
-        keys::{CompressionLevel, Connections, Parallel, Uploads},
+        keys::{CompressionLevel, Connections, Nice, Parallel, Uploads},
     },
 };
 
@@ -72,6 +72,9 @@ pub struct BackupArgs {
     /// How much may wait there before the backup fails [default: 4GiB]
     #[arg(long, value_name = "SIZE")]
     pub spool_size: Option<ByteSize>,
+    /// Niceness of mariadb-backup, 1 to 19 [default: that of haulout]
+    #[arg(long, value_name = "N")]
+    pub nice: Option<Nice>,
     /// Options handed through to mariadb-backup
     #[arg(last = true, value_name = "MARIADB_BACKUP_OPTION")]
     pub tool_args: Vec<String>,
@@ -114,7 +117,7 @@ pub struct ListArgs {
 /// Options of `show`.
 #[derive(Debug, Clone, Args)]
 pub struct ShowArgs {
-    /// Name of the backup, or `latest`
+    /// Name of the backup, the beginning of one, or `latest`
     #[arg(value_name = "ID", default_value_t = BackupChoice::Latest)]
     pub backup: BackupChoice,
     /// The store.
@@ -146,7 +149,7 @@ pub struct RestoreArgs {
     /// Datadir to restore into, empty or absent
     #[arg(long, value_name = "DIR")]
     pub datadir: PathBuf,
-    /// Backup to restore: its name, or `latest`
+    /// Backup to restore: its name, the beginning of one, or `latest`
     #[arg(long, value_name = "ID", default_value_t = BackupChoice::Latest)]
     pub backup: BackupChoice,
     /// Give the files to this user and group [default: the present datadir's, if any]
@@ -177,7 +180,7 @@ pub struct FetchArgs {
     /// Directory to write into, empty or absent
     #[arg(long, value_name = "DIR")]
     pub target: PathBuf,
-    /// Backup to fetch: its name, or `latest`
+    /// Backup to fetch: its name, the beginning of one, or `latest`
     #[arg(long, value_name = "ID", default_value_t = BackupChoice::Latest)]
     pub backup: BackupChoice,
     /// Reads from the store in flight [default: 16]

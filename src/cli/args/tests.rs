@@ -42,7 +42,13 @@ fn restore_takes_the_latest_backup_unless_one_is_named() {
     assert_eq!(backup(&["restore", "--datadir", "/d"]), BackupChoice::Latest);
     let id = "20261122T170445Z-3f9a1c";
     assert_eq!(backup(&["restore", "--datadir", "/d", "--backup", id]), BackupChoice::Id(id.parse().unwrap()));
-    assert!(parse(&["restore", "--datadir", "/d", "--backup", "../x"]).is_err());
+    assert_eq!(
+        backup(&["restore", "--datadir", "/d", "--backup", "202611"]),
+        BackupChoice::Beginning("202611".to_owned())
+    );
+    for text in ["../x", "", "last", "2026/", "2026*"] {
+        assert!(parse(&["restore", "--datadir", "/d", "--backup", text]).is_err(), "{text}");
+    }
     assert!(parse(&["restore"]).is_err());
 }
 

@@ -12,6 +12,7 @@ use crate::{
         options::BackupSettings,
         progress::Unit,
         report::BackupSummary,
+        spool::SpoolDirectory,
     },
     format::Manifest,
     model::Progress,
@@ -40,17 +41,16 @@ async fn operation(
     let repository = open::repository(&settings.store, context).await?;
     // A local repository is as fast as a spool beside it would be.
     let is_local = settings.store.url.starts_with("file:");
-    let spool = SpoolOptions {
-        directory: settings.spool_dir.clone(),
-        bytes_max: if is_local { 0 } else { settings.spool_size.0 },
-    };
+    let own = SpoolDirectory::make(&settings.spool_dir, &settings.store.url)?;
+    let spool =
+        SpoolOptions { directory: own.path().to_owned(), bytes_max: if is_local { 0 } else { settings.spool_size.0 } };
     let source = MariadbBackup {
         tools: open::tools(&settings.tools),
         connection: open::connection(&settings.connection),
         parallel: u16::try_from(settings.parallel.get()).unwrap_or(u16::MAX),
-        nice: None,
+        nice: settings.nice.and_then(|nice| i32::try_from(nice.get()).ok()),
         extra_args: settings.tool_args.clone(),
-        scratch: settings.spool_dir.clone(),
+        scratch: own.path().to_owned(),
     };
     let options = BackupOptions {
         want: match settings.mode {

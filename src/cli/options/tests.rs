@@ -136,3 +136,11 @@ fn options_of_the_tool_are_checked_wherever_they_come_from() {
     let settings = backup(&["--", "--throttle=4"], &[], "[backup]\ntool_args = ['--galera-info']").unwrap();
     assert_eq!(settings.tool_args, ["--throttle=4"]);
 }
+
+#[test]
+fn the_store_has_as_many_requests_in_flight_as_the_operator_wants() {
+    assert_eq!(backup(&["--uploads", "9"], &[], "").unwrap().store.uploads_max, Some(9));
+    let layers = layers(&[("HAULOUT_REPO", "s3://b"), ("HAULOUT_CONNECTIONS", "40")], "");
+    let read = ReadSettings::assemble(&layers, None, &StoreArgs::default(), None).unwrap();
+    assert_eq!((read.store.reads_max, read.connections.get()), (Some(40), 40));
+}

@@ -14,6 +14,8 @@ use crate::cli::human::ByteSize;
 pub type Parallel = UpTo<64>;
 /// Levels of zstd that keep up with a server; above 19 it needs gigabytes.
 pub type CompressionLevel = UpTo<19>;
+/// Niceness; 0 is that of every process.
+pub type Nice = UpTo<19>;
 /// Uploads in flight; each holds a pack of 16 MiB.
 pub type Uploads = UpTo<32>;
 /// Ranged reads in flight.
@@ -142,6 +144,7 @@ keys! {
         "where finished packs wait while the store is slow";
     SPOOL_SIZE: ByteSize = "backup"."spool_size", Some("--spool-size"), Some("HAULOUT_SPOOL_SIZE"),
         "how much may wait there";
+    NICE: Nice = "backup"."nice", Some("--nice"), Some("HAULOUT_NICE"), "niceness of mariadb-backup";
     TOOL_ARGS: Vec<String> = "backup"."tool_args", Some("--"), None, "options handed through to mariadb-backup";
 
     USE_MEMORY: ByteSize = "restore"."use_memory", Some("--use-memory"), Some("HAULOUT_USE_MEMORY"),
