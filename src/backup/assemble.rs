@@ -112,7 +112,7 @@ impl Assembler {
             Step::Control(name, bytes) => {
                 self.drafts.controls.insert(name, bytes);
             }
-            Step::Redo(facts) => self.drafts.redo = Some(facts),
+            Step::Redo(facts) => self.drafts.redo = Some(*facts),
         }
         Ok(())
     }

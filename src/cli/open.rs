@@ -6,15 +6,18 @@ use super::{
     args::BackupChoice,
     commands::Context,
     failure::Failure,
-    options::{ConnectionSettings, StoreSettings, ToolSettings},
+    options::{self, ConnectionSettings, ReadSettings, StoreSettings, ToolSettings},
+    settings::Owner,
 };
 use crate::{
+    error::Kind,
     mariadb::{
         connection::{self, Connection},
-        tool::ToolPaths,
+        tool::{ToolPaths, Tools},
     },
-    model::BackupId,
+    model::{BackupId, Progress},
     repository::Repository,
+    restore::{self, FetchOptions, PrepareSettings, Watch},
     store::{self, AccessKey, Store, StoreOptions, StoreUrl},
 };
 
@@ -92,4 +95,45 @@ pub fn tools(settings: &ToolSettings) -> ToolPaths {
         search: settings.search.clone(),
         environment: settings.environment.clone(),
     }
+}
+
+/// MariaDB's tools on this machine.
+///
+/// # Errors
+/// When they are missing or no MariaDB's.
+pub fn discover(settings: &ToolSettings) -> Result<Tools, Failure> {
+    Ok(Tools::discover(&tools(settings))?)
+}
+
+/// How packs are read.
+pub fn fetching(settings: &ReadSettings) -> FetchOptions {
+    FetchOptions { requests: settings.connections.get() as usize }
+}
+
+/// How a directory is prepared.
+pub fn preparing(settings: &options::PrepareSettings) -> PrepareSettings {
+    PrepareSettings { memory_bytes: Some(settings.use_memory.0), plugin_dir: None }
+}
+
+/// Who watches a restore, and who may stop it.
+pub fn watch(progress: Arc<dyn Progress>, context: &Context) -> Watch {
+    Watch { progress, cancel: context.stop.clone().into() }
+}
+
+/// The numbers of a user and group.
+///
+/// # Errors
+/// When the machine knows no such user or group.
+pub fn owner(owner: Option<&Owner>) -> Result<Option<restore::Owner>, Failure> {
+    let Some(owner) = owner else { return Ok(None) };
+    let unknown = |what: &str, name: &str| {
+        Failure::new(Kind::Usage, format!("this machine has no {what} {name}"))
+            .with_hint("install mariadb-server first, which makes them, or give others with --owner")
+    };
+    let user = nix::unistd::User::from_name(&owner.user).ok().flatten().ok_or_else(|| unknown("user", &owner.user))?;
+    let gid = match &owner.group {
+        None => user.gid,
+        Some(name) => nix::unistd::Group::from_name(name).ok().flatten().ok_or_else(|| unknown("group", name))?.gid,
+    };
+    Ok(Some(restore::Owner { uid: user.uid.as_raw(), gid: gid.as_raw() }))
 }

@@ -56,6 +56,8 @@ pub struct PrepareOutcome {
     pub backup: BackupId,
     /// The directory that holds it.
     pub target: PathBuf,
+    /// LSN of its state.
+    pub lsn: Lsn,
     /// How long it took.
     pub seconds: f64,
 }
@@ -162,8 +164,8 @@ pub async fn prepare(
     };
     expect(&dir, State::Fetched, hint.is_empty(), hint)?;
     run_prepare(&mut dir, tools, settings, watch).await?;
-    let (backup, target) = (dir.marker().backup.clone(), target.to_owned());
-    Ok(PrepareOutcome { backup, target, seconds: begun.elapsed().as_secs_f64() })
+    let (backup, target, lsn) = (dir.marker().backup.clone(), target.to_owned(), dir.marker().last_lsn);
+    Ok(PrepareOutcome { backup, target, lsn, seconds: begun.elapsed().as_secs_f64() })
 }
 
 fn expect(dir: &WorkDir, expected: State, holds: bool, hint: &'static str) -> Result<(), RestoreError> {

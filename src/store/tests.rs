@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     error::{Diagnose, Kind},
-    model::Entropy,
+    model::{Entropy, SystemClock},
 };
 
 /// More than a page of the listing of a directory, which are 1024 entries, and than one of S3's.
@@ -293,7 +293,7 @@ async fn a_clock_that_is_off_is_told_in_seconds() {
     struct Off(i64);
     impl crate::model::Clock for Off {
         fn now(&self) -> crate::model::Timestamp {
-            crate::model::Timestamp(jiff::Timestamp::now() + jiff::SignedDuration::from_secs(self.0))
+            crate::model::Timestamp(SystemClock.now().0 + jiff::SignedDuration::from_secs(self.0))
         }
     }
     for (off, expected) in [(-300, Verdict::Weak), (300, Verdict::Weak), (2000, Verdict::Failed)] {

@@ -231,6 +231,6 @@ impl RedoCutter {
         self.header = Some(header.clone());
         self.flush(file, facts, outlets)?;
         outlets.step(Step::EndFile(file, self.position))?;
-        outlets.step(Step::Redo(RedoFacts { header, scanner }))
+        outlets.step(Step::Redo(Box::new(RedoFacts { header, scanner })))
     }
 }

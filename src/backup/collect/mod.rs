@@ -93,7 +93,7 @@ pub(super) enum Step {
     Renamed(String, String),
     Meta(String, DeltaMeta),
     Control(String, Vec<u8>),
-    Redo(RedoFacts),
+    Redo(Box<RedoFacts>),
 }
 
 /// The redo log of the stream, read to its end. Whether that is far enough, only the last LSN tells.

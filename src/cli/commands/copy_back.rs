@@ -1,9 +1,19 @@
 //! `haulout copy-back`.
 
-use super::{Context, Finish, not_built};
+use std::sync::Arc;
+
+use super::{Context, Finish};
 use crate::{
-    cli::{args::MoveArgs, failure::Failure, options::OwnedMove, progress::Unit, report::MoveSummary},
+    cli::{
+        args::MoveArgs,
+        failure::Failure,
+        open,
+        options::OwnedMove,
+        progress::Unit,
+        report::{MoveAction, MoveSummary},
+    },
     model::Progress,
+    restore,
 };
 
 /// Copies a prepared directory into the datadir, and keeps it.
@@ -13,16 +23,25 @@ use crate::{
 pub async fn run(args: &MoveArgs, context: &Context) -> Result<Finish, Failure> {
     let settings = context.settle(OwnedMove::assemble(&context.layers, args))?;
     let progress = context.progress(Unit::Bytes);
-    let summary = operation(&settings, progress.as_ref(), context).await?;
+    let summary = operation(&settings, progress, context).await?;
     context.output.summary(&summary, MoveSummary::text);
     Ok(Finish::Done)
 }
 
-// Plug in here.
 async fn operation(
-    _settings: &OwnedMove,
-    _progress: &dyn Progress,
-    _context: &Context,
+    settings: &OwnedMove,
+    progress: Arc<dyn Progress>,
+    context: &Context,
 ) -> Result<MoveSummary, Failure> {
-    Err(not_built("copy-back"))
+    let owner = open::owner(settings.owner.as_ref())?;
+    let watch = open::watch(progress, context);
+    let moved = restore::copy_back(&settings.target, &settings.datadir, owner, &watch).await?;
+    Ok(MoveSummary {
+        action: MoveAction::Copied,
+        target: settings.target.clone(),
+        datadir: moved.datadir,
+        files: moved.files,
+        written_bytes: moved.bytes,
+        seconds: moved.seconds,
+    })
 }

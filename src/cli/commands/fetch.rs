@@ -1,17 +1,19 @@
 //! `haulout fetch`.
 
-use std::path::Path;
+use std::{path::Path, sync::Arc};
 
-use super::{Context, Finish, not_built};
+use super::{Context, Finish};
 use crate::{
     cli::{
         args::{BackupChoice, FetchArgs},
         failure::Failure,
+        open,
         options::ReadSettings,
         progress::Unit,
         report::FetchSummary,
     },
     model::Progress,
+    restore,
 };
 
 /// Writes a backup's files into a directory.
@@ -22,18 +24,30 @@ pub async fn run(args: &FetchArgs, context: &Context) -> Result<Finish, Failure>
     let read = ReadSettings::assemble(&context.layers, context.url(), &args.store, args.connections);
     let read = context.settle(read)?;
     let progress = context.progress(Unit::Bytes);
-    let summary = operation(&read, &args.backup, &args.target, progress.as_ref(), context).await?;
+    let summary = operation(&read, &args.backup, &args.target, progress, context).await?;
     context.output.summary(&summary, FetchSummary::text);
     Ok(Finish::Done)
 }
 
-// Plug in here.
 async fn operation(
-    _read: &ReadSettings,
-    _backup: &BackupChoice,
-    _target: &Path,
-    _progress: &dyn Progress,
-    _context: &Context,
+    read: &ReadSettings,
+    backup: &BackupChoice,
+    target: &Path,
+    progress: Arc<dyn Progress>,
+    context: &Context,
 ) -> Result<FetchSummary, Failure> {
-    Err(not_built("fetch"))
+    let repository = open::repository(&read.store, context).await?;
+    let manifest = repository.manifest(&open::choice(&repository, backup).await?).await?;
+    let watch = open::watch(progress, context);
+    let fetched = restore::fetch(&repository, &manifest, target, open::fetching(read), &watch).await?;
+    Ok(FetchSummary {
+        backup_id: fetched.backup,
+        target: fetched.target,
+        lsn: manifest.lsn.last,
+        files: fetched.figures.files,
+        written_bytes: fetched.figures.bytes_written,
+        fetched_bytes: fetched.figures.bytes_fetched,
+        requests: fetched.figures.requests,
+        seconds: fetched.seconds,
+    })
 }

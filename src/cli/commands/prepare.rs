@@ -1,13 +1,15 @@
 //! `haulout prepare`.
 
-use std::path::Path;
+use std::{path::Path, sync::Arc};
 
-use super::{Context, Finish, not_built};
+use super::{Context, Finish};
 use crate::{
     cli::{
-        args::PrepareDirectoryArgs, failure::Failure, options::PrepareSettings, progress::Unit, report::PrepareSummary,
+        args::PrepareDirectoryArgs, failure::Failure, open, options::PrepareSettings, progress::Unit,
+        report::PrepareSummary,
     },
     model::Progress,
+    restore,
 };
 
 /// Makes a fetched directory consistent.
@@ -17,17 +19,19 @@ use crate::{
 pub async fn run(args: &PrepareDirectoryArgs, context: &Context) -> Result<Finish, Failure> {
     let settings = context.settle(PrepareSettings::assemble(&context.layers, &args.prepare))?;
     let progress = context.progress(Unit::Bytes);
-    let summary = operation(&settings, &args.target, progress.as_ref(), context).await?;
+    let summary = operation(&settings, &args.target, progress, context).await?;
     context.output.summary(&summary, PrepareSummary::text);
     Ok(Finish::Done)
 }
 
-// Plug in here.
 async fn operation(
-    _settings: &PrepareSettings,
-    _target: &Path,
-    _progress: &dyn Progress,
-    _context: &Context,
+    settings: &PrepareSettings,
+    target: &Path,
+    progress: Arc<dyn Progress>,
+    context: &Context,
 ) -> Result<PrepareSummary, Failure> {
-    Err(not_built("prepare"))
+    let tools = open::discover(&settings.tools)?;
+    let watch = open::watch(progress, context);
+    let prepared = restore::prepare(target, &tools, &open::preparing(settings), &watch).await?;
+    Ok(PrepareSummary { target: prepared.target, lsn: prepared.lsn, seconds: prepared.seconds })
 }

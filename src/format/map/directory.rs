@@ -24,7 +24,7 @@ pub const fn space_bucket(space: SpaceId) -> u32 {
 /// True when a new file directory begins at `path`; depends on the path alone, so that files that come and go move no
 /// other boundary.
 pub fn file_begins_block(path: &str) -> bool {
-    blake3::hash(path.as_bytes()).as_bytes()[0] % FILES_PER_BLOCK == 0
+    blake3::hash(path.as_bytes()).as_bytes()[0].is_multiple_of(FILES_PER_BLOCK)
 }
 
 const MAP_INLINE: u8 = 0;
