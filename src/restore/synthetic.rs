@@ -34,13 +34,22 @@ pub struct Synthetic {
     pub repository: Repository,
     pub spaces: BTreeMap<SpaceKey, Space>,
     pub files: BTreeMap<String, Vec<u8>>,
-    /// Pieces are taken out of the next map: extent 0 of this file has none.
-    pub forget: Option<SpaceKey>,
+    /// What is wrong with the next map.
+    pub mistake: Option<Mistake>,
     rng: StdRng,
     generation: u32,
     last: Option<Manifest>,
     known_blocks: HashMap<ChunkId, BlockRef>,
     known_files: HashMap<ChunkId, FilePiece>,
+}
+
+/// A map that does not fit its packs or itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mistake {
+    /// The first extent of this file has no pieces.
+    Forget(SpaceKey),
+    /// The first chunk of this file is said to begin a byte early.
+    Misplace(SpaceKey),
 }
 
 /// A tablespace as it is now, and where its pages are stored.
@@ -86,7 +95,7 @@ impl Synthetic {
             repository,
             spaces: BTreeMap::new(),
             files: BTreeMap::new(),
-            forget: None,
+            mistake: None,
             rng: StdRng::seed_from_u64(seed),
             generation: 0,
             last: None,
@@ -238,7 +247,7 @@ impl Synthetic {
         let mut totals = MapTotals::default();
         let mut directories: BTreeMap<u32, Vec<SpaceRecord>> = BTreeMap::new();
         for (key, space) in &self.spaces {
-            let record = space.record(*key, self.forget, &mut maps, &self.repository, &self.known_blocks);
+            let record = space.record(*key, self.mistake, &mut maps, &self.repository, &self.known_blocks);
             totals.spaces += 1;
             totals.logical_bytes += record.bytes();
             totals.stored_bytes += space.extents.iter().flatten().map(Piece::stored_bytes).sum::<u64>();
@@ -410,7 +419,7 @@ impl Space {
     fn record(
         &self,
         key: SpaceKey,
-        forget: Option<SpaceKey>,
+        mistake: Option<Mistake>,
         maps: &mut Maps,
         repository: &Repository,
         known: &HashMap<ChunkId, BlockRef>,
@@ -418,8 +427,16 @@ impl Space {
         let extents = self.extents.iter().enumerate();
         let mut extents: Vec<_> =
             extents.map(|(no, pieces)| Extent { no: ExtentNo(no as u32), pieces: pieces.clone() }).collect();
-        if forget == Some(key) {
+        if mistake == Some(Mistake::Forget(key)) {
             extents.remove(0);
+        }
+        let chunks =
+            extents.iter_mut().flat_map(|extent| &mut extent.pieces).filter_map(|piece| match &mut piece.content {
+                Content::Chunk(chunk) => Some(chunk),
+                Content::Zero => None,
+            });
+        if mistake == Some(Mistake::Misplace(key)) {
+            chunks.take(1).for_each(|chunk| chunk.at.offset -= 1);
         }
         let map = if extents.len() <= INLINE_EXTENTS_MAX {
             SpaceMap::Inline(extents)

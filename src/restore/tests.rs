@@ -11,7 +11,7 @@ use object_store::ObjectStoreExt;
 use proptest::prelude::*;
 
 use super::marker::{MARKER_NAME, Marker, State};
-use super::synthetic::Synthetic;
+use super::synthetic::{Mistake, Synthetic};
 use super::*;
 use crate::error::{Diagnose, Kind};
 use crate::format::Manifest;
@@ -216,7 +216,7 @@ async fn a_damaged_pack_is_named_with_a_file_and_leaves_nothing() {
 #[tokio::test]
 async fn a_page_without_a_source_is_found_before_anything_is_written() {
     let mut server = Synthetic::populated(3).await;
-    server.forget = Some(SpaceKey { space: SpaceId(4), part: 0 });
+    server.mistake = Some(Mistake::Forget(SpaceKey { space: SpaceId(4), part: 0 }));
     let manifest = server.backup().await;
     let dir = tempfile::tempdir().unwrap();
     let error = fetch_to(&server, &manifest, &dir.path().join("t")).await.unwrap_err();

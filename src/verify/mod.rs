@@ -1,1 +1,372 @@
-//! The `verify` room.
+//! Checks backups: that all they need is there, and, when asked, that every byte of it is right.
+//!
+//! 1. Each map block of the chosen backups is read once, and every page and byte of every file must have one source.
+//! 2. Each pack that a map speaks of must be there with the size that it was stored with.
+//! 3. With [`ReadData`], packs are read, hashed and taken apart, every chunk is decompressed and must bear its name, and every
+//!    reference of a map must be in its pack's directory.
+//! 4. When something is wrong, the maps are walked once more, to name the backups and files that it hits.
+//!
+//! Memory: 80 MiB of packs, 36 MiB of references, 200 bytes for each map block and 150 for each pack, which is 15 MiB for
+//! a terabyte.
+
+mod error;
+mod packs;
+mod tour;
+
+#[cfg(test)]
+#[path = "../restore/synthetic.rs"]
+#[expect(clippy::duplicate_mod, reason = "neither room may use the other, and both test on the same made-up servers")]
+mod synthetic;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+
+use serde::Serialize;
+
+pub use error::VerifyError;
+use packs::{Fingerprint, Gather, References, fingerprint, prefix, read_packs};
+use tour::{ChunkRef, Fault, Mark, Tour, Visitor};
+
+use crate::format::Manifest;
+use crate::format::map::PackRef;
+use crate::model::{BackupId, PackId, Phase, Progress};
+use crate::repository::{ObjectKey, Repository};
+
+/// Files named for each damaged object; more make no one wiser.
+const FILES_NAMED: usize = 5;
+
+/// Which backups are checked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Selection {
+    /// All, and what none of them needs is counted.
+    All,
+    /// These.
+    These(BTreeSet<BackupId>),
+}
+
+/// How packs are read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ReadData {
+    /// Share of the packs that is read, 1 to 100.
+    pub percent: u8,
+    /// Chooses which, where it is not all of them.
+    pub seed: u64,
+}
+
+/// One stored object that is not as it should be.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Damage {
+    /// Key of the object in the repository.
+    pub object: String,
+    /// What is wrong with it.
+    pub problem: String,
+    /// Backups that cannot be restored without it, oldest first.
+    pub backups: Vec<BackupId>,
+    /// Files that need it, the first five.
+    pub files: Vec<String>,
+}
+
+/// Objects that no backup needs.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct Tally {
+    /// How many.
+    pub objects: u64,
+    /// Their bytes.
+    pub bytes: u64,
+}
+
+/// What a check found.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct CheckReport {
+    /// Backups that were checked.
+    pub backups: Vec<BackupId>,
+    /// Those that cannot be restored.
+    pub damaged_backups: Vec<BackupId>,
+    /// What is wrong, by object.
+    pub damages: Vec<Damage>,
+    /// Packs that the backups need.
+    pub packs: Tally,
+    /// Packs that were read.
+    pub read: Tally,
+    /// Packs that no backup needs: those of runs that died or still go on. Nothing unless all backups were checked and
+    /// their maps could be read.
+    pub unreferenced: Option<Tally>,
+}
+
+impl CheckReport {
+    /// True when nothing is wrong.
+    pub fn is_clean(&self) -> bool {
+        self.damages.is_empty()
+    }
+}
+
+/// Checks backups.
+///
+/// # Errors
+/// When the store does not answer, or a chosen backup does not exist. Damage is no error: it is in the report.
+pub async fn check(
+    repository: &Repository,
+    selection: &Selection,
+    read_data: Option<ReadData>,
+    progress: &dyn Progress,
+) -> Result<CheckReport, VerifyError> {
+    let mut check = Check::begin(repository, selection).await?;
+    if read_data.is_none() {
+        progress.begin(Phase::Check, Some(check.manifests.len() as u64));
+    }
+    check.look(read_data.is_none().then_some(progress)).await?;
+    if let Some(read_data) = read_data {
+        check.read(read_data, References::from, progress).await?;
+    }
+    progress.end(Phase::Check);
+    check.blame().await?;
+    Ok(check.report(*selection == Selection::All))
+}
+
+struct Check<'a> {
+    repository: &'a Repository,
+    manifests: Vec<Manifest>,
+    /// Backups without a manifest that can be read.
+    unreadable: Vec<Damage>,
+    needed: HashMap<PackId, PackRef>,
+    listed: HashMap<PackId, u64>,
+    faults: Vec<Fault>,
+    fault_backups: BTreeMap<usize, Vec<BackupId>>,
+    /// What is wrong with packs.
+    bad: BTreeMap<PackId, String>,
+    /// References that are in no directory.
+    unresolved: HashSet<Fingerprint>,
+    blamed: Vec<Damage>,
+    read: Tally,
+}
+
+/// Remembers every pack that is needed.
+#[derive(Default)]
+struct Needs {
+    packs: HashMap<PackId, PackRef>,
+    /// Packs to which maps give different sizes.
+    torn: BTreeSet<PackId>,
+}
+
+impl Visitor for Needs {
+    fn chunk(&mut self, _: &str, chunk: &ChunkRef) -> Option<usize> {
+        let known = self.packs.entry(chunk.pack.id).or_insert(chunk.pack);
+        if *known != chunk.pack {
+            self.torn.insert(chunk.pack.id);
+        }
+        None
+    }
+}
+
+impl<'a> Check<'a> {
+    async fn begin(repository: &'a Repository, selection: &Selection) -> Result<Check<'a>, VerifyError> {
+        let (mut manifests, mut unreadable) = (Vec::new(), Vec::new());
+        let all = match selection {
+            Selection::All => repository.manifests().await?,
+            Selection::These(ids) => {
+                let mut chosen = Vec::new();
+                for id in ids {
+                    chosen.push((id.clone(), repository.manifest(id).await));
+                }
+                chosen
+            }
+        };
+        for (id, manifest) in all {
+            match manifest {
+                Ok(manifest) => manifests.push(manifest),
+                Err(error) => unreadable.push(Damage {
+                    problem: error::damage(error)?,
+                    object: ObjectKey::Manifest(id.clone()).text(),
+                    backups: vec![id],
+                    files: Vec::new(),
+                }),
+            }
+        }
+        Ok(Check {
+            repository,
+            manifests,
+            unreadable,
+            needed: HashMap::new(),
+            listed: HashMap::new(),
+            faults: Vec::new(),
+            fault_backups: BTreeMap::new(),
+            bad: BTreeMap::new(),
+            unresolved: HashSet::new(),
+            blamed: Vec::new(),
+            read: Tally::default(),
+        })
+    }
+
+    /// Reads the maps, and compares the packs that they need with those that are there.
+    async fn look(&mut self, progress: Option<&dyn Progress>) -> Result<(), VerifyError> {
+        let mut tour = Tour::new(self.repository, Needs::default());
+        for manifest in &self.manifests {
+            for mark in tour.backup(manifest).await? {
+                if let Mark::Fault(fault) = mark {
+                    self.fault_backups.entry(fault).or_default().push(manifest.id.clone());
+                }
+            }
+            if let Some(progress) = progress {
+                progress.advance(Phase::Check, 1);
+            }
+        }
+        self.faults = tour.faults;
+        self.needed = tour.visitor.packs;
+        self.listed = self.repository.packs().await?;
+        for id in tour.visitor.torn {
+            self.bad.insert(id, "page maps disagree on its size".to_owned());
+        }
+        for pack in self.needed.values() {
+            let expected = u64::from(pack.bytes);
+            match self.listed.get(&pack.id) {
+                None => drop(self.bad.insert(pack.id, "it is missing".to_owned())),
+                Some(found) if *found != expected => {
+                    self.bad.insert(pack.id, format!("it has {found} bytes, expected {expected}"));
+                }
+                Some(_) => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads packs, in turns whose references fit in memory.
+    async fn read(
+        &mut self,
+        how: ReadData,
+        references: impl Fn(u64) -> References,
+        progress: &dyn Progress,
+    ) -> Result<(), VerifyError> {
+        let chosen: BTreeMap<PackId, PackRef> = self
+            .needed
+            .iter()
+            .filter(|(id, _)| !self.bad.contains_key(id) && is_sampled(**id, how))
+            .map(|(id, pack)| (*id, *pack))
+            .collect();
+        progress.begin(Phase::Check, Some(chosen.values().map(|pack| u64::from(pack.bytes)).sum()));
+        let mut start = 0;
+        while start < 1 << 32 {
+            let is_chosen = |id: PackId| chosen.contains_key(&id);
+            let mut tour = Tour::new(self.repository, Gather { references: references(start), chosen: &is_chosen });
+            for manifest in &self.manifests {
+                tour.backup(manifest).await?;
+            }
+            let mut references = tour.visitor.references;
+            let range = references.range();
+            let turn = chosen.values().filter(|pack| range.contains(&u64::from(prefix(pack.id)))).copied().collect();
+            let mut damaged = Vec::new();
+            read_packs(self.repository, turn, progress, |result| {
+                self.read.objects += 1;
+                self.read.bytes += result.bytes;
+                match result.chunks {
+                    Ok(chunks) => chunks.into_iter().for_each(|chunk| references.resolve(chunk)),
+                    Err(problem) => {
+                        damaged.push(result.pack);
+                        self.bad.insert(result.pack, problem);
+                    }
+                }
+            })
+            .await?;
+            references.forget(&damaged);
+            self.unresolved.extend(references.rest());
+            start = range.end;
+        }
+        Ok(())
+    }
+
+    /// Finds the backups and files that what is wrong hits.
+    async fn blame(&mut self) -> Result<(), VerifyError> {
+        if self.bad.is_empty() && self.unresolved.is_empty() {
+            return Ok(());
+        }
+        let bad = std::mem::take(&mut self.bad);
+        let damages = bad.into_iter().map(|(pack, problem)| (pack, damage_of(pack, problem)));
+        let (packs, damages): (Vec<_>, Vec<_>) = damages.unzip();
+        let places = packs.into_iter().enumerate().map(|(place, pack)| (pack, place)).collect();
+        let mut tour =
+            Tour::new(self.repository, Blame { places, strays: HashMap::new(), damages, unresolved: &self.unresolved });
+        for manifest in &self.manifests {
+            for mark in tour.backup(manifest).await? {
+                if let Mark::Visitor(place) = mark {
+                    tour.visitor.damages[place].backups.push(manifest.id.clone());
+                }
+            }
+        }
+        self.blamed = tour.visitor.damages;
+        Ok(())
+    }
+
+    fn report(self, all: bool) -> CheckReport {
+        let maps_are_whole = self.unreadable.is_empty() && self.faults.is_empty();
+        let unneeded = self.listed.iter().filter(|(id, _)| !self.needed.contains_key(id));
+        let unreferenced = tally(unneeded.map(|(_, bytes)| *bytes));
+        let named: HashSet<String> = self.blamed.iter().map(|damage| damage.object.clone()).collect();
+        let faults = self.faults.into_iter().enumerate().map(|(place, fault)| Damage {
+            backups: self.fault_backups.get(&place).cloned().unwrap_or_default(),
+            ..damage_of(fault.pack, fault.problem)
+        });
+        // A pack that is missing or damaged says more than the map block in it that could not be read.
+        let faults = faults.filter(|damage| !named.contains(&damage.object));
+        let damages: Vec<_> = self.unreadable.iter().cloned().chain(faults).chain(self.blamed).collect();
+        let damaged: BTreeSet<_> = damages.iter().flat_map(|damage| &damage.backups).cloned().collect();
+        let readable = self.manifests.into_iter().map(|manifest| manifest.id);
+        let mut backups: Vec<_> =
+            readable.chain(self.unreadable.into_iter().flat_map(|damage| damage.backups)).collect();
+        backups.sort();
+        CheckReport {
+            backups,
+            damaged_backups: damaged.into_iter().collect(),
+            damages,
+            packs: tally(self.needed.values().map(|pack| u64::from(pack.bytes))),
+            read: self.read,
+            unreferenced: (all && maps_are_whole).then_some(unreferenced),
+        }
+    }
+}
+
+/// Names the files of damaged packs, and marks the backups that need them.
+struct Blame<'a> {
+    /// Packs that are damaged, and where in the list.
+    places: HashMap<PackId, usize>,
+    /// Packs that do not hold what maps say, and where in the list.
+    strays: HashMap<PackId, usize>,
+    damages: Vec<Damage>,
+    unresolved: &'a HashSet<Fingerprint>,
+}
+
+impl Visitor for Blame<'_> {
+    fn chunk(&mut self, file: &str, chunk: &ChunkRef) -> Option<usize> {
+        let pack = chunk.pack.id;
+        let place = match self.places.get(&pack) {
+            Some(place) => *place,
+            // The pack is right, and what the map says of it is not: others may need it as it is.
+            None if self.unresolved.contains(&fingerprint(chunk)) => *self.strays.entry(pack).or_insert_with(|| {
+                let problem = format!("it holds no chunk {} at byte {}", chunk.id, chunk.offset);
+                self.damages.push(damage_of(pack, problem));
+                self.damages.len() - 1
+            }),
+            None => return None,
+        };
+        let files = &mut self.damages[place].files;
+        if files.len() < FILES_NAMED && !files.iter().any(|known| known == file) {
+            files.push(file.to_owned());
+        }
+        Some(place)
+    }
+}
+
+fn damage_of(pack: PackId, problem: String) -> Damage {
+    Damage { object: ObjectKey::Pack(pack).text(), problem, backups: Vec::new(), files: Vec::new() }
+}
+
+fn tally(sizes: impl Iterator<Item = u64>) -> Tally {
+    sizes.fold(Tally::default(), |sum, bytes| Tally { objects: sum.objects + 1, bytes: sum.bytes + bytes })
+}
+
+/// Whether a pack is in the sample: the same seed chooses the same packs.
+fn is_sampled(pack: PackId, how: ReadData) -> bool {
+    let hash = blake3::Hasher::new().update(&how.seed.to_le_bytes()).update(&pack.0).finalize();
+    let mut first = [0; 4];
+    first.copy_from_slice(&hash.as_bytes()[..4]);
+    u64::from(u32::from_le_bytes(first)) * 100 < u64::from(how.percent.min(100)) << 32
+}

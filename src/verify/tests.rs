@@ -1,0 +1,205 @@
+//! Checks of made-up repositories, whole and damaged.
+
+use std::sync::Arc;
+
+use object_store::ObjectStoreExt;
+
+use super::synthetic::{Mistake, Synthetic};
+use super::*;
+use crate::error::{Diagnose, Kind};
+use crate::format::map::SpaceKey;
+use crate::model::{Silent, SpaceId};
+use crate::store::faulty::{Fault as StoreFault, FaultyStore, Operation, Rule, Script};
+use crate::store::{RetryPolicy, Store, StoreOptions};
+
+const ALL: ReadData = ReadData { percent: 100, seed: 0 };
+
+/// A repository of three backups.
+async fn history(seed: u64) -> (Synthetic, Vec<Manifest>) {
+    let mut server = Synthetic::populated(seed).await;
+    // More than four extents and pieces, so that there are blocks of both kinds.
+    server.add_file("shop/big.MYD", 7 << 20);
+    let mut manifests = Vec::new();
+    for generation in 0..3 {
+        manifests.push(server.backup().await);
+        server.live(20);
+        server.add_file(&format!("shop/new{generation}.MYD"), 300_000);
+    }
+    (server, manifests)
+}
+
+async fn run(server: &Synthetic, read_data: Option<ReadData>) -> CheckReport {
+    check(&server.repository, &Selection::All, read_data, &Silent).await.unwrap()
+}
+
+fn ids(manifests: &[Manifest]) -> Vec<BackupId> {
+    manifests.iter().map(|manifest| manifest.id.clone()).collect()
+}
+
+#[tokio::test]
+async fn a_whole_repository_is_clean() {
+    let (server, manifests) = history(1).await;
+    assert!(server.state().len() > 10);
+    let report = run(&server, Some(ALL)).await;
+    assert!(report.is_clean(), "{report:#?}");
+    assert_eq!(report.backups, ids(&manifests));
+    assert_eq!(report.packs.objects as usize, server.packs().await.len());
+    assert_eq!(report.read, report.packs);
+    assert_eq!(report.unreferenced, Some(Tally::default()));
+    let report = run(&server, None).await;
+    assert!(report.is_clean() && report.read == Tally::default());
+}
+
+#[tokio::test]
+async fn every_pack_that_is_missing_cut_or_changed_is_found_with_the_backups_it_hits() {
+    let (server, manifests) = history(2).await;
+    let mut spared = 0;
+    for pack in server.packs().await {
+        let key = Synthetic::pack_key(pack);
+        for change in 0..3 {
+            let mut before = Vec::new();
+            server
+                .tamper(&key, |mut bytes| {
+                    before = bytes.clone();
+                    let middle = bytes.len() / 3;
+                    match change {
+                        0 => return None,
+                        1 => bytes.truncate(middle),
+                        _ => bytes[middle] ^= 1,
+                    }
+                    Some(bytes)
+                })
+                .await;
+            let report = run(&server, Some(ALL)).await;
+            let damaged: Vec<_> = report.damages.iter().map(|damage| damage.object.as_str()).collect();
+            assert_eq!(damaged, [key.as_str()], "change {change}");
+            assert!(!report.damaged_backups.is_empty() && !report.damages[0].files.is_empty());
+            assert_eq!(report.damages[0].backups, report.damaged_backups);
+            for manifest in &manifests {
+                let alone = Selection::These(BTreeSet::from([manifest.id.clone()]));
+                let alone = check(&server.repository, &alone, Some(ALL), &Silent).await.unwrap();
+                let hit = report.damaged_backups.contains(&manifest.id);
+                assert_eq!(alone.is_clean(), !hit, "{} and pack {pack}", manifest.id);
+                assert_eq!(alone.unreferenced, None);
+                spared += u32::from(!hit);
+            }
+            if change < 2 {
+                // Sizes alone tell.
+                let quick = run(&server, None).await;
+                assert_eq!(quick.damaged_backups, report.damaged_backups);
+                assert!(quick.damages[0].problem.contains(["is missing", "expected"][change]), "{quick:?}");
+            }
+            server.objects.put(&key.as_str().into(), before.into()).await.unwrap();
+        }
+    }
+    assert!(spared > 0, "not every backup needs every pack");
+    assert!(run(&server, Some(ALL)).await.is_clean());
+}
+
+#[tokio::test]
+async fn a_manifest_that_cannot_be_read_is_damage_and_hides_no_other() {
+    let (server, manifests) = history(3).await;
+    let key = ObjectKey::Manifest(manifests[1].id.clone()).text();
+    server.tamper(&key, |bytes| Some(bytes[..bytes.len() - 40].to_vec())).await;
+    let report = run(&server, None).await;
+    assert_eq!(report.damaged_backups, [manifests[1].id.clone()]);
+    assert_eq!((report.damages.len(), report.damages[0].object.as_str()), (1, key.as_str()));
+    assert_eq!(report.backups, ids(&manifests));
+    assert_eq!(report.unreferenced, None, "what the unreadable backup needs is not known");
+}
+
+#[tokio::test]
+async fn a_page_without_a_source_is_found_in_every_backup_that_shares_the_map() {
+    for space in [4, 70] {
+        let mut server = Synthetic::populated(4).await;
+        let whole = server.backup().await;
+        server.mistake = Some(Mistake::Forget(SpaceKey { space: SpaceId(space), part: 0 }));
+        let broken = [server.backup().await, server.backup().await];
+        let report = run(&server, None).await;
+        assert_eq!(report.damaged_backups, ids(&broken), "{report:#?}");
+        assert!(!report.damaged_backups.contains(&whole.id));
+        let name = &server.spaces[&SpaceKey { space: SpaceId(space), part: 0 }].name;
+        assert!(report.damages[0].problem.contains(name.as_str()), "{report:#?}");
+    }
+}
+
+#[tokio::test]
+async fn a_reference_to_what_a_pack_does_not_hold_is_found_when_packs_are_read() {
+    let mut server = Synthetic::populated(5).await;
+    server.backup().await;
+    server.live(10);
+    server.mistake = Some(Mistake::Misplace(SpaceKey { space: SpaceId(3), part: 0 }));
+    let broken = server.backup().await;
+    assert!(run(&server, None).await.is_clean());
+    let report = run(&server, Some(ALL)).await;
+    assert_eq!(report.damaged_backups, [broken.id]);
+    assert_eq!(report.damages.len(), 1);
+    assert!(report.damages[0].problem.contains("holds no chunk"), "{report:#?}");
+    assert_eq!(report.damages[0].files, ["shop/orders.ibd"]);
+}
+
+#[tokio::test]
+async fn many_turns_find_what_one_finds() {
+    let mut server = Synthetic::populated(6).await;
+    server.mistake = Some(Mistake::Misplace(SpaceKey { space: SpaceId(4), part: 0 }));
+    server.backup().await;
+    let packs = server.packs().await;
+    // The map pack stays whole, so that both kinds of damage show.
+    let damaged = if server.is_data(packs[1]).await { packs[1] } else { packs[2] };
+    let key = Synthetic::pack_key(damaged);
+    server
+        .tamper(&key, |mut bytes| {
+            bytes[60] ^= 1;
+            Some(bytes)
+        })
+        .await;
+    let once = run(&server, Some(ALL)).await;
+    assert!(!once.is_clean());
+    let mut check = Check::begin(&server.repository, &Selection::All).await.unwrap();
+    check.look(None).await.unwrap();
+    check.read(ALL, |start| References::from(start).with_max(2), &Silent).await.unwrap();
+    check.blame().await.unwrap();
+    assert_eq!(check.report(true), once);
+}
+
+#[tokio::test]
+async fn a_sample_reads_some_packs_and_the_same_ones_again() {
+    let (server, _) = history(7).await;
+    let half = ReadData { percent: 50, seed: 9 };
+    let (one, other) = (run(&server, Some(half)).await, run(&server, Some(half)).await);
+    assert!(one.read.objects > 0 && one.read.objects < one.packs.objects, "{one:?}");
+    assert_eq!(one, other);
+    assert_eq!(run(&server, Some(ReadData { percent: 0, seed: 9 })).await.read, Tally::default());
+}
+
+#[tokio::test]
+async fn packs_that_nobody_needs_are_counted() {
+    let (server, _) = history(8).await;
+    let pack = crate::format::pack::PackBuilder::new(crate::format::pack::PackKind::Data).finish().unwrap();
+    let bytes = pack.bytes.len() as u64;
+    server.repository.put_pack(pack.id, pack.bytes.into()).await.unwrap();
+    let report = run(&server, None).await;
+    assert!(report.is_clean());
+    assert_eq!(report.unreferenced, Some(Tally { objects: 1, bytes }));
+}
+
+#[tokio::test]
+async fn a_store_that_does_not_answer_is_an_error_and_no_damage() {
+    let (server, _) = history(9).await;
+    for (operation, keys) in [(Operation::Get, "packs/"), (Operation::List, "packs"), (Operation::Get, "backups/")] {
+        let rule = Rule::always(operation, StoreFault::Reset).on_keys(keys);
+        let objects = FaultyStore::new(server.objects.clone(), Script { rules: vec![rule], ..Script::default() });
+        let retry = RetryPolicy { attempts_max: 1, ..RetryPolicy::default() };
+        let store = Store::over("memory:///", Arc::new(objects), StoreOptions { retry, ..StoreOptions::default() });
+        let repository = Repository::open(store).await.unwrap();
+        let error = check(&repository, &Selection::All, None, &Silent).await.unwrap_err();
+        assert_eq!(error.kind(), Kind::StorageUnavailable, "{keys}: {error}");
+    }
+}
+
+#[tokio::test]
+async fn a_backup_that_does_not_exist_cannot_be_checked() {
+    let (server, _) = history(10).await;
+    let stranger = Selection::These(BTreeSet::from(["20200101T000000Z-000000".parse().unwrap()]));
+    assert!(check(&server.repository, &stranger, None, &Silent).await.is_err());
+}
