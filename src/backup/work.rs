@@ -9,7 +9,7 @@ use super::{BackupError, Stash};
 use crate::format::map::{Content, FilePiece, FileSource, PageChunk, Piece};
 use crate::format::pack::{self, Encoding};
 use crate::format::{Namer, PageHash, PageSum};
-use crate::mariadb::page::{PageVerdict, SpaceFormat, check_page, described_pages, page_lsn};
+use crate::mariadb::page::{PageVerdict, SpaceFormat, Unprotected, check_page, described_pages, page_lsn};
 use crate::model::{ChunkId, ExtentNo, Lsn, PageMask, PageNo};
 
 /// Pages of one extent as they came from the stream.
@@ -120,6 +120,8 @@ impl Workshop {
                     continue;
                 }
                 PageVerdict::Good => {}
+                // Copies of other pages, which recovery looks at only after a crash of the server itself.
+                PageVerdict::Unverifiable(Unprotected::Doublewrite) => {}
                 PageVerdict::Unverifiable(_) => result.unverifiable += 1,
                 PageVerdict::Bad(fault) => {
                     return Err(BackupError::Page { path: job.path.to_string(), page: number, fault });

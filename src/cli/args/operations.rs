@@ -221,9 +221,10 @@ pub struct MoveArgs {
 #[command(after_help = "\
 Exits with 3 when something is damaged or missing; each such object is named, with the backups that need it.")]
 pub struct CheckArgs {
-    /// Read all packs and check every byte, instead of sizes alone
-    #[arg(long)]
-    pub read_data: bool,
+    /// Read packs and check every byte of them, instead of sizes alone; all, or a share of them in percent
+    #[arg(long, value_name = "PERCENT", num_args = 0..=1, require_equals = true, default_missing_value = "100",
+          value_parser = clap::value_parser!(u8).range(1..=100))]
+    pub read_data: Option<u8>,
     /// Reads from the store in flight [default: 16]
     #[arg(long, value_name = "N")]
     pub connections: Option<Connections>,

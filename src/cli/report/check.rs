@@ -16,6 +16,8 @@ pub struct Damage {
     pub problem: String,
     /// Backups that cannot be restored without it.
     pub backups: Vec<BackupId>,
+    /// Files of these backups that need it, the first few.
+    pub files: Vec<String>,
 }
 
 impl Message for Damage {
@@ -27,7 +29,8 @@ impl Damage {
     pub fn text(&self, paint: Paint) -> String {
         let ids: Vec<&str> = self.backups.iter().map(BackupId::as_str).collect();
         let needed = if ids.is_empty() { "no backup".to_owned() } else { ids.join(", ") };
-        format!("{} {}: {}\n  needed by {needed}\n", paint.red("damaged"), self.object, self.problem)
+        let files = if self.files.is_empty() { String::new() } else { format!(", for {}", self.files.join(", ")) };
+        format!("{} {}: {}\n  needed by {needed}{files}\n", paint.red("damaged"), self.object, self.problem)
     }
 }
 
@@ -40,12 +43,16 @@ pub struct CheckSummary {
     pub objects: u64,
     /// Their size.
     pub bytes: u64,
-    /// True when every byte was read, false when sizes were compared.
-    pub read_data: bool,
+    /// Share of the packs of which every byte was read, in percent; 0 when sizes were compared.
+    pub read_percent: u8,
     /// Objects that are damaged or missing.
     pub damaged_objects: u64,
     /// Backups that cannot be restored.
     pub damaged_backups: u64,
+    /// Packs that no backup needs, such as those of a run that died.
+    pub unreferenced_objects: u64,
+    /// Their size.
+    pub unreferenced_bytes: u64,
     /// Time that it took.
     pub seconds: f64,
 }
@@ -57,7 +64,11 @@ impl Message for CheckSummary {
 impl CheckSummary {
     /// For people.
     pub fn text(&self, paint: Paint) -> String {
-        let how = if self.read_data { "every byte of" } else { "presence and size of" };
+        let how = match self.read_percent {
+            0 => "presence and size of".to_owned(),
+            100 => "every byte of".to_owned(),
+            share => format!("every byte of {share} % of the packs, and presence and size of"),
+        };
         let (backups, objects) = (human::counted(self.backups, "backup"), human::counted(self.objects, "object"));
         let time = human::duration(self.seconds.round() as u64);
         let verdict = match self.damaged_backups {
@@ -68,7 +79,15 @@ impl CheckSummary {
                 paint.red(&format!("{objects}, which {} {verb}", human::counted(broken, "backup")))
             }
         };
-        format!("checked {how} {objects} ({}) of {backups} in {time}: {verdict}\n", human::bytes(self.bytes))
+        let unreferenced = match self.unreferenced_objects {
+            0 => String::new(),
+            packs => {
+                let (packs, size) = (human::counted(packs, "pack"), human::bytes(self.unreferenced_bytes));
+                format!("{packs} ({size}) that no backup needs\n")
+            }
+        };
+        let size = human::bytes(self.bytes);
+        format!("checked {how} {objects} ({size}) of {backups} in {time}: {verdict}\n{unreferenced}")
     }
 }
 

@@ -117,7 +117,12 @@ fn every_summary_is_as_reviewed() {
 }
 
 fn damage() -> Damage {
-    Damage { object: "packs/ba/baba".to_owned(), problem: "missing".to_owned(), backups: vec![id()] }
+    Damage {
+        object: "packs/ba/baba".to_owned(),
+        problem: "missing".to_owned(),
+        backups: vec![id()],
+        files: vec!["shop/orders.ibd".to_owned()],
+    }
 }
 
 fn check(damaged: u64) -> CheckSummary {
@@ -125,7 +130,9 @@ fn check(damaged: u64) -> CheckSummary {
         backups: 7,
         objects: 2100,
         bytes: 35_000_000_000,
-        read_data: damaged == 0,
+        read_percent: if damaged == 0 { 100 } else { 0 },
+        unreferenced_objects: damaged * 2,
+        unreferenced_bytes: damaged * 30_000_000,
         damaged_objects: damaged,
         damaged_backups: damaged,
         seconds: 4.2,
