@@ -33,7 +33,7 @@ use tokio::sync::watch;
 use tokio::task::spawn_blocking;
 
 pub use error::{BackupError, Obstacle};
-pub use source::{Capture, MariadbBackup, Source, SourceError, Survey};
+pub use source::{Capture, MariadbBackup, Source, SourceError, Survey, check_engines, check_layout};
 pub use stash::Stash;
 pub use upload::SpoolOptions;
 
@@ -216,6 +216,36 @@ async fn run(
     let key = format!("backups/{}.json", manifest.id);
     let spool = (options.spool.bytes_max > 0).then(|| options.spool.directory.clone());
     Ok(BackupOutcome { manifest, unverifiable_pages, key, spool })
+}
+
+/// What the next backup would be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Preview {
+    /// Full or incremental.
+    pub kind: BackupKind,
+    /// Why.
+    pub reason: String,
+    /// The backup that an incremental would build on.
+    pub parent: Option<BackupId>,
+}
+
+/// Tells what the next backup of `source` would be, without taking it or writing anything.
+///
+/// # Errors
+/// What would also stop the backup before its capture begins.
+pub async fn preview(context: &Context, source: Arc<dyn Source>, want: Want) -> Result<Preview, BackupError> {
+    let no_spool = SpoolOptions { directory: PathBuf::new(), bytes_max: 0 };
+    let (repository, progress) = (context.repository.clone(), context.progress.clone());
+    let uploader = Uploader::new(repository, progress, no_spool.clone(), 1, tokio::runtime::Handle::current())?;
+    let options =
+        BackupOptions { want, compression_level: 1, workers: 1, uploads_max: 1, spool: no_spool, depth_max: u32::MAX };
+    let survey = {
+        let (source, progress) = (source.clone(), context.progress.clone());
+        joined(spawn_blocking(move || source.survey(&*progress)).await)??
+    };
+    let Choice { kind, reason, base } = choose(context, &source, &Arc::new(uploader), &survey, &options).await?;
+    let parent = base.filter(|_| kind == BackupKind::Incremental).map(|base| base.manifest.id.clone());
+    Ok(Preview { kind, reason, parent })
 }
 
 /// A panic in a thread of ours is a bug that must not look like success.

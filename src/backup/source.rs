@@ -171,9 +171,7 @@ impl Source for MariadbBackup {
                 tools.backup.version, facts.version
             ));
         }
-        if facts.has_engine("ROCKSDB") {
-            return Err(SourceError::Engine { engine: "RocksDB" });
-        }
+        check_engines(&facts)?;
         check_layout(&facts)?;
         let walk = DatadirWalk::walk(&DatadirLayout::of(&facts))?;
         Ok(Survey { facts, walk, tool_version: tools.backup.version.to_string() })
@@ -212,8 +210,19 @@ impl Source for MariadbBackup {
     }
 }
 
-/// Restore puts every file into the datadir; a server that keeps InnoDB's files elsewhere would not find them there.
-fn check_layout(facts: &ServerFacts) -> Result<(), SourceError> {
+/// Checks that all tables are of engines that are backed up.
+///
+/// # Errors
+/// [`SourceError::Engine`] for RocksDB, whose files the stream does not hold in a form that is read here.
+pub fn check_engines(facts: &ServerFacts) -> Result<(), SourceError> {
+    if facts.has_engine("ROCKSDB") { Err(SourceError::Engine { engine: "RocksDB" }) } else { Ok(()) }
+}
+
+/// Checks that InnoDB's files lie in the datadir: restore puts every file there, and the server would look elsewhere.
+///
+/// # Errors
+/// [`SourceError::Elsewhere`] with the setting.
+pub fn check_layout(facts: &ServerFacts) -> Result<(), SourceError> {
     let datadir = facts.datadir.canonicalize().unwrap_or_else(|_| facts.datadir.clone());
     let innodb = &facts.innodb;
     for (setting, found) in

@@ -94,6 +94,26 @@ pub fn rate(amount: u64, seconds: f64) -> String {
     format!("{}/s", bytes((amount as f64 / seconds) as u64))
 }
 
+/// The words of `text` in lines that leave room for `indent` in `columns`; one line where there is no width.
+///
+/// Line breaks and runs of blanks become one blank. A word that is wider than a line stands alone.
+pub fn wrapped(text: &str, columns: Option<usize>, indent: usize) -> Vec<String> {
+    // Narrower than this nothing can be read anyway.
+    let width = columns.map_or(usize::MAX, |columns| columns.saturating_sub(indent).max(20));
+    let mut lines = vec![String::new()];
+    for word in text.split_whitespace() {
+        match lines.last_mut() {
+            Some(line) if line.is_empty() => line.push_str(word),
+            Some(line) if line.chars().count() + 1 + word.chars().count() <= width => {
+                line.push(' ');
+                line.push_str(word);
+            }
+            _ => lines.push(word.to_owned()),
+        }
+    }
+    lines
+}
+
 /// `number` with its thousands apart, such as `1,234,567`.
 pub fn count(number: u64) -> String {
     let digits = number.to_string();
@@ -160,6 +180,14 @@ mod tests {
     fn thousands_stand_apart() {
         assert_eq!([count(0), count(999), count(1000), count(1_234_567)], ["0", "999", "1,000", "1,234,567"]);
         assert_eq!([counted(1, "backup"), counted(2, "backup")], ["1 backup", "2 backups"]);
+    }
+
+    #[test]
+    fn words_are_wrapped_and_never_cut() {
+        let text = "one two\n  three averyveryverylongwordindeed four";
+        assert_eq!(wrapped(text, None, 9), ["one two three averyveryverylongwordindeed four"]);
+        assert_eq!(wrapped(text, Some(29), 9), ["one two three", "averyveryverylongwordindeed", "four"]);
+        assert_eq!(wrapped("", Some(80), 9), [""]);
     }
 
     proptest! {

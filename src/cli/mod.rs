@@ -10,6 +10,7 @@
 
 pub mod args;
 pub mod commands;
+mod doctor;
 pub mod environment;
 pub mod failure;
 pub mod human;
@@ -178,7 +179,8 @@ fn usage_failure(error: &clap::Error) -> Failure {
 /// Sends the log to `screen`: warnings, and more with each `-v`; `HAULOUT_LOG` says it exactly.
 fn log_to(screen: &Arc<Screen>, environment: &Environment, verbose: u8, paint: Paint) {
     let levels = match verbose {
-        0 => "warn",
+        // Whoever runs outside of EC2 need not be told so by the AWS client.
+        0 => "warn,aws_config::imds=error",
         1 => "warn,haulout=info",
         2 => "info,haulout=debug",
         _ => "trace",

@@ -18,7 +18,7 @@ use crate::{
     model::{BackupId, Progress},
     repository::Repository,
     restore::{self, FetchOptions, PrepareSettings, Watch},
-    store::{self, AccessKey, Store, StoreOptions, StoreUrl},
+    store::{self, AccessKey, RetryPolicy, Store, StoreError, StoreOptions, StoreUrl},
 };
 
 /// Opens the store of `settings`; `create` makes the directory of a `file://` repository.
@@ -26,6 +26,19 @@ use crate::{
 /// # Errors
 /// When the URL or an option is wrong, or credentials cannot be had.
 pub async fn store(settings: &StoreSettings, create: bool, context: &Context) -> Result<Store, Failure> {
+    Ok(patient_store(settings, create, RetryPolicy::default(), context).await?)
+}
+
+/// As [`store`], with limits of its own for each request.
+///
+/// # Errors
+/// Those of [`store`].
+pub async fn patient_store(
+    settings: &StoreSettings,
+    create: bool,
+    retry: RetryPolicy,
+    context: &Context,
+) -> Result<Store, StoreError> {
     let url: StoreUrl = settings.url.parse()?;
     let access_key = settings.access_key.as_ref().map(|key| AccessKey {
         id: key.id.clone(),
@@ -42,13 +55,14 @@ pub async fn store(settings: &StoreSettings, create: bool, context: &Context) ->
         access_key,
         upload_checksum: settings.upload_checksum,
         create_directory: create,
+        retry,
         clock: context.clock(),
         entropy: context.entropy(),
         uploads_max: settings.uploads_max.unwrap_or(defaults.uploads_max),
         reads_max: settings.reads_max.unwrap_or(defaults.reads_max),
         ..defaults
     };
-    Ok(store::open(&url, &options).await?)
+    store::open(&url, &options).await
 }
 
 /// Opens the repository of `settings`.

@@ -271,7 +271,7 @@ impl BackupSettings {
         let given = Some(args.tool_args.clone()).filter(|given| !given.is_empty());
         let tool_args = layers.pick_or(&keys::TOOL_ARGS, given, Vec::new())?;
         check_tool_args(&tool_args)?;
-        let spool_dir = layers.environment.scratch_directory();
+        let spool = SpoolSettings::assemble(layers, args.spool_dir.clone(), args.spool_size)?;
         let uploads = layers.pick_or(&keys::UPLOADS, args.uploads, Uploads::clamped(4))?;
         let store = StoreSettings::assemble(layers, url, &args.store)?;
         Ok(BackupSettings {
@@ -286,10 +286,37 @@ impl BackupSettings {
                 CompressionLevel::clamped(1),
             )?,
             uploads,
-            spool_dir: layers.pick_or(&keys::SPOOL_DIR, args.spool_dir.clone(), spool_dir)?,
-            spool_size: layers.pick_or(&keys::SPOOL_SIZE, args.spool_size, ByteSize::mib(4096))?,
+            spool_dir: spool.directory,
+            spool_size: spool.size,
             nice: layers.pick(&keys::NICE, args.nice)?,
             tool_args,
+        })
+    }
+}
+
+/// Where packs wait while the store is slow.
+#[derive(Debug, Clone)]
+pub struct SpoolSettings {
+    /// The directory.
+    pub directory: PathBuf,
+    /// How much may wait there.
+    pub size: ByteSize,
+}
+
+impl SpoolSettings {
+    /// Resolves them; the arguments are the flags.
+    ///
+    /// # Errors
+    /// When a value is wrong.
+    pub fn assemble(
+        layers: &Layers,
+        directory: Option<PathBuf>,
+        size: Option<ByteSize>,
+    ) -> Result<SpoolSettings, SettingsError> {
+        let usual = layers.environment.scratch_directory();
+        Ok(SpoolSettings {
+            directory: layers.pick_or(&keys::SPOOL_DIR, directory, usual)?,
+            size: layers.pick_or(&keys::SPOOL_SIZE, size, ByteSize::mib(4096))?,
         })
     }
 }

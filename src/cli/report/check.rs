@@ -91,6 +91,9 @@ impl CheckSummary {
     }
 }
 
+/// Blanks before what does not begin with a level.
+const INDENT: usize = 9;
+
 /// How bad a finding is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -123,21 +126,29 @@ impl Message for Finding {
 }
 
 impl Finding {
-    /// For people.
-    pub fn text(&self, paint: Paint) -> String {
+    /// For people; at most `columns` wide where there is a width.
+    pub fn text(&self, paint: Paint, columns: Option<usize>) -> String {
         let word = match self.level {
             Level::Ok => paint.green("ok     "),
             Level::Skipped => paint.dim("skipped"),
             Level::Warning => paint.yellow("warning"),
             Level::Problem => paint.red("problem"),
         };
-        let hint = self.hint.as_ref().map(|hint| format!("{:9}hint: {hint}\n", "")).unwrap_or_default();
-        format!("{word}  {}: {}\n{hint}", self.check, self.message)
+        // One line each: what a server or a store says can have line breaks.
+        let words = format!("{}: {}", self.check, self.message);
+        let lines = human::wrapped(&words, columns, INDENT);
+        let hint = self.hint.as_ref().map(|hint| human::wrapped(&format!("hint: {hint}"), columns, INDENT));
+        let indent = " ".repeat(INDENT);
+        let mut text = format!("{word}  {}\n", lines.join(&format!("\n{indent}")));
+        for line in hint.iter().flatten() {
+            text += &format!("{indent}{line}\n");
+        }
+        text
     }
 }
 
 /// Summary of `doctor`.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct DoctorSummary {
     /// Findings that are as they should be.
     pub ok: u64,
@@ -147,6 +158,8 @@ pub struct DoctorSummary {
     pub warnings: u64,
     /// Problems.
     pub problems: u64,
+    /// Names of the checks that found them.
+    pub problem_checks: Vec<String>,
 }
 
 impl Message for DoctorSummary {
@@ -162,6 +175,11 @@ impl DoctorSummary {
             skipped: count(Level::Skipped),
             warnings: count(Level::Warning),
             problems: count(Level::Problem),
+            problem_checks: findings
+                .iter()
+                .filter(|finding| finding.level == Level::Problem)
+                .map(|finding| finding.check.clone())
+                .collect(),
         }
     }
 
@@ -170,7 +188,11 @@ impl DoctorSummary {
         let warnings = human::counted(self.warnings, "warning");
         match self.problems {
             0 => format!("{}, {warnings}\n", paint.green("a backup can run")),
-            problems => format!("{}, {warnings}\n", paint.red(&human::counted(problems, "problem"))),
+            // By then the first of them may have left the screen.
+            problems => {
+                let problems = paint.red(&human::counted(problems, "problem"));
+                format!("{problems}: {}; {warnings}\n", self.problem_checks.join(", "))
+            }
         }
     }
 }
