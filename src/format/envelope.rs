@@ -18,6 +18,14 @@ pub const DOCUMENT_BYTES_MAX: u64 = 16 << 20;
 pub trait Document: Serialize + DeserializeOwned {
     /// The word in the envelope's `haulout` member.
     const WORD: &'static str;
+
+    /// Checks what the body's types alone do not hold.
+    ///
+    /// # Errors
+    /// When the document cannot be used.
+    fn check(&self) -> Result<(), FormatError> {
+        Ok(())
+    }
 }
 
 /// `haulout.json`: what makes a prefix a repository.
@@ -31,8 +39,20 @@ pub struct Config {
     pub seal: String,
 }
 
+impl Config {
+    /// [`Config::seal`] of a repository without a key.
+    pub const SEAL_NONE: &'static str = "none";
+}
+
 impl Document for Config {
     const WORD: &'static str = "repository";
+
+    fn check(&self) -> Result<(), FormatError> {
+        if self.seal == Config::SEAL_NONE {
+            return Ok(());
+        }
+        Err(FormatError::Sealed { what: Config::WORD, seal: self.seal.clone() })
+    }
 }
 
 /// `leases/…`: somebody is at work.
@@ -106,7 +126,9 @@ pub fn decode_document<D: Document>(name: &str, bytes: &[u8]) -> Result<D, Forma
     if found.as_str() != envelope.blake3 {
         return Err(fault(format!("its body hashes to {found}, the envelope says {}", envelope.blake3)));
     }
-    serde_json::from_str(envelope.body.get()).map_err(|error| fault(error.to_string()))
+    let document: D = serde_json::from_str(envelope.body.get()).map_err(|error| fault(error.to_string()))?;
+    document.check()?;
+    Ok(document)
 }
 
 #[cfg(test)]
@@ -141,6 +163,21 @@ mod tests {
             edited[place] ^= 1;
             assert!(decode_document::<Config>("haulout.json", &edited).is_err(), "byte {place}");
         }
+    }
+
+    #[test]
+    fn a_sealed_repository_is_named_as_such() {
+        let bytes = encode_document(&Config { seal: "age-x25519".to_owned(), ..config() }).unwrap();
+        let error = decode_document::<Config>("haulout.json", &bytes).unwrap_err();
+        assert_eq!(error.to_string(), "repository is sealed (age-x25519), which this program cannot open");
+    }
+
+    #[test]
+    fn members_that_a_later_version_adds_are_passed_over() {
+        let body = r#"{"repository_id":"07070707070707070707070707070707","colour":"green","created":"2026-11-22T17:04:45Z","seal":"none"}"#;
+        let blake3 = blake3::hash(body.as_bytes()).to_hex();
+        let text = format!(r#"{{"haulout":"repository","format":1,"blake3":"{blake3}","body":{body}}}"#);
+        assert_eq!(decode_document::<Config>("haulout.json", text.as_bytes()).unwrap(), config());
     }
 
     #[test]

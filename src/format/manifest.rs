@@ -172,6 +172,9 @@ impl TryFrom<&StoredBlock> for BlockRef {
             return Err(fault(format!("{} bytes", block.raw_bytes)));
         }
         let pack = PackRef { id: block.pack, bytes: block.pack_bytes };
+        if !pack.has_possible_size() {
+            return Err(fault(format!("its pack {} has {} bytes", pack.id, pack.bytes)));
+        }
         let at = Location { pack, offset: block.offset, stored_bytes: block.stored_bytes, encoding };
         Ok(BlockRef { id: block.chunk, raw_bytes: block.raw_bytes, at })
     }

@@ -69,12 +69,12 @@ pub enum FormatError {
         supported: u32,
     },
     /// Sealed with a key, which this program cannot open.
-    #[error("{what} is sealed (seal {seal}), which this program cannot open")]
+    #[error("{what} is sealed ({seal}), which this program cannot open")]
     Sealed {
         /// What was being read.
         what: &'static str,
-        /// The seal's number.
-        seal: u8,
+        /// The seal's name or number.
+        seal: String,
     },
 }
 

@@ -22,6 +22,8 @@ pub const PACK_BYTES_MAX: u64 = 64 << 20;
 pub const CHUNK_BYTES_MAX: usize = 4 << 20;
 /// Longest directory before compression; bounds what a reader allocates for a pack's end.
 pub const DIRECTORY_BYTES_MAX: usize = 32 << 20;
+/// A pack of very small chunks is closed once its directory holds this much, so that no reader refuses it.
+const DIRECTORY_BYTES_TARGET: usize = 8 << 20;
 
 const MAGIC: &[u8; 8] = b"HAULPACK";
 const FOOTER_MAGIC: &[u8; 8] = b"HAULPEND";
@@ -29,6 +31,9 @@ const VERSION: u8 = 1;
 const SEAL_NONE: u8 = 0;
 /// id, offset, stored length, raw length, encoding, number of sums.
 const ENTRY_BYTES_MIN: usize = 32 + 4 + 4 + 4 + 1 + 1;
+const SUM_BYTES: usize = 16;
+/// The largest thing that a pack holds: a map block may be longer than a chunk of data.
+const ENTRY_RAW_BYTES_MAX: u32 = super::map::BLOCK_BYTES_MAX;
 
 /// What a pack holds: data and maps lie apart, so that a map can be read without its data.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -104,6 +109,7 @@ pub struct NewChunk<'a> {
 pub struct PackBuilder {
     bytes: Vec<u8>,
     entries: Vec<PackEntry>,
+    directory_bytes: usize,
 }
 
 /// A pack ready to be stored.
@@ -129,13 +135,14 @@ impl PackBuilder {
         });
         bytes.push(SEAL_NONE);
         bytes.resize(HEADER_BYTES, 0);
-        PackBuilder { bytes, entries: Vec::new() }
+        PackBuilder { bytes, entries: Vec::new(), directory_bytes: 0 }
     }
 
     /// Appends a chunk and returns its offset in the pack.
     pub fn add(&mut self, chunk: &NewChunk<'_>) -> u32 {
         let offset = self.bytes.len() as u32;
         self.bytes.extend_from_slice(chunk.stored);
+        self.directory_bytes += ENTRY_BYTES_MIN + SUM_BYTES * chunk.sums.len();
         self.entries.push(PackEntry {
             id: chunk.id,
             offset,
@@ -149,7 +156,7 @@ impl PackBuilder {
 
     /// True when the pack should be closed.
     pub fn is_full(&self) -> bool {
-        self.bytes.len() >= PACK_BYTES_TARGET
+        self.bytes.len() >= PACK_BYTES_TARGET || self.directory_bytes >= DIRECTORY_BYTES_TARGET
     }
 
     /// True when nothing was added.
@@ -247,9 +254,15 @@ impl PackFooter {
         if self.entries as usize > raw.len() / ENTRY_BYTES_MIN {
             return Err(decoder.fault(format!("{} entries announced", self.entries)));
         }
-        let mut entries = Vec::with_capacity(self.entries as usize);
+        let mut entries: Vec<PackEntry> = Vec::with_capacity(self.entries as usize);
+        let mut free = HEADER_BYTES as u64;
         for _ in 0..self.entries {
-            entries.push(self.parse_entry(&mut decoder)?);
+            let entry = self.parse_entry(&mut decoder)?;
+            if u64::from(entry.offset) < free {
+                return Err(decoder.fault(format!("chunk {} lies over the one before it", entry.id)));
+            }
+            free = u64::from(entry.offset) + u64::from(entry.stored_bytes);
+            entries.push(entry);
         }
         decoder.finish()?;
         Ok(entries)
@@ -269,8 +282,11 @@ impl PackFooter {
         if (offset as usize) < HEADER_BYTES || end > self.directory_offset {
             return Err(decoder.fault(format!("chunk {id} lies outside the pack")));
         }
-        if raw_bytes as usize > CHUNK_BYTES_MAX {
+        if raw_bytes == 0 || raw_bytes > ENTRY_RAW_BYTES_MAX {
             return Err(decoder.fault(format!("chunk {id} of {raw_bytes} bytes")));
+        }
+        if encoding == Encoding::Raw && stored_bytes != raw_bytes {
+            return Err(decoder.fault(format!("chunk {id} of {raw_bytes} bytes is stored raw in {stored_bytes}")));
         }
         Ok(PackEntry { id, offset, stored_bytes, raw_bytes, encoding, sums })
     }
@@ -286,7 +302,10 @@ pub fn parse_header(header: &[u8]) -> Result<PackKind, FormatError> {
         return Err(decoder.fault("no pack"));
     }
     let version = decoder.u8()?;
-    if version != VERSION {
+    if version == 0 {
+        return Err(decoder.fault("version 0"));
+    }
+    if version > VERSION {
         return Err(FormatError::Newer { what: "pack", found: u32::from(version), supported: u32::from(VERSION) });
     }
     let kind = match decoder.u8()? {
@@ -296,7 +315,7 @@ pub fn parse_header(header: &[u8]) -> Result<PackKind, FormatError> {
     };
     match decoder.u8()? {
         SEAL_NONE => {}
-        other => return Err(FormatError::Sealed { what: "pack", seal: other }),
+        other => return Err(FormatError::Sealed { what: "pack", seal: format!("seal {other}") }),
     }
     if decoder.raw(HEADER_BYTES - 11)?.iter().any(|byte| *byte != 0) {
         return Err(decoder.fault("reserved bytes are not zero"));
@@ -445,6 +464,61 @@ mod tests {
         }
     }
 
+    /// A pack whose directory holds `entries`, which need not be true.
+    fn forged(entries: Vec<PackEntry>) -> Result<ParsedPack, FormatError> {
+        let mut builder = PackBuilder::new(PackKind::Data);
+        builder.bytes.resize(4096, 7);
+        builder.entries = entries;
+        let pack = builder.finish().unwrap();
+        parse_pack(pack.id, &pack.bytes)
+    }
+
+    #[test]
+    fn a_directory_that_cannot_be_true_is_refused() {
+        let id = ChunkId([1; 32]);
+        let entry = |offset, stored_bytes, raw_bytes, encoding| PackEntry {
+            id,
+            offset,
+            stored_bytes,
+            raw_bytes,
+            encoding,
+            sums: Vec::new(),
+        };
+        let (raw, zstd) = (Encoding::Raw, Encoding::Zstd);
+        assert!(forged(vec![entry(48, 100, 100, raw), entry(148, 52, 9000, zstd)]).is_ok());
+        let wrong = [
+            ("two chunks overlap", vec![entry(48, 100, 100, raw), entry(147, 53, 9000, zstd)]),
+            ("chunks out of order", vec![entry(148, 52, 9000, zstd), entry(48, 100, 100, raw)]),
+            ("inside the header", vec![entry(47, 100, 100, raw)]),
+            ("beyond the last chunk", vec![entry(4000, 97, 97, raw)]),
+            ("raw of another length", vec![entry(48, 100, 101, raw)]),
+            ("no bytes", vec![entry(48, 0, 0, raw)]),
+            ("too long", vec![entry(48, 100, ENTRY_RAW_BYTES_MAX + 1, zstd)]),
+        ];
+        for (name, entries) in wrong {
+            assert!(forged(entries).is_err(), "{name}");
+        }
+    }
+
+    #[test]
+    fn the_longest_map_block_may_stand_in_a_directory() {
+        let longest = vec![0; super::super::map::BLOCK_BYTES_MAX as usize];
+        let pack = pack_of(&[longest]);
+        assert!(parse_pack(pack.id, &pack.bytes).is_ok());
+    }
+
+    #[test]
+    fn a_pack_of_the_smallest_chunks_closes_before_its_directory_is_too_long() {
+        let mut builder = PackBuilder::new(PackKind::Data);
+        let chunk = NewChunk { id: ChunkId([1; 32]), raw_bytes: 1, encoding: Encoding::Raw, sums: &[], stored: &[0] };
+        while !builder.is_full() {
+            builder.add(&chunk);
+        }
+        let pack = builder.finish().unwrap();
+        assert!(parse_pack(pack.id, &pack.bytes).is_ok());
+        assert!(pack.bytes.len() as u64 <= PACK_BYTES_MAX);
+    }
+
     #[test]
     fn a_sealed_or_newer_pack_is_named_as_such() {
         let mut header = pack_of(&[]).bytes[..HEADER_BYTES].to_vec();
@@ -452,5 +526,7 @@ mod tests {
         assert!(matches!(parse_header(&header), Err(FormatError::Sealed { .. })));
         header[8] = 2;
         assert!(matches!(parse_header(&header), Err(FormatError::Newer { found: 2, .. })));
+        header[8] = 0;
+        assert!(matches!(parse_header(&header), Err(FormatError::Block { .. })));
     }
 }

@@ -249,6 +249,9 @@ fn read_file(decoder: &mut Decoder<'_>, packs: &[PackRef]) -> Result<FileRecord,
                 }
                 blocks.push(FileBlockRef { offset, stored_bytes, block: read_block_ref(decoder, packs)? });
             }
+            if blocks.is_empty() {
+                return Err(decoder.fault(format!("file {path:?} has no blocks")));
+            }
             FileMap::Blocks(blocks)
         }
         other => return Err(decoder.fault(format!("map form {other}"))),

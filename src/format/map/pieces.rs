@@ -8,7 +8,7 @@ use super::{
 };
 use crate::format::pack::CHUNK_BYTES_MAX;
 use crate::format::{Decoder, Encoder, Encoding, FormatError};
-use crate::model::{ChunkId, ExtentNo, PackId, PageMask, SpaceId};
+use crate::model::{ChunkId, EXTENT_PAGES, ExtentNo, PackId, PageMask, SpaceId};
 
 const CONTENT_MASK: u8 = 0b11;
 const CONTENT_ZERO: u8 = 0;
@@ -20,6 +20,8 @@ const MASK_IS_FULL: u8 = 1 << 2;
 const CHUNK_IS_MASK: u8 = 1 << 3;
 /// The piece begins where its chunk begins and is as long; both figures are left out.
 const WHOLE_CHUNK: u8 = 1 << 3;
+/// The last extent whose pages have numbers of 32 bits.
+const EXTENT_NO_MAX: u32 = u32::MAX / EXTENT_PAGES;
 /// An extent takes at least its number, its count of pieces and the shortest piece.
 const EXTENT_BYTES_MIN: usize = 3;
 
@@ -64,7 +66,15 @@ impl PackTable {
         let mut packs = Vec::with_capacity(count);
         for _ in 0..count {
             let pack = PackRef { id: PackId(decoder.array()?), bytes: decoder.u32()? };
-            packs.push(if pack == PackRef::HOME { home } else { pack });
+            if pack == PackRef::HOME {
+                packs.push(home);
+                continue;
+            }
+            // The tag of a pack that was still being filled must never reach a store.
+            if pack.id == PackRef::HOME.id || !pack.has_possible_size() {
+                return Err(decoder.fault(format!("pack {} of {} bytes", pack.id, pack.bytes)));
+            }
+            packs.push(pack);
         }
         Ok(packs)
     }
@@ -141,6 +151,8 @@ fn read_encoding(decoder: &Decoder<'_>, flags: u8, known: u8) -> Result<Option<E
         return Err(decoder.fault(format!("piece flags {flags:#04x}")));
     }
     match flags & CONTENT_MASK {
+        // Both flags of this value speak of a chunk, and zeros have none.
+        CONTENT_ZERO if flags & CHUNK_IS_MASK != 0 => Err(decoder.fault(format!("piece flags {flags:#04x}"))),
         CONTENT_ZERO => Ok(None),
         CONTENT_RAW => Ok(Some(Encoding::Raw)),
         CONTENT_ZSTD => Ok(Some(Encoding::Zstd)),
@@ -185,10 +197,13 @@ pub(super) fn read_extents(decoder: &mut Decoder<'_>, packs: &[PackRef]) -> Resu
     let mut extents: Vec<Extent> = Vec::with_capacity(count);
     for _ in 0..count {
         let no = ExtentNo(decoder.varint_u32()?);
-        if extents.last().is_some_and(|last| last.no >= no) {
+        if extents.last().is_some_and(|last| last.no >= no) || no.0 > EXTENT_NO_MAX {
             return Err(decoder.fault(format!("extent {} is out of order", no.0)));
         }
         let pieces = (0..decoder.count(1)?).map(|_| read_piece(decoder, packs)).collect::<Result<Vec<_>, _>>()?;
+        if !pieces.is_sorted_by_key(|piece| piece.mask.0.trailing_zeros()) {
+            return Err(decoder.fault(format!("pieces of extent {} are out of order", no.0)));
+        }
         let mut covered = PageMask::EMPTY;
         for piece in &pieces {
             if !covered.intersection(piece.mask).is_empty() {
@@ -238,6 +253,9 @@ impl ExtentBlock {
         let key = read_key(&mut decoder)?;
         let index = decoder.varint_u32()?;
         let extents = read_extents(&mut decoder, &packs)?;
+        if extents.is_empty() {
+            return Err(decoder.fault("extent block without extents"));
+        }
         if let Some(stray) = extents.iter().find(|extent| ExtentBlock::index_of(extent.no) != index) {
             return Err(decoder.fault(format!("extent {} in block {index}", stray.no.0)));
         }

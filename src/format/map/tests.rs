@@ -7,11 +7,11 @@ use crate::format::Encoding;
 use crate::model::{ChunkId, ExtentNo, PackId, PageMask, PageSize, SpaceId};
 
 fn pack(number: u8) -> PackRef {
-    PackRef { id: PackId([number; 32]), bytes: 1 << 30 }
+    PackRef { id: PackId([number; 32]), bytes: 64 << 20 }
 }
 
 fn location() -> impl Strategy<Value = Location> {
-    (0u8..4, 0u32..1 << 24, 0u32..1 << 20, any::<bool>()).prop_map(|(number, offset, stored_bytes, raw)| Location {
+    (1u8..5, 0u32..1 << 24, 0u32..1 << 20, any::<bool>()).prop_map(|(number, offset, stored_bytes, raw)| Location {
         pack: pack(number),
         offset,
         stored_bytes,
@@ -45,7 +45,7 @@ prop_compose! {
 }
 
 fn extents(from: u32) -> impl Strategy<Value = Vec<Extent>> {
-    prop::collection::btree_map(0..BLOCK_EXTENTS, pieces(), 0..20).prop_map(move |extents| {
+    prop::collection::btree_map(0..BLOCK_EXTENTS, pieces(), 1..20).prop_map(move |extents| {
         extents.into_iter().map(|(no, pieces)| Extent { no: ExtentNo(from + no), pieces }).collect()
     })
 }

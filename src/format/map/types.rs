@@ -3,6 +3,7 @@
 //! Types are generic over `P`, how a pack is named: [`PackRef`] once a pack is finished, a slot while it is being filled.
 
 use crate::format::Encoding;
+use crate::format::pack::{FOOTER_BYTES, HEADER_BYTES, PACK_BYTES_MAX};
 use crate::model::{ChunkId, ExtentNo, PackId, PageMask, PageNo, PageSize, SpaceId};
 
 /// A finished pack and its size.
@@ -17,6 +18,11 @@ pub struct PackRef {
 impl PackRef {
     /// In a block's bytes: the pack that holds this very block, whose name cannot be known while it is being filled.
     pub const HOME: PackRef = PackRef { id: PackId([0; 32]), bytes: 0 };
+
+    /// False for a size that no pack has: less than header and footer, or more than any reader accepts.
+    pub const fn has_possible_size(self) -> bool {
+        self.bytes as usize >= HEADER_BYTES + FOOTER_BYTES && self.bytes as u64 <= PACK_BYTES_MAX
+    }
 }
 
 /// Where a chunk's stored bytes lie.
