@@ -1,0 +1,196 @@
+//! Golden repositories, read by a reader of its own that knows FORMAT.md and nothing of the library, and by the program.
+//!
+//! That the reader gets by with blake3, zstd and JSON alone is the proof that FORMAT.md is complete; that it finds in
+//! repositories of old what was put into them is the proof that the format has not moved.
+
+mod block;
+mod repository;
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+    process::{Command, Output},
+};
+
+use repository::{Backup, Kind, Repository};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+/// Folders of `integration/golden`, oldest first.
+const GOLDEN: [&str; 1] = ["format1-plain"];
+/// The file that a restored directory has with other contents than the backup.
+const CHECKPOINTS: &str = "xtrabackup_checkpoints";
+/// The program's own notes in a fetched directory.
+const MARKER: &str = "haulout-restore.tmp";
+
+fn golden(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("integration/golden").join(name)
+}
+
+fn expected(name: &str) -> Value {
+    let path = golden(name).join("expected.json");
+    serde_json::from_slice(&fs::read(path).unwrap_or_else(|_| b"null".to_vec())).unwrap()
+}
+
+/// What `expected.json` says of a backup.
+fn told(backup: &Backup) -> Value {
+    let files: Vec<_> = backup
+        .files
+        .iter()
+        .map(|file| {
+            let blake3 = blake3::hash(&file.bytes).to_hex().to_string();
+            let mode = file.mode.map(|mode| format!("{mode:o}"));
+            let mut told = json!({"path": file.path, "bytes": file.bytes.len(), "mode": mode, "blake3": blake3});
+            if let Kind::Space { space, part, pages, page_size } = file.kind {
+                told["space"] = json!({"id": space, "part": part, "pages": pages, "page_size": page_size});
+            }
+            told
+        })
+        .collect();
+    let manifest = &backup.manifest;
+    json!({
+        "id": manifest["id"], "kind": manifest["kind"], "parent": manifest["parent"], "depth": manifest["depth"],
+        "lsn": manifest["lsn"], "position": manifest["position"], "files": files,
+    })
+}
+
+fn backups(expected: &Value) -> Vec<Value> {
+    expected["backups"].as_array().cloned().unwrap_or_default()
+}
+
+#[test]
+fn a_reader_made_from_the_specification_alone_finds_every_byte() {
+    for name in GOLDEN {
+        let repository = Repository::open(&golden(name).join("repository")).unwrap();
+        let read: Vec<_> = repository.backup_ids().unwrap().iter().map(|id| repository.backup(id).unwrap()).collect();
+        let found = json!({"backups": read.iter().map(told).collect::<Vec<_>>()});
+        if found == expected(name) {
+            continue;
+        }
+        let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}.json"));
+        // A line for each file.
+        let text = found.to_string().replace("{\"blake3\"", "\n{\"blake3\"") + "\n";
+        fs::write(&path, text).unwrap();
+        panic!("{name} is not as its expected.json says; what it holds is in {}", path.display());
+    }
+}
+
+#[test]
+fn every_object_of_a_golden_repository_is_known() {
+    for name in GOLDEN {
+        let repository = Repository::open(&golden(name).join("repository")).unwrap();
+        assert_eq!(repository.unknown_objects().unwrap(), [""; 0], "{name}");
+        assert!(repository.leases().unwrap() > 0, "{name} shows a lease");
+    }
+}
+
+#[test]
+fn a_golden_repository_holds_each_kind_of_thing() {
+    let repository = Repository::open(&golden("format1-plain").join("repository")).unwrap();
+    for id in repository.backup_ids().unwrap() {
+        repository.backup(&id).unwrap();
+    }
+    let seen = repository.seen();
+    for thing in [
+        "space map: inline",
+        "space map: blocks",
+        "file map: inline",
+        "file map: blocks",
+        "page piece: zero",
+        "page piece: part of a chunk",
+        "page piece: whole chunk",
+        "page piece: zstd",
+        "file piece: zero",
+        "file piece: raw",
+        "file piece: zstd",
+        "pack table: home",
+        "pack table: another pack",
+        "second file of the system tablespace",
+        "page size 4096",
+        "page size 16384",
+    ] {
+        assert!(seen.contains(thing), "no {thing} in {seen:?}");
+    }
+}
+
+/// A copy of a golden repository that nobody may write to.
+fn read_only_copy(name: &str) -> TempDir {
+    let folder = TempDir::new_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let run = |command: &mut Command| assert!(command.status().unwrap().success());
+    run(Command::new("cp").arg("-r").arg(golden(name).join("repository")).arg(folder.path()));
+    run(Command::new("chmod").args(["-R", "a-w"]).arg(folder.path().join("repository")));
+    folder
+}
+
+fn haulout(folder: &Path, arguments: &[&str]) -> Output {
+    let url = format!("file://{}", folder.join("repository").display());
+    let mut command = Command::new(env!("CARGO_BIN_EXE_haulout"));
+    command.env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default()).env("HOME", folder);
+    let output = command.args(["--repo", &url]).args(arguments).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "haulout {arguments:?}: {said}");
+    output
+}
+
+fn files_below(folder: &Path, prefix: &str) -> BTreeMap<String, Vec<u8>> {
+    let mut files = BTreeMap::new();
+    for entry in fs::read_dir(folder).unwrap() {
+        let entry = entry.unwrap();
+        let path = format!("{prefix}{}", entry.file_name().to_str().unwrap());
+        if entry.file_type().unwrap().is_dir() {
+            files.extend(files_below(&entry.path(), &format!("{path}/")));
+        } else {
+            files.insert(path, fs::read(entry.path()).unwrap());
+        }
+    }
+    files
+}
+
+#[test]
+fn the_program_lists_and_shows_golden_backups() {
+    for name in GOLDEN {
+        let (folder, expected) = (read_only_copy(name), backups(&expected(name)));
+        let before = files_below(folder.path(), "");
+        let listed = haulout(folder.path(), &["--json", "list"]);
+        let listed = String::from_utf8(listed.stdout).unwrap();
+        for backup in &expected {
+            let id = backup["id"].as_str().unwrap();
+            assert!(listed.contains(id), "{id} is not in {listed}");
+            let shown = haulout(folder.path(), &["--json", "show", id]);
+            let shown = String::from_utf8(shown.stdout).unwrap();
+            let last = backup["lsn"]["last"].to_string();
+            assert!(shown.contains(&last), "{id}: LSN {last} is not in {shown}");
+        }
+        assert!(files_below(folder.path(), "") == before, "{name}: what only reads has written");
+    }
+}
+
+#[test]
+fn the_program_fetches_golden_backups_byte_for_byte() {
+    for name in GOLDEN {
+        let folder = read_only_copy(name);
+        for backup in backups(&expected(name)) {
+            let id = backup["id"].as_str().unwrap();
+            let target = folder.path().join(id);
+            haulout(folder.path(), &["fetch", "--backup", id, "--target", target.to_str().unwrap()]);
+            let mut found = files_below(&target, "");
+            assert!(found.remove(MARKER).is_some());
+            let lsn = |name: &str| backup["lsn"][name].as_u64().unwrap();
+            let checkpoints = format!(
+                "backup_type = full-backuped\nfrom_lsn = 0\nto_lsn = {}\nlast_lsn = {}\nrecover_binlog_info = 0\n",
+                lsn("to"),
+                lsn("last")
+            );
+            assert_eq!(String::from_utf8(found.remove(CHECKPOINTS).unwrap()).unwrap(), checkpoints, "{id}");
+            let hashed = found.into_iter().map(|(path, bytes)| (path, blake3::hash(&bytes).to_hex().to_string()));
+            let files = backup["files"].as_array().unwrap().iter();
+            let files = files.map(|file| (file["path"].as_str().unwrap(), file["blake3"].as_str().unwrap()));
+            let expected: BTreeMap<_, _> = files
+                .filter(|(path, _)| *path != CHECKPOINTS)
+                .map(|(path, hash)| (path.to_owned(), hash.to_owned()))
+                .collect();
+            assert_eq!(hashed.collect::<BTreeMap<_, _>>(), expected, "{id}");
+        }
+    }
+}
