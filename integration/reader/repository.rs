@@ -12,6 +12,9 @@ use serde_json::Value;
 
 use crate::block::{BlockAt, Cursor, Extent, Fault, FileMap, FilePiece, Pack, Place, PlainFile, Space, SpaceMap};
 
+/// A chunk's bytes, the sums of its pages, and whether it lies in a map pack.
+type Stored = (Vec<u8>, Vec<[u8; 16]>, bool);
+
 /// Chunks of a pack by offset.
 type Directory = BTreeMap<u32, Entry>;
 
@@ -195,7 +198,7 @@ impl Repository {
     }
 
     /// The bytes at `place`, which the pack's directory must describe in the same way.
-    fn stored(&self, place: &Place, name: &str, raw_bytes: u32) -> Result<(Vec<u8>, Vec<[u8; 16]>, bool), Fault> {
+    fn stored(&self, place: &Place, name: &str, raw_bytes: u32) -> Result<Stored, Fault> {
         let pack = self.pack(&place.pack.name)?;
         equal("size of a pack", pack.bytes.len(), place.pack.bytes as usize)?;
         let entry = pack.directory.get(&place.offset).ok_or("no such chunk in the pack")?;

@@ -60,7 +60,6 @@ pub async fn patient_store(
         entropy: context.entropy(),
         uploads_max: settings.uploads_max.unwrap_or(defaults.uploads_max),
         reads_max: settings.reads_max.unwrap_or(defaults.reads_max),
-        ..defaults
     };
     store::open(&url, &options).await
 }

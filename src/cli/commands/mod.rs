@@ -118,8 +118,3 @@ pub async fn run(command: &Command, context: &Context) -> Result<Finish, Failure
     let stopped = *context.stop.borrow();
     result.map_err(|failure| if stopped { failure.interrupted() } else { failure })
 }
-
-/// Stands where an operation is still to be plugged in.
-fn not_built(what: &str) -> Failure {
-    Failure::new(Kind::Failed, format!("{what} is not built yet"))
-}
