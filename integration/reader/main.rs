@@ -123,14 +123,56 @@ fn read_only_copy(name: &str) -> TempDir {
     folder
 }
 
-fn haulout(folder: &Path, arguments: &[&str]) -> Output {
+fn run(folder: &Path, arguments: &[&str]) -> Output {
     let url = format!("file://{}", folder.join("repository").display());
     let mut command = Command::new(env!("CARGO_BIN_EXE_haulout"));
     command.env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default()).env("HOME", folder);
-    let output = command.args(["--repo", &url]).args(arguments).output().unwrap();
+    command.args(["--repo", &url]).args(arguments).output().unwrap()
+}
+
+fn haulout(folder: &Path, arguments: &[&str]) -> Output {
+    let output = run(folder, arguments);
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "haulout {arguments:?}: {said}");
     output
+}
+
+#[test]
+fn a_manifest_in_another_place_is_refused() {
+    let folder = read_only_copy("format1-plain");
+    let manifests = folder.path().join("repository/backups");
+    let ids: Vec<_> = backups(&expected("format1-plain")).iter().map(|backup| backup["id"].clone()).collect();
+    let [one, other] = [0, 1].map(|place: usize| ids[place].as_str().unwrap());
+    assert!(Command::new("chmod").arg("u+w").arg(&manifests).status().unwrap().success());
+    fs::rename(manifests.join(format!("{one}.json")), manifests.join(format!("{other}.json"))).unwrap();
+    let output = run(folder.path(), &["show", other]);
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(20), "{said}");
+    assert!(said.contains(one), "{said}");
+}
+
+/// Sources of the library and of the tests, as one text.
+fn sources(folder: &Path) -> String {
+    let files = files_below(folder, "").into_iter().filter(|(path, _)| path.ends_with(".rs"));
+    files.map(|(_, bytes)| String::from_utf8(bytes).unwrap()).collect()
+}
+
+#[test]
+fn every_invariant_of_the_specification_has_its_test() {
+    let top = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let specification = fs::read_to_string(top.join("src/format/FORMAT.md")).unwrap();
+    let (_, invariants) = specification.split_once("## Invariants").unwrap();
+    let (invariants, _) = invariants.split_once("\n## ").unwrap();
+    let all = sources(&top.join("src")) + &sources(&top.join("integration"));
+    for (number, invariant) in (1..).zip(invariants.split("\n- **I").skip(1)) {
+        assert!(invariant.starts_with(&format!("{number}** ")), "I{number} is missing: {invariant}");
+        let quoted = invariant.split('`').skip(1).step_by(2);
+        let tests: Vec<_> = quoted.filter(|name| name.matches('_').count() > 2).collect();
+        assert!(!tests.is_empty(), "I{number} names no test");
+        for test in tests {
+            assert!(all.contains(&format!("fn {test}(")), "there is no test {test} of I{number}");
+        }
+    }
 }
 
 fn files_below(folder: &Path, prefix: &str) -> BTreeMap<String, Vec<u8>> {

@@ -12,9 +12,6 @@ use serde_json::Value;
 
 use crate::block::{BlockAt, Cursor, Extent, Fault, FileMap, FilePiece, Pack, Place, PlainFile, Space, SpaceMap};
 
-/// A chunk's bytes, the sums of its pages, and whether it lies in a map pack.
-type Stored = (Vec<u8>, Vec<[u8; 16]>, bool);
-
 /// Chunks of a pack by offset.
 type Directory = BTreeMap<u32, Entry>;
 
@@ -30,6 +27,13 @@ struct OpenPack {
     bytes: Vec<u8>,
     is_map: bool,
     directory: Directory,
+}
+
+/// A chunk and what its pack says of it.
+struct Chunk {
+    raw: Vec<u8>,
+    sums: Vec<[u8; 16]>,
+    is_map: bool,
 }
 
 /// A backup with all its bytes.
@@ -198,7 +202,7 @@ impl Repository {
     }
 
     /// The bytes at `place`, which the pack's directory must describe in the same way.
-    fn stored(&self, place: &Place, name: &str, raw_bytes: u32) -> Result<Stored, Fault> {
+    fn stored(&self, place: &Place, name: &str, raw_bytes: u32) -> Result<Chunk, Fault> {
         let pack = self.pack(&place.pack.name)?;
         equal("size of a pack", pack.bytes.len(), place.pack.bytes as usize)?;
         let entry = pack.directory.get(&place.offset).ok_or("no such chunk in the pack")?;
@@ -206,11 +210,12 @@ impl Repository {
         equal("entry of a directory", told, (name, place.stored_bytes, raw_bytes, place.zstd))?;
         let start = place.offset as usize;
         let stored = &pack.bytes[start..start + place.stored_bytes as usize];
-        Ok((raw(place.zstd, stored, raw_bytes as usize)?, entry.sums.clone(), pack.is_map))
+        let raw = raw(place.zstd, stored, raw_bytes as usize)?;
+        Ok(Chunk { raw, sums: entry.sums.clone(), is_map: pack.is_map })
     }
 
     fn block(&self, at: &BlockAt) -> Result<Vec<u8>, Fault> {
-        let (raw, _, is_map) = self.stored(&at.place, &at.name, at.raw_bytes)?;
+        let Chunk { raw, is_map, .. } = self.stored(&at.place, &at.name, at.raw_bytes)?;
         equal("block in a map pack", is_map, true)?;
         equal("name of a block", blake3::keyed_hash(&self.keys[3], &raw).to_hex().as_str(), &at.name)?;
         Ok(raw)
@@ -339,7 +344,7 @@ impl Repository {
                     });
                     self.note(if chunk.place.zstd { "page piece: zstd" } else { "page piece: raw" });
                     let raw_bytes = chunk.pages.count_ones() as usize * page_size;
-                    let (raw, sums, _) = self.stored(&chunk.place, &chunk.name, raw_bytes as u32)?;
+                    let Chunk { raw, sums, .. } = self.stored(&chunk.place, &chunk.name, raw_bytes as u32)?;
                     let hashes: Vec<_> =
                         raw.chunks(page_size).map(|page| *blake3::keyed_hash(&self.keys[0], page).as_bytes()).collect();
                     let name = blake3::keyed_hash(&self.keys[1], &hashes.concat()).to_hex();
@@ -398,7 +403,7 @@ impl Repository {
                 continue;
             };
             self.note(if chunk.place.zstd { "file piece: zstd" } else { "file piece: raw" });
-            let (raw, sums, is_map) = self.stored(&chunk.place, &chunk.name, chunk.raw_bytes)?;
+            let Chunk { raw, sums, is_map } = self.stored(&chunk.place, &chunk.name, chunk.raw_bytes)?;
             equal("sums of a plain chunk, or it lies among maps", (sums.len(), is_map), (0, false))?;
             equal("name of a chunk", blake3::keyed_hash(&self.keys[2], &raw).to_hex().as_str(), &chunk.name)?;
             let start = chunk.skip as usize;

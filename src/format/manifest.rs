@@ -280,3 +280,120 @@ impl Manifest {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::format::{decode_document, encode_document};
+
+    fn full() -> Manifest {
+        let moment = |text: &str| Timestamp(text.parse().unwrap());
+        Manifest {
+            repository_id: RepositoryId([7; 16]),
+            id: "20261122T020000Z-aaaaaa".parse().unwrap(),
+            kind: BackupKind::Full,
+            reason: "it is the first".to_owned(),
+            parent: None,
+            depth: 0,
+            started: moment("2026-11-22T02:00:00Z"),
+            finished: moment("2026-11-22T02:10:00Z"),
+            haulout_version: "0.1.0".to_owned(),
+            tool_version: "10.11.19-MariaDB".to_owned(),
+            server: Server {
+                version: "10.11.19-MariaDB".to_owned(),
+                hostname: "db1".to_owned(),
+                server_id: 1,
+                datadir: "/var/lib/mysql/".to_owned(),
+                page_size: 16384,
+                data_file_path: "ibdata1:12M:autoextend".to_owned(),
+                undo_tablespaces: 0,
+                system_file: Some(SystemFile { inode: u64::MAX, born_ns: Some(i64::MAX) }),
+                datadir_mode: None,
+                directory_mode: Some(0o700),
+                directory_modes: [("shop".to_owned(), 0o750)].into(),
+            },
+            lsn: LsnRange { from: Lsn(0), start: Lsn(1000), to: Lsn(2000), last: Lsn(3000) },
+            redo: RedoFormat { creator: "Backup 10.11.19".to_owned(), encrypted: false, bytes: 2000 },
+            position: GtidPosition::default(),
+            filters: Vec::new(),
+            sizes: Sizes::default(),
+            spaces: 1,
+            files: 1,
+            warnings: Vec::new(),
+            map: StoredBlock {
+                chunk: ChunkId([1; 32]),
+                raw_bytes: 300,
+                pack: PackId([2; 32]),
+                pack_bytes: 1000,
+                offset: 48,
+                stored_bytes: 200,
+                encoding: "zstd".to_owned(),
+            },
+        }
+    }
+
+    fn incremental() -> Manifest {
+        Manifest {
+            id: "20261123T020000Z-bbbbbb".parse().unwrap(),
+            kind: BackupKind::Incremental,
+            parent: Some(full().id),
+            depth: 1,
+            lsn: LsnRange { from: Lsn(999), start: Lsn(2000), to: Lsn(4000), last: Lsn(5000) },
+            ..full()
+        }
+    }
+
+    #[test]
+    fn a_manifest_round_trips() {
+        for manifest in [full(), incremental()] {
+            let bytes = encode_document(&manifest).unwrap();
+            assert_eq!(decode_document::<Manifest>("backup", &bytes).unwrap(), manifest);
+        }
+    }
+
+    #[test]
+    fn a_manifest_that_breaks_its_lineage_is_refused() {
+        full().check(None).unwrap();
+        incremental().check(None).unwrap();
+        incremental().check(Some(&full())).unwrap();
+        let lsn = |from, start, to, last| LsnRange { from: Lsn(from), start: Lsn(start), to: Lsn(to), last: Lsn(last) };
+        let alone = [
+            ("start after to", Manifest { lsn: lsn(0, 2001, 2000, 3000), ..full() }),
+            ("to after last", Manifest { lsn: lsn(0, 1000, 3001, 3000), ..full() }),
+            ("full with from", Manifest { lsn: lsn(1, 1000, 2000, 3000), ..full() }),
+            ("full with a depth", Manifest { depth: 1, ..full() }),
+            ("full with a parent", Manifest { parent: Some(full().id), ..full() }),
+            ("incremental without a parent", Manifest { parent: None, ..incremental() }),
+            ("finished before it started", Manifest { finished: full().started, started: full().finished, ..full() }),
+        ];
+        for (what, manifest) in alone {
+            assert!(manifest.check(None).is_err(), "{what}");
+        }
+        let with_parent = [
+            ("pages of the parent's window left out", Manifest { lsn: lsn(1000, 2000, 4000, 5000), ..incremental() }),
+            ("start went back", Manifest { lsn: lsn(998, 999, 4000, 5000), ..incremental() }),
+            ("last went back", Manifest { lsn: lsn(999, 1500, 2000, 2999), ..incremental() }),
+            ("depth", Manifest { depth: 2, ..incremental() }),
+            ("another parent", Manifest { parent: Some(incremental().id), ..incremental() }),
+            ("another repository", Manifest { repository_id: RepositoryId([8; 16]), ..incremental() }),
+        ];
+        for (what, manifest) in with_parent {
+            assert!(manifest.check(Some(&full())).is_err(), "{what}");
+        }
+    }
+
+    #[test]
+    fn a_root_that_cannot_be_is_refused() {
+        let root = full().map;
+        BlockRef::try_from(&root).unwrap();
+        let wrong = [
+            ("encoding", StoredBlock { encoding: "lz4".to_owned(), ..root.clone() }),
+            ("outside its pack", StoredBlock { offset: 801, ..root.clone() }),
+            ("too long", StoredBlock { raw_bytes: (16 << 20) + 1, ..root.clone() }),
+            ("pack too large", StoredBlock { pack_bytes: u32::MAX, ..root.clone() }),
+        ];
+        for (what, root) in wrong {
+            assert!(BlockRef::try_from(&root).is_err(), "{what}");
+        }
+    }
+}

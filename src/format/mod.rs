@@ -3,6 +3,8 @@
 
 mod codec;
 mod envelope;
+#[cfg(test)]
+mod example;
 mod hash;
 mod manifest;
 pub mod map;

@@ -62,6 +62,9 @@ impl SpaceDirectory {
             }
             records.push(record);
         }
+        if records.is_empty() {
+            return Err(decoder.fault("directory without tablespaces"));
+        }
         decoder.finish()?;
         Ok(SpaceDirectory { records })
     }
@@ -193,6 +196,9 @@ impl FileDirectory {
                 return Err(decoder.fault(format!("file {:?} is out of order", record.path)));
             }
             records.push(record);
+        }
+        if records.is_empty() {
+            return Err(decoder.fault("directory without files"));
         }
         decoder.finish()?;
         Ok(FileDirectory { records })

@@ -178,3 +178,114 @@ fn a_block_finds_what_lies_in_its_own_pack() {
     let Content::Chunk(chunk) = decoded.extents[0].pieces[0].content else { panic!("a chunk was written") };
     assert_eq!(chunk.at.pack, pack(9));
 }
+
+fn piece(mask: u64, pages: u64, at: Location) -> Piece {
+    Piece {
+        mask: PageMask(mask),
+        content: Content::Chunk(PageChunk { id: ChunkId([1; 32]), pages: PageMask(pages), at }),
+    }
+}
+
+fn block_of(pieces: Vec<Piece>) -> ExtentBlock {
+    let extents = vec![Extent { no: ExtentNo(0), pieces }];
+    ExtentBlock { key: SpaceKey { space: SpaceId(1), part: 0 }, index: 0, extents }
+}
+
+const AT: Location = Location {
+    pack: PackRef { id: PackId([7; 32]), bytes: 1000 },
+    offset: 48,
+    stored_bytes: 100,
+    encoding: Encoding::Zstd,
+};
+
+#[test]
+fn a_piece_that_its_chunk_does_not_hold_is_refused() {
+    let decode = |piece| ExtentBlock::decode(&block_of(vec![piece]).encode(), pack(9));
+    assert!(decode(piece(0b011, 0b111, AT)).is_ok());
+    assert!(decode(piece(0b011, 0b110, AT)).is_err());
+    assert!(decode(piece(0, 0b110, AT)).is_err());
+    assert!(decode(piece(1, 1, Location { stored_bytes: 953, ..AT })).is_err());
+}
+
+#[test]
+fn pieces_out_of_order_are_refused() {
+    let (one, other) = (piece(0b1, 0b1, AT), piece(0b10, 0b11, AT));
+    assert!(ExtentBlock::decode(&block_of(vec![one, other]).encode(), pack(9)).is_ok());
+    assert!(ExtentBlock::decode(&block_of(vec![other, one]).encode(), pack(9)).is_err());
+}
+
+#[test]
+fn a_pack_that_cannot_be_is_refused() {
+    for (id, bytes) in [([0; 32], 1), ([0; 32], 1000), ([7; 32], 0), ([7; 32], 111), ([7; 32], (64 << 20) + 1)] {
+        let at = Location { pack: PackRef { id: PackId(id), bytes }, offset: 0, stored_bytes: 0, ..AT };
+        let block = block_of(vec![piece(1, 1, at)]);
+        assert!(ExtentBlock::decode(&block.encode(), pack(9)).is_err(), "{id:?} of {bytes} bytes");
+    }
+}
+
+#[test]
+fn an_extent_beyond_the_last_page_number_is_refused() {
+    let last = u32::MAX / 64;
+    for (no, good) in [(last, true), (last + 1, false), (u32::MAX, false)] {
+        let extents = vec![Extent { no: ExtentNo(no), pieces: vec![piece(1, 1, AT)] }];
+        let block = ExtentBlock { index: no / BLOCK_EXTENTS, extents, ..block_of(Vec::new()) };
+        assert_eq!(ExtentBlock::decode(&block.encode(), pack(9)).is_ok(), good, "extent {no}");
+    }
+}
+
+#[test]
+fn zeros_with_the_flags_of_a_chunk_are_refused() {
+    let block = block_of(vec![Piece { mask: PageMask(1), content: Content::Zero }]);
+    let bytes = block.encode();
+    let flags = bytes.len() - 9;
+    assert_eq!(bytes[flags], 0);
+    for bit in 3..8 {
+        let mut changed = bytes.clone();
+        changed[flags] |= 1 << bit;
+        assert!(ExtentBlock::decode(&changed, pack(9)).is_err(), "bit {bit}");
+    }
+}
+
+#[test]
+fn a_file_without_its_pieces_is_refused() {
+    let chunk = FileSource::Chunk { id: ChunkId([1; 32]), raw_bytes: 10, skip: 0, at: AT };
+    let file = |bytes, map| FileDirectory { records: vec![FileRecord { path: "a".into(), bytes, mode: None, map }] };
+    let decode = |bytes, map| FileDirectory::decode(&file(bytes, map).encode(), pack(9));
+    let inline = |bytes| FileMap::Inline(vec![FilePiece { bytes, source: chunk }]);
+    assert!(decode(10, inline(10)).is_ok());
+    assert!(decode(11, inline(10)).is_err(), "too few bytes");
+    assert!(decode(9, inline(9)).is_ok(), "part of a chunk");
+    assert!(decode(11, inline(11)).is_err(), "more than the chunk holds");
+    assert!(decode(0, inline(0)).is_err(), "a piece of nothing");
+    assert!(decode(10, FileMap::Blocks(Vec::new())).is_err(), "no blocks");
+}
+
+#[test]
+fn a_directory_of_nothing_is_refused() {
+    assert!(SpaceDirectory::decode(&SpaceDirectory { records: Vec::new() }.encode(), pack(9)).is_err());
+    assert!(FileDirectory::decode(&FileDirectory { records: Vec::new() }.encode(), pack(9)).is_err());
+}
+
+proptest! {
+    /// A changed block may well be another good one: its name tells. What is refused here is what no block can be.
+    #[test]
+    fn a_block_with_any_byte_changed_is_refused_or_whole(extents in extents(0), record in space(5), place: prop::sample::Index, flip in 1u8..) {
+        let block = ExtentBlock { key: SpaceKey { space: SpaceId(1), part: 0 }, index: 0, extents };
+        let mut bytes = block.encode();
+        bytes[place.index(block.encode().len())] ^= flip;
+        if let Ok(found) = ExtentBlock::decode(&bytes, pack(9)) {
+            for extent in &found.extents {
+                let pages: u32 = extent.pieces.iter().map(|piece| piece.mask.len()).sum();
+                prop_assert_eq!(pages, extent.covered().len());
+                let _ = extent.no.first_page();
+            }
+            prop_assert_eq!(&ExtentBlock::decode(&found.encode(), pack(9)).unwrap(), &found);
+        }
+        let directory = SpaceDirectory { records: vec![record] };
+        let mut bytes = directory.encode();
+        bytes[place.index(directory.encode().len())] ^= flip;
+        if let Ok(found) = SpaceDirectory::decode(&bytes, pack(9)) {
+            prop_assert_eq!(&SpaceDirectory::decode(&found.encode(), pack(9)).unwrap(), &found);
+        }
+    }
+}
