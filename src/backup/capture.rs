@@ -141,7 +141,9 @@ fn stream(
             let mut collector = Collector::new(facts, outlets, &*order.progress);
             parse(input, &mut collector)
         };
-        if parsed.is_err() {
+        // A tool that ended the stream by itself is ending, and tells why: were it stopped now, nobody would know.
+        let ended = matches!(parsed, Err(ParseError::Truncated { .. } | ParseError::Unended { .. }));
+        if parsed.is_err() && !ended {
             stop();
         }
         (parsed, assembling.join().unwrap_or(Err(BackupError::Abandoned)))
