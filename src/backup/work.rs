@@ -9,8 +9,10 @@ use super::{BackupError, Stash};
 use crate::format::map::{Content, FilePiece, FileSource, PageChunk, Piece};
 use crate::format::pack::{self, Encoding};
 use crate::format::{Namer, PageHash, PageSum};
-use crate::mariadb::page::{PageVerdict, SpaceFormat, Unprotected, check_page, described_pages, page_lsn};
-use crate::model::{ChunkId, ExtentNo, Lsn, PageMask, PageNo};
+use crate::mariadb::page::{
+    PageFault, PageVerdict, SpaceFormat, Unprotected, check_page, check_page_space, described_pages, page_lsn,
+};
+use crate::model::{ChunkId, ExtentNo, Lsn, PageMask, PageNo, SpaceId};
 
 /// Pages of one extent as they came from the stream.
 pub(super) struct PageJob {
@@ -18,6 +20,8 @@ pub(super) struct PageJob {
     pub path: Arc<str>,
     /// How pages of this file are checked.
     pub format: SpaceFormat,
+    /// The tablespace.
+    pub space: SpaceId,
     /// The extent.
     pub extent: ExtentNo,
     /// The pages that `bytes` holds, ascending.
@@ -28,6 +32,12 @@ pub(super) struct PageJob {
     pub base: Vec<Piece>,
     /// True when descriptor pages are to be read: of a tablespace that an incremental's parent does not have.
     pub describe: bool,
+}
+
+impl PageJob {
+    fn bad_page(&self, page: PageNo, fault: PageFault) -> BackupError {
+        BackupError::Page { path: self.path.to_string(), page, fault }
+    }
 }
 
 /// Up to a MiB of a plain file.
@@ -119,13 +129,13 @@ impl Workshop {
                     zero = zero.union(PageMask::only(index));
                     continue;
                 }
-                PageVerdict::Good => {}
+                PageVerdict::Good => {
+                    check_page_space(&job.format, job.space, page).map_err(|fault| job.bad_page(number, fault))?;
+                }
                 // Copies of other pages, which recovery looks at only after a crash of the server itself.
                 PageVerdict::Unverifiable(Unprotected::Doublewrite) => {}
                 PageVerdict::Unverifiable(_) => result.unverifiable += 1,
-                PageVerdict::Bad(fault) => {
-                    return Err(BackupError::Page { path: job.path.to_string(), page: number, fault });
-                }
+                PageVerdict::Bad(fault) => return Err(job.bad_page(number, fault)),
             }
             let lsn = page_lsn(page);
             result.lsn_max = result.lsn_max.max(lsn);

@@ -373,6 +373,14 @@ pub enum PageFault {
         /// Number that it gives itself.
         found: PageNo,
     },
+    /// It is another tablespace's page.
+    #[error("calls itself a page of tablespace {found}, expected {expected}")]
+    Space {
+        /// The tablespace whose file it is in.
+        expected: SpaceId,
+        /// The one that it names.
+        found: SpaceId,
+    },
     /// Its checksum is wrong.
     #[error("checksum is {found:08x}, expected {expected:08x}")]
     Checksum {
@@ -441,6 +449,27 @@ pub fn check_page(format: &SpaceFormat, number: PageNo, page: &[u8]) -> PageVerd
 }
 
 /// The checksum of the full_crc32 form stands behind the page, or behind its compressed part; it covers the ciphertext.
+/// Checks that a page whose checksum is right is one of tablespace `space`, as the server does when it reads one
+/// (`buf_page_t::read_complete`).
+///
+/// # Errors
+/// [`PageFault::Space`]. Old pages of the system tablespace hold garbage there; of encrypted and of compressed pages
+/// only the server knows what they hold. None of these is checked.
+pub fn check_page_space(format: &SpaceFormat, space: SpaceId, page: &[u8]) -> Result<(), PageFault> {
+    let found = SpaceId(field(page, SPACE_ID));
+    if found == space || !format.numbered {
+        return Ok(());
+    }
+    let full = || field(page, CHECKSUM) != 0 || field16(page, TYPE) & 0x8000 != 0;
+    let legacy = || field(page, KEY_VERSION) != 0;
+    let opaque = match format.form {
+        Form::FullCrc32 => full(),
+        Form::Legacy { .. } => legacy(),
+        Form::Unknown => full() || legacy(),
+    };
+    if opaque { Ok(()) } else { Err(PageFault::Space { expected: space, found }) }
+}
+
 fn full_crc32(page: &[u8]) -> Result<(), PageFault> {
     let kind = field16(page, TYPE);
     let compressed = kind & 0x8000 != 0;

@@ -44,6 +44,7 @@ impl ExtentFeed {
         let job = PageJob {
             path: self.name.clone(),
             format: self.format.clone(),
+            space: self.key.space,
             extent,
             pages,
             bytes,
