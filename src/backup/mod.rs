@@ -49,6 +49,9 @@ use upload::Uploader;
 /// Captures tried in one run: the first, one more after a fault that passes, and a full when an incremental is found unsafe.
 const ATTEMPTS_MAX: u32 = 3;
 
+/// Time for giving the lease back: it ends by itself, and whoever stops a run does not want to wait.
+const RELEASE_LIMIT: Duration = Duration::from_secs(10);
+
 /// What kind of backup is wanted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Want {
@@ -126,9 +129,13 @@ pub async fn backup(
     let renewal = tokio::spawn(renew(context.clone(), lease.clone()));
     let outcome = run(context, source, options).await;
     renewal.abort();
-    if let Err(error) = repository.release(&mut *lease.lock().await).await {
-        context.progress.warn(&format!("the lease could not be given back and ends by itself: {error}"));
-    }
+    let error =
+        match tokio::time::timeout(RELEASE_LIMIT, async { repository.release(&mut *lease.lock().await).await }).await {
+            Ok(Ok(())) => return outcome,
+            Ok(Err(error)) => error.to_string(),
+            Err(_) => "the store does not answer".to_owned(),
+        };
+    context.progress.warn(&format!("the lease could not be given back and ends by itself: {error}"));
     outcome
 }
 
@@ -165,7 +172,7 @@ async fn run(
         let (source, progress) = (source.clone(), context.progress.clone());
         joined(spawn_blocking(move || source.survey(&*progress)).await)??
     };
-    let mut choice = choose(context, &source, &uploader, &survey, options).await?;
+    let mut choice = unless_cancelled(context, choose(context, &source, &uploader, &survey, options)).await??;
     if let Some(base) = choice.base.as_ref().filter(|_| choice.kind == BackupKind::Incremental) {
         context.progress.note(&format!("incremental on {}: {}", base.manifest.id, choice.reason));
     } else {
@@ -203,7 +210,7 @@ async fn run(
         survey = joined(spawn_blocking(move || source.survey(&*progress)).await)??;
     };
     context.progress.begin(Phase::Upload, None);
-    uploader.finish().await?;
+    unless_cancelled(context, uploader.finish()).await??;
     context.progress.end(Phase::Upload);
     let parent = choice.base.as_ref().filter(|_| choice.kind == BackupKind::Incremental);
     let unverifiable_pages = captured.unverifiable_pages;
@@ -248,6 +255,15 @@ pub async fn preview(context: &Context, source: Arc<dyn Source>, want: Want) -> 
     Ok(Preview { kind, reason, parent })
 }
 
+/// What `work` gives, unless a signal comes first.
+async fn unless_cancelled<T>(context: &Context, work: impl Future<Output = T>) -> Result<T, BackupError> {
+    let mut cancel = context.cancel.clone();
+    tokio::select! {
+        result = work => Ok(result),
+        Ok(_) = cancel.wait_for(|cancel| *cancel) => Err(BackupError::Interrupted),
+    }
+}
+
 /// A panic in a thread of ours is a bug that must not look like success.
 fn joined<T>(result: Result<T, tokio::task::JoinError>) -> Result<T, BackupError> {
     result.map_err(|_| BackupError::Abandoned)
@@ -288,6 +304,8 @@ async fn captured(context: &Context, order: Order, uploader: &Uploader) -> Resul
         result = &mut work => return joined(result)?,
         _ = cancel.wait_for(|cancel| *cancel) => {
             cancelled.store(true, Ordering::SeqCst);
+            // The capture may be waiting for a store that does not answer.
+            uploader.stop();
             brake.pull();
         }
         () = uploader.failed() => brake.pull(),

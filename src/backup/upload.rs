@@ -158,7 +158,8 @@ impl Uploader {
             Some(spooled) => self.spawn(pack.id, spooled, None),
             None => {
                 let permit = self.handle.block_on(self.in_memory.clone().acquire_owned());
-                self.spawn(pack.id, Waiting::Memory(bytes), permit.ok());
+                let permit = permit.map_err(|_| BackupError::Interrupted)?;
+                self.spawn(pack.id, Waiting::Memory(bytes), Some(permit));
             }
         }
         Ok(())
@@ -246,6 +247,12 @@ impl Uploader {
     /// That failure.
     pub(super) fn failure(&self) -> Result<(), BackupError> {
         self.failure.check()
+    }
+
+    /// Wakes whoever waits for room, and takes no more packs.
+    pub(super) fn stop(&self) {
+        self.failure.set(BackupError::Interrupted);
+        self.in_memory.close();
     }
 
     /// Waits until an upload has failed for good.
