@@ -1,6 +1,6 @@
 //! Turns settings into what the other rooms work with.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use super::{
     args::BackupChoice,
@@ -26,7 +26,9 @@ use crate::{
 /// # Errors
 /// When the URL or an option is wrong, or credentials cannot be had.
 pub async fn store(settings: &StoreSettings, create: bool, context: &Context) -> Result<Store, Failure> {
-    Ok(patient_store(settings, create, RetryPolicy::default(), context).await?)
+    let lasting = |seconds: u32| RetryPolicy::lasting(Duration::from_secs(seconds.into()));
+    let retry = settings.give_up_after.map_or_else(RetryPolicy::default, lasting);
+    Ok(patient_store(settings, create, retry, context).await?)
 }
 
 /// As [`store`], with limits of its own for each request.

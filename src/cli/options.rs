@@ -42,6 +42,8 @@ pub struct StoreSettings {
     pub path_style: Option<bool>,
     /// Whether uploads carry a SHA-256.
     pub upload_checksum: bool,
+    /// Seconds for which a request that fails is repeated; the store's own default when absent.
+    pub give_up_after: Option<u32>,
     /// Keys that win over what the AWS chain finds.
     pub access_key: Option<AccessKey>,
     /// Uploads in flight; the store's own default when absent.
@@ -76,6 +78,7 @@ impl StoreSettings {
             ca_file: layers.pick(&keys::CA_FILE, args.ca_file.clone())?,
             path_style: layers.pick(&keys::PATH_STYLE, args.path_style())?,
             upload_checksum: layers.pick_or(&keys::UPLOAD_CHECKSUM, None, true)?,
+            give_up_after: layers.pick(&keys::GIVE_UP_AFTER, None)?.map(keys::GiveUpAfter::get),
             // A profile on the command line beats keys in the file.
             access_key: if args.profile.is_some() { None } else { access_key(layers)? },
             uploads_max: None,

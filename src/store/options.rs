@@ -79,6 +79,11 @@ impl Default for RetryPolicy {
 }
 
 impl RetryPolicy {
+    /// The usual pauses for as long as `time_max`, however many requests that makes.
+    pub fn lasting(time_max: Duration) -> RetryPolicy {
+        RetryPolicy { attempts_max: u32::MAX, time_max, ..RetryPolicy::default() }
+    }
+
     /// Time within which `bytes` have to be sent and answered, or received.
     pub(super) fn transfer_max(&self, bytes: u64) -> Duration {
         self.silence_max + Duration::from_secs(bytes / self.bytes_per_second_min.max(1))

@@ -18,6 +18,8 @@ pub type CompressionLevel = UpTo<19>;
 pub type Nice = UpTo<19>;
 /// Uploads in flight; each holds a pack of 16 MiB.
 pub type Uploads = UpTo<32>;
+/// Seconds for which a request that fails is repeated; beyond an hour a night's backup is lost anyway.
+pub type GiveUpAfter = UpTo<3600>;
 /// Ranged reads in flight.
 pub type Connections = UpTo<256>;
 
@@ -113,6 +115,8 @@ keys! {
         "whether the bucket is named in the path rather than in the host";
     UPLOAD_CHECKSUM: bool = "s3"."upload_checksum", None, None,
         "whether uploads carry a SHA-256 for the store to check; true unless a store refuses it";
+    GIVE_UP_AFTER: GiveUpAfter = "s3"."give_up_after", None, None,
+        "seconds for which a request that fails is repeated; some 50 unless given";
     ACCESS_KEY_ID: String = "s3"."access_key_id", None, None, "access key, instead of what the AWS chain finds";
     SECRET_ACCESS_KEY_FILE: PathBuf = "s3"."secret_access_key_file", None, None, "file that holds the secret of access_key_id";
     SESSION_TOKEN_FILE: PathBuf = "s3"."session_token_file", None, None, "file that holds the token of a temporary access_key_id";
