@@ -1,6 +1,11 @@
 //! End to end: the built program, real servers, real stores.
 
 mod doctor;
+mod bad_store;
+mod bad_tool;
+mod forced_full;
+mod rules;
 mod smoke;
+mod stopped;
 #[path = "../support/mod.rs"]
 mod support;

@@ -159,8 +159,9 @@ impl Running {
             }
             assert!(
                 ended.is_none(),
-                "{what}: the run ended before: {}\n{}",
+                "{what}: the run ended before: {}\n{}\n{}",
                 self.described,
+                self.stdout.so_far().join("\n"),
                 self.stderr.so_far().join("\n")
             );
             None
@@ -175,7 +176,12 @@ impl Running {
 
     /// Sends what Ctrl-C sends.
     pub fn interrupt(&self) {
-        kill_process(Pid::from_child(&self.child), Signal::INT).unwrap();
+        self.signal(Signal::INT);
+    }
+
+    /// Sends `signal` to the program alone.
+    pub fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.child), signal).unwrap();
     }
 
     /// Waits for the end.

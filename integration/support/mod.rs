@@ -12,15 +12,19 @@ pub mod load;
 pub mod proxy;
 pub mod random;
 pub mod server;
+pub mod site;
 pub mod slots;
 pub mod store;
+pub mod tool;
 pub mod wait;
 
 pub use binary::Haulout;
 pub use load::{Load, LoadOptions};
 pub use proxy::{Fault, FaultyPath};
 pub use server::{MariaDb, ServerOptions};
+pub use site::Site;
 pub use store::{Bucket, LocalStack};
+pub use tool::{Recording, Tool};
 
 /// A folder of its own for one test, removed at the end. Its path is short: a socket's may have 107 bytes.
 pub fn scratch() -> tempfile::TempDir {

@@ -141,6 +141,11 @@ impl MariaDb {
         child.wait().unwrap();
     }
 
+    /// Adds an option for the next start.
+    pub fn add_argument(&mut self, argument: &str) {
+        self.options.arguments.push(argument.to_owned());
+    }
+
     pub fn datadir(&self) -> &Path {
         &self.datadir
     }
