@@ -190,7 +190,7 @@ fn files_below(folder: &Path, prefix: &str) -> BTreeMap<String, Vec<u8>> {
 }
 
 #[test]
-fn the_program_lists_and_shows_golden_backups() {
+fn the_program_lists_shows_and_checks_golden_backups() {
     for name in GOLDEN {
         let (folder, expected) = (read_only_copy(name), backups(&expected(name)));
         let before = files_below(folder.path(), "");
@@ -204,6 +204,7 @@ fn the_program_lists_and_shows_golden_backups() {
             let last = backup["lsn"]["last"].to_string();
             assert!(shown.contains(&last), "{id}: LSN {last} is not in {shown}");
         }
+        haulout(folder.path(), &["check", "--read-data"]);
         assert!(files_below(folder.path(), "") == before, "{name}: what only reads has written");
     }
 }

@@ -355,12 +355,16 @@ pub fn parse_pack(id: PackId, bytes: &[u8]) -> Result<ParsedPack, FormatError> {
 /// Compresses `raw`, or tells that it should be stored as it is.
 ///
 /// # Errors
-/// When zstd fails, which it does for want of memory alone.
+/// When it is longer than any reader accepts, or zstd fails, which it does for want of memory alone.
 pub fn compress(
     compressor: &mut zstd::bulk::Compressor<'_>,
     raw: &[u8],
     into: &mut Vec<u8>,
 ) -> Result<Encoding, FormatError> {
+    if raw.len() > ENTRY_RAW_BYTES_MAX as usize {
+        // Refused here, so that no backup is committed that cannot be read.
+        return Err(Decoder::new("chunk", raw).fault(format!("{} bytes, {ENTRY_RAW_BYTES_MAX} at most", raw.len())));
+    }
     into.clear();
     into.reserve(zstd::zstd_safe::compress_bound(raw.len()));
     compressor.compress_to_buffer(raw, into).map_err(|source| FormatError::Compression { what: "chunk", source })?;
@@ -505,6 +509,13 @@ mod tests {
         let longest = vec![0; super::super::map::BLOCK_BYTES_MAX as usize];
         let pack = pack_of(&[longest]);
         assert!(parse_pack(pack.id, &pack.bytes).is_ok());
+    }
+
+    #[test]
+    fn what_no_reader_accepts_is_not_written() {
+        let too_long = vec![0; super::super::map::BLOCK_BYTES_MAX as usize + 1];
+        let mut compressor = zstd::bulk::Compressor::new(1).unwrap();
+        assert!(compress(&mut compressor, &too_long, &mut Vec::new()).is_err());
     }
 
     #[test]
