@@ -157,7 +157,8 @@ fn a_parent_whose_manifest_is_not_its_own_gets_a_full() {
         assert_ne!(edited, text);
         edited.into_bytes()
     };
-    let cases: [(&str, Box<dyn Fn(&[u8]) -> Vec<u8>>); 5] = [
+    type Edit<'a> = Box<dyn Fn(&[u8]) -> Vec<u8> + 'a>;
+    let cases: [(&str, Edit<'_>); 5] = [
         ("cannot be read", Box::new(|bytes| bytes[..bytes.len() / 2].to_vec())),
         ("cannot be read", Box::new(|_| Vec::new())),
         ("its body hashes to", Box::new(edit)),

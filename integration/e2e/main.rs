@@ -1,8 +1,8 @@
 //! End to end: the built program, real servers, real stores.
 
-mod doctor;
 mod bad_store;
 mod bad_tool;
+mod doctor;
 mod forced_full;
 mod rules;
 mod smoke;
