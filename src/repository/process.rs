@@ -48,6 +48,10 @@ fn start_of(pid: u32) -> Option<u64> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     // The second field is the command's name in parentheses and may hold blanks and parentheses itself.
     let after_name = stat.rsplit_once(')')?.1;
+    // A zombie does nothing any more; where nobody collects it, it would hold its lease for ever.
+    if matches!(after_name.split_ascii_whitespace().next(), Some("Z" | "X")) {
+        return None;
+    }
     after_name.split_ascii_whitespace().nth(19)?.parse().ok()
 }
 
@@ -59,10 +63,22 @@ mod tests {
     fn a_process_that_ended_is_known_dead_and_this_one_is_not() {
         assert!(!ProcessIdentity::current().is_known_dead());
         let mut child = std::process::Command::new("true").spawn().unwrap();
-        let started = start_of(child.id()).unwrap_or(0);
-        let identity = ProcessIdentity { pid: child.id(), started, ..ProcessIdentity::current() };
+        let identity = ProcessIdentity { pid: child.id(), started: 1, ..ProcessIdentity::current() };
         child.wait().unwrap();
         assert!(identity.is_known_dead());
+    }
+
+    #[test]
+    fn a_zombie_is_known_dead() {
+        let mut child = std::process::Command::new("cat").stdin(std::process::Stdio::piped()).spawn().unwrap();
+        let started = start_of(child.id()).unwrap();
+        let identity = ProcessIdentity { pid: child.id(), started, ..ProcessIdentity::current() };
+        assert!(!identity.is_known_dead());
+        drop(child.stdin.take());
+        while !identity.is_known_dead() {
+            std::thread::yield_now();
+        }
+        child.wait().unwrap();
     }
 
     #[test]
