@@ -203,10 +203,10 @@ impl Diagnose for RestoreError {
 
 /// How to go on after a restore that failed.
 fn next_step(kept: &Option<PathBuf>, source: &RestoreError) -> String {
-    let first = source.hint().map(|hint| format!("{hint}; ")).unwrap_or_default();
+    let first = source.hint().map(|hint| format!("{hint}; then ")).unwrap_or_default();
     match kept {
-        Some(kept) => format!("{first}then run the same command again: it goes on with what it fetched into {kept:?}"),
-        None => format!("{first}then run the same command again"),
+        Some(kept) => format!("{first}run the same command again: it goes on with what it fetched into {kept:?}"),
+        None => format!("{first}run the same command again"),
     }
 }
 

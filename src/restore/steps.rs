@@ -105,7 +105,8 @@ pub async fn fetch(
 ) -> Result<FetchOutcome, RestoreError> {
     let begun = Instant::now();
     let plan = RestorePlan::read(repository, manifest, options, &watch.cancel).await?;
-    let mut dir = WorkDir::take(target, Marker::filling(manifest), Leftovers::RemoveBroken)?;
+    let (path, marker) = (target.to_owned(), Marker::filling(manifest));
+    let mut dir = blocking(move || WorkDir::take(&path, marker, Leftovers::RemoveBroken)).await?;
     let filled = fill(repository, manifest, &plan, &mut dir, options, watch).await;
     match filled {
         Ok(figures) => {
@@ -155,7 +156,8 @@ pub async fn prepare(
     watch: &Watch,
 ) -> Result<PrepareOutcome, RestoreError> {
     let begun = Instant::now();
-    let mut dir = WorkDir::open(target)?;
+    let path = target.to_owned();
+    let mut dir = blocking(move || WorkDir::open(&path)).await?;
     let hint = match dir.state() {
         State::Fetched if !checkpoints::says_prepared(target) => "",
         State::Fetched | State::Prepared => "go on with `haulout move-back` or `haulout copy-back`",
@@ -264,7 +266,8 @@ pub async fn move_back(
     watch: &Watch,
 ) -> Result<MoveOutcome, RestoreError> {
     let begun = Instant::now();
-    let (dir, place) = open_prepared(target, datadir)?;
+    let (path, datadir) = (target.to_owned(), datadir.to_owned());
+    let (dir, place) = blocking(move || open_prepared(&path, &datadir)).await?;
     let backup = dir.marker().backup.clone();
     let Moved { passage, datadir, files, bytes } = move_in(dir, place, owner, watch).await?;
     Ok(MoveOutcome { backup, datadir, passage, files, bytes, seconds: begun.elapsed().as_secs_f64() })
@@ -282,7 +285,8 @@ pub async fn copy_back(
     watch: &Watch,
 ) -> Result<MoveOutcome, RestoreError> {
     let begun = Instant::now();
-    let (dir, place) = open_prepared(target, datadir)?;
+    let (path, datadir) = (target.to_owned(), datadir.to_owned());
+    let (dir, place) = blocking(move || open_prepared(&path, &datadir)).await?;
     let backup = dir.marker().backup.clone();
     let task = watch.clone();
     warn_of_root(&place, owner, watch);

@@ -446,6 +446,30 @@ async fn a_half_prepared_directory_has_to_be_fetched_again() {
     fetch_to(&server, &manifest, &target).await.unwrap();
 }
 
+#[tokio::test]
+async fn a_prepare_that_outlived_its_run_is_in_nobodys_way() {
+    let mut server = Synthetic::populated(22).await;
+    let manifest = server.backup().await;
+    let place = Place::new(PREPARES);
+    let work = place.path("data.haulout");
+    fetch_to(&server, &manifest, &work).await.unwrap();
+    let mut dir = workdir::WorkDir::open(&work).unwrap();
+    dir.set_state(State::Preparing).unwrap();
+    // The prepare inherits the lock; its run is gone.
+    let mut orphan = Command::new("/bin/sleep").arg("1000").spawn().unwrap();
+    drop(dir);
+    let error = fetch_to(&server, &manifest, &work).await.unwrap_err();
+    assert!(matches!(error, RestoreError::Busy { .. }), "as long as the run lives: {error}");
+    let mut marker = Marker::read(&work).unwrap().unwrap();
+    marker.process.started += 1;
+    marker.write(&work).unwrap();
+    place.restore(&server, &manifest).await.unwrap();
+    assert!(orphan.try_wait().unwrap().is_none());
+    orphan.kill().unwrap();
+    orphan.wait().unwrap();
+    assert!(files(&place.path("data")) == prepared(server.state()));
+}
+
 /// A prepared directory whose run was killed while it moved entries; the first `moved` had gone.
 async fn half_moved(place: &Place, server: &mut Synthetic, moved: usize) {
     let manifest = server.backup().await;

@@ -5,6 +5,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use rustix::fs::{CWD, FlockOperation, Mode, OFlags, RenameFlags};
 use rustix::io::Errno;
@@ -13,8 +14,11 @@ use super::marker::{Marker, Moving, State, is_marker};
 use super::{RestoreError, tree};
 use crate::mariadb::datadir::{DatadirError, server_runs_on};
 
-/// How often a directory is looked at again that vanishes or changes while it is being taken.
-const TAKE_TRIES: usize = 5;
+/// How long a directory is waited for that somebody holds. A run that was killed needs a moment to end, with its threads
+/// in the middle of a write; a living one needs hours.
+const LOCK_LIMIT: Duration = Duration::from_secs(5);
+/// Pause between two looks at it.
+const LOCK_PAUSE: Duration = Duration::from_millis(50);
 
 /// What may be done with what an earlier run left.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -157,23 +161,31 @@ fn not_empty(directory: &Path, found: PathBuf) -> RestoreError {
 
 /// Opens and locks the directory at `path`; tells whether it was made.
 fn lock(path: &Path, make: bool) -> Result<(bool, Option<OwnedFd>), RestoreError> {
-    for _ in 0..TAKE_TRIES {
+    let begun = Instant::now();
+    loop {
         let made = make && make_directory(path)?;
         // Without CLOEXEC: a child keeps the lock.
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW;
         let directory = match rustix::fs::openat(CWD, path, flags, Mode::empty()) {
-            Err(Errno::NOENT) if make => continue,
+            // Its owner has just removed or moved it.
+            Err(Errno::NOENT) if make && begun.elapsed() < LOCK_LIMIT => continue,
             directory => directory.map_err(|error| RestoreError::io("open", path)(error.into()))?,
         };
-        match rustix::fs::flock(&directory, FlockOperation::NonBlockingLockExclusive) {
+        let who = match rustix::fs::flock(&directory, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) if is_at(&directory, path) => return Ok((made, Some(directory))),
-            Ok(()) => {}
-            Err(Errno::WOULDBLOCK) => give_way(path)?,
+            Ok(()) => "it changes all the time".to_owned(),
+            Err(Errno::WOULDBLOCK) => match holder(path)? {
+                None => continue,
+                Some(who) => who,
+            },
             // Network file systems that lock files only: there, nothing tells two runs at once apart.
             Err(_) => return Ok((made, None)),
+        };
+        if begun.elapsed() >= LOCK_LIMIT {
+            return Err(RestoreError::Busy { directory: path.to_owned(), who });
         }
+        std::thread::sleep(LOCK_PAUSE);
     }
-    Err(RestoreError::Busy { directory: path.to_owned(), who: "it changes all the time".to_owned() })
 }
 
 /// Makes the directory; tells whether it was missing.
@@ -190,18 +202,15 @@ fn is_at(directory: &OwnedFd, path: &Path) -> bool {
     (opened.st_dev, opened.st_ino) == (named.st_dev, named.st_ino)
 }
 
-/// Removes a directory that only the child of a dead run still holds; fails when its run is alive.
-fn give_way(path: &Path) -> Result<(), RestoreError> {
-    let marker = Marker::read(path)?;
-    let busy = |who: String| RestoreError::Busy { directory: path.to_owned(), who };
-    match marker {
-        // The prepare goes on in files without names until it notices.
-        Some(marker) if marker.process.is_known_dead() && marker.state == State::Preparing => {
-            fs::remove_dir_all(path).map_err(|_| busy("the prepare of a run that was killed".to_owned()))
-        }
-        Some(marker) => Err(busy(marker.process.to_string())),
-        None => Err(busy("a run that just begins".to_owned())),
+/// Who holds the lock; nobody any more where only the prepare of a run that was killed did, whose directory is removed.
+fn holder(path: &Path) -> Result<Option<String>, RestoreError> {
+    let Some(marker) = Marker::read(path)? else { return Ok(Some("a run that just begins".to_owned())) };
+    if !marker.process.is_known_dead() {
+        return Ok(Some(marker.process.to_string()));
     }
+    // The prepare goes on in files without names until it notices.
+    let removed = marker.state == State::Preparing && fs::remove_dir_all(path).is_ok();
+    Ok((!removed).then(|| format!("what {} left behind", marker.process)))
 }
 
 /// Moves entries back that were on their way into a datadir when their run died, unless all had arrived.

@@ -16,8 +16,8 @@ use crate::format::{FormatError, Namer};
 use crate::model::{PackId, Phase, Progress};
 use crate::repository::Repository;
 
-/// Bytes of packs in memory at the same time: four or five packs of usual size.
-const IN_FLIGHT_BYTES: u64 = 80 << 20;
+/// Bytes of packs in memory at the same time: two packs of usual size, and room for large ones.
+const IN_FLIGHT_BYTES: u64 = 48 << 20;
 /// What one permit of the budget stands for.
 const PERMIT_BYTES: u64 = 1 << 20;
 /// Packs read at the same time, where the budget allows.
