@@ -20,6 +20,8 @@ mod resolve;
 mod slots;
 mod source;
 mod stash;
+#[cfg(test)]
+mod tests;
 mod upload;
 mod work;
 mod write_map;
