@@ -4,6 +4,8 @@ mod bad_store;
 mod bad_tool;
 mod doctor;
 mod forced_full;
+mod readme;
+mod restore;
 mod rules;
 mod smoke;
 mod stopped;
