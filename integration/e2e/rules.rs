@@ -48,7 +48,8 @@ fn a_second_full_uploads_little() {
         "USE shop; CREATE TABLE shop.picture (id INT PRIMARY KEY, bytes BLOB) ENGINE=InnoDB;
          INSERT INTO shop.picture SELECT seq, RANDOM_BYTES(1000) FROM seq_1_to_8000;
          CREATE TABLE shop.scan (id INT PRIMARY KEY, bytes BLOB) ENGINE=MyISAM;
-         INSERT INTO shop.scan SELECT seq, RANDOM_BYTES(1000) FROM seq_1_to_4000;",
+         INSERT INTO shop.scan SELECT seq, RANDOM_BYTES(1000) FROM seq_1_to_4000;
+         FLUSH TABLES shop.picture FOR EXPORT; UNLOCK TABLES;",
     );
     let first = site.backed_up(&[]);
     let uploaded = |backup: &Value| number(&backup["sizes"]["uploaded_bytes"]);
