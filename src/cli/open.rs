@@ -31,10 +31,10 @@ pub async fn store(settings: &StoreSettings, create: bool, context: &Context) ->
     Ok(patient_store(settings, create, retry, context).await?)
 }
 
-/// As [`store`], with limits of its own for each request.
+/// As [`store()`], with limits of its own for each request.
 ///
 /// # Errors
-/// Those of [`store`].
+/// Those of [`store()`].
 pub async fn patient_store(
     settings: &StoreSettings,
     create: bool,
