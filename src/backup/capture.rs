@@ -127,7 +127,9 @@ fn stream(
     let in_flight = (IN_FLIGHT_BYTES / facts.page_size.extent_bytes()).max(IN_FLIGHT_MIN);
     let (jobs_in, jobs) = unbounded();
     let (steps_in, steps) = bounded(in_flight);
-    order.progress.begin(Phase::Capture, None);
+    // An estimate: the redo log and other files come besides, as much as they are then.
+    let pages: u64 = order.survey.walk.files().map(|(_, identity)| identity.bytes).sum();
+    order.progress.begin(Phase::Capture, (!order.incremental).then_some(pages));
     let (parsed, assembled) = thread::scope(|scope| {
         for _ in 0..order.workers.max(1) {
             let jobs = jobs.clone();
