@@ -6,7 +6,7 @@
 //!    reference of a map must be in its pack's directory.
 //! 4. When something is wrong, the maps are walked once more, to name the backups and files that it hits.
 //!
-//! Memory: 48 MiB of packs, 36 MiB of references, 200 bytes for each map block and 150 for each pack, which is 15 MiB for
+//! Memory: 48 MiB of packs, 36 MiB of references, 250 bytes for each map block and 150 for each pack, which is 15 MiB for
 //! a terabyte.
 
 mod error;
