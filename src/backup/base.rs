@@ -1,21 +1,26 @@
 //! The backup that a run is compared with: the parent of an incremental, the newest backup for a full.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::num::NonZeroUsize;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::thread;
 
 use lru::LruCache;
 
-use super::{BackupError, Stash};
+use super::{BackupError, Obstacle, Stash};
 use crate::format::Manifest;
 use crate::format::map::{
-    Content, Extent, ExtentBlock, ExtentBlockRef, FileBlock, FileMap, FilePiece, FileRecord, FileSource, MapRoot,
-    PackRef, Piece, SpaceKey, SpaceMap, SpaceRecord,
+    BlockRef, Content, Extent, ExtentBlock, ExtentBlockRef, FileBlock, FileMap, FilePiece, FileRecord, FileSource,
+    MapRoot, PackRef, Piece, SpaceKey, SpaceMap, SpaceRecord,
 };
 use crate::model::{ChunkId, ExtentNo, Lsn, PackId};
+use crate::repository::RepositoryError;
 
 /// Extent and file blocks kept: one of each file that the tool reads at the same time, with room to spare; 150 KiB each.
 const BLOCKS_KEPT: usize = 64;
+/// Blocks read at the same time while the whole map is looked through: they hide a store's latency.
+const LOSS_READS: usize = 8;
 
 /// The map of an earlier backup. Records are held, some 300 bytes for a table; blocks of pieces are read when needed.
 pub struct Base {
@@ -28,6 +33,8 @@ pub struct Base {
     /// Its other files.
     pub files: BTreeMap<String, FileRecord>,
     packs: HashMap<PackId, u64>,
+    /// Packs in which a damaged block was found: nothing new shall rest on them.
+    damaged: RwLock<HashSet<PackId>>,
     stash: Arc<dyn Stash>,
     extents: Mutex<LruCache<ChunkId, Arc<Vec<Extent>>>>,
     pieces: Mutex<LruCache<ChunkId, Arc<Vec<FilePiece>>>>,
@@ -59,24 +66,31 @@ impl Base {
             spaces: spaces.into_iter().map(|record| (record.key, record)).collect(),
             files: files.into_iter().map(|record| (record.path.clone(), record)).collect(),
             packs,
+            damaged: RwLock::default(),
             stash,
             extents: cache(),
             pieces: cache(),
         }
     }
 
-    /// True when the store holds the pack, with its size.
+    /// True when the store holds the pack, with its size, and no damage was found in it so far.
     pub fn holds(&self, pack: &PackRef) -> bool {
-        self.packs.get(&pack.id) == Some(&u64::from(pack.bytes))
+        let is_there = self.packs.get(&pack.id) == Some(&u64::from(pack.bytes));
+        is_there && !self.damaged.read().unwrap_or_else(PoisonError::into_inner).contains(&pack.id)
     }
 
-    /// What the backup has for extent `extent` of file `key`, leaving out chunks whose packs are gone.
+    /// What the backup has for extent `extent` of file `key`, leaving out chunks whose packs are gone and blocks that are
+    /// damaged.
     ///
     /// # Errors
-    /// When a map block cannot be read.
+    /// When the store does not answer.
     pub fn extent(&self, key: SpaceKey, extent: ExtentNo) -> Result<Vec<Piece>, BackupError> {
         let Some(record) = self.spaces.get(&key) else { return Ok(Vec::new()) };
-        let extents = self.block(record, ExtentBlock::index_of(extent))?;
+        let extents = match self.block(record, ExtentBlock::index_of(extent)) {
+            // What cannot be read is stored anew; an incremental notices when it lays its pages over the parent's.
+            Err(BackupError::NeedsFull(_)) => return Ok(Vec::new()),
+            extents => extents?,
+        };
         let found = extents.binary_search_by_key(&extent, |extent| extent.no).ok();
         let pieces = found.map(|place| extents[place].pieces.as_slice()).unwrap_or_default();
         Ok(pieces.iter().filter(|piece| self.is_there(piece)).copied().collect())
@@ -92,7 +106,7 @@ impl Base {
     /// The extents of block `index` of a file.
     ///
     /// # Errors
-    /// When the block cannot be read.
+    /// [`Obstacle::ParentUnreadable`] when the block is damaged or gone; or when the store does not answer.
     pub fn block(&self, record: &SpaceRecord, index: u32) -> Result<Arc<Vec<Extent>>, BackupError> {
         match &record.map {
             SpaceMap::Inline(extents) => {
@@ -110,20 +124,39 @@ impl Base {
         if let Some(known) = self.extents.lock().unwrap_or_else(PoisonError::into_inner).get(&at.block.id) {
             return Ok(known.clone());
         }
-        let block = ExtentBlock::decode(&self.stash.read_block(&at.block)?, at.block.at.pack)?;
-        if block.key != key || block.index != at.index {
-            return Err(BackupError::ForeignBlock { backup: self.manifest.id.clone(), path: format!("{key:?}") });
-        }
-        let extents = Arc::new(block.extents);
+        let extents = Arc::new(self.decode_extents(key, at)?);
         self.extents.lock().unwrap_or_else(PoisonError::into_inner).put(at.block.id, extents.clone());
         Ok(extents)
     }
 
+    fn decode_extents(&self, key: SpaceKey, at: &ExtentBlockRef) -> Result<Vec<Extent>, BackupError> {
+        let read = || {
+            let block = ExtentBlock::decode(&self.stash.read_block(&at.block)?, at.block.at.pack)?;
+            if block.key == key && block.index == at.index {
+                return Ok(block.extents);
+            }
+            Err(BackupError::ForeignBlock { backup: self.manifest.id.clone(), path: format!("{key:?}") })
+        };
+        read().map_err(|error| self.unreadable(&at.block, error))
+    }
+
+    /// Damage is an obstacle; a store that does not answer stays an error.
+    fn unreadable(&self, block: &BlockRef, error: BackupError) -> BackupError {
+        match error {
+            BackupError::Repository(RepositoryError::Store(_)) => error,
+            error => {
+                self.damaged.write().unwrap_or_else(PoisonError::into_inner).insert(block.at.pack.id);
+                let id = self.manifest.id.clone();
+                BackupError::NeedsFull(Obstacle::ParentUnreadable { id, reason: super::chain(&error) })
+            }
+        }
+    }
+
     /// What the backup has for the stretch of `bytes` bytes at `offset` of a plain file, if that is one piece whose pack
-    /// is there.
+    /// is there and whose block is not damaged.
     ///
     /// # Errors
-    /// When a map block cannot be read.
+    /// When the store does not answer.
     pub fn file_piece(&self, path: &str, offset: u64, bytes: u64) -> Result<Option<FilePiece>, BackupError> {
         let Some(record) = self.files.get(path) else { return Ok(None) };
         let (start, pieces) = match &record.map {
@@ -131,7 +164,10 @@ impl Base {
             FileMap::Blocks(blocks) => {
                 let after = blocks.partition_point(|block| block.offset <= offset);
                 let Some(block) = after.checked_sub(1).map(|place| blocks[place]) else { return Ok(None) };
-                (block.offset, self.read_pieces(&block.block)?)
+                match self.read_pieces(&block.block) {
+                    Err(BackupError::NeedsFull(_)) => return Ok(None),
+                    pieces => (block.offset, pieces?),
+                }
             }
         };
         let mut at = start;
@@ -151,11 +187,12 @@ impl Base {
         Ok(None)
     }
 
-    fn read_pieces(&self, at: &crate::format::map::BlockRef) -> Result<Arc<Vec<FilePiece>>, BackupError> {
+    fn read_pieces(&self, at: &BlockRef) -> Result<Arc<Vec<FilePiece>>, BackupError> {
         if let Some(known) = self.pieces.lock().unwrap_or_else(PoisonError::into_inner).get(&at.id) {
             return Ok(known.clone());
         }
-        let pieces = Arc::new(FileBlock::decode(&self.stash.read_block(at)?, at.at.pack)?.pieces);
+        let read = || Ok(FileBlock::decode(&self.stash.read_block(at)?, at.at.pack)?.pieces);
+        let pieces = Arc::new(read().map_err(|error| self.unreadable(at, error))?);
         self.pieces.lock().unwrap_or_else(PoisonError::into_inner).put(at.id, pieces.clone());
         Ok(pieces)
     }
@@ -165,29 +202,52 @@ impl Base {
         self.manifest.lsn.start
     }
 
-    /// The first pack that the map needs and the store does not hold.
+    /// Reads every block of the map and compares the packs that it needs with those that the store holds; tells the first
+    /// thing that speaks against an incremental. Ends early once `enough` is true.
     ///
     /// # Errors
-    /// When a map block cannot be read.
-    pub fn missing_pack(&self) -> Result<Option<PackRef>, BackupError> {
+    /// When the store does not answer.
+    pub fn find_loss(&self, enough: &AtomicBool) -> Result<Option<Obstacle>, BackupError> {
+        let mut blocks = Vec::new();
         for record in self.spaces.values() {
-            let indices: Vec<u32> = match &record.map {
-                SpaceMap::Inline(_) => vec![0],
-                SpaceMap::Blocks(blocks) => blocks.iter().map(|block| block.index).collect(),
-            };
-            for index in indices {
-                let gone =
-                    self.block(record, index)?.iter().flat_map(|extent| extent.pieces.clone()).find_map(|piece| {
-                        match piece.content {
-                            Content::Chunk(chunk) if !self.holds(&chunk.at.pack) => Some(chunk.at.pack),
-                            _ => None,
-                        }
-                    });
-                if gone.is_some() {
-                    return Ok(gone);
+            match &record.map {
+                SpaceMap::Inline(extents) => {
+                    if let Some(lost) = self.lost_pack(extents) {
+                        return Ok(Some(lost));
+                    }
                 }
+                SpaceMap::Blocks(of_space) => blocks.extend(of_space.iter().map(|block| (record.key, block))),
             }
         }
-        Ok(None)
+        let next = AtomicUsize::new(0);
+        let found = Mutex::new(Ok(None));
+        thread::scope(|scope| {
+            for _ in 0..LOSS_READS.min(blocks.len()) {
+                scope.spawn(|| {
+                    while !enough.load(Ordering::SeqCst)
+                        && let Some((key, block)) = blocks.get(next.fetch_add(1, Ordering::SeqCst))
+                    {
+                        let lost = match self.decode_extents(*key, block) {
+                            Ok(extents) => Ok(self.lost_pack(&extents)),
+                            Err(BackupError::NeedsFull(obstacle)) => Ok(Some(obstacle)),
+                            Err(error) => Err(error),
+                        };
+                        if !matches!(lost, Ok(None)) {
+                            *found.lock().unwrap_or_else(PoisonError::into_inner) = lost;
+                            next.store(blocks.len(), Ordering::SeqCst);
+                        }
+                    }
+                });
+            }
+        });
+        found.into_inner().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn lost_pack(&self, extents: &[Extent]) -> Option<Obstacle> {
+        let lost = extents.iter().flat_map(|extent| &extent.pieces).find_map(|piece| match &piece.content {
+            Content::Chunk(chunk) if !self.holds(&chunk.at.pack) => Some(chunk.at.pack.id),
+            _ => None,
+        });
+        lost.map(|pack| Obstacle::ParentIncomplete { id: self.manifest.id.clone(), pack })
     }
 }

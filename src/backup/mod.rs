@@ -126,10 +126,12 @@ pub async fn backup(
     options: &BackupOptions,
 ) -> Result<BackupOutcome, BackupError> {
     let repository = &context.repository;
+    // The server is asked while the store is.
+    let survey = spawn_survey(context, &source);
     let lease = repository.lease("backup", &*context.entropy).await?;
     let lease = Arc::new(tokio::sync::Mutex::new(lease));
     let renewal = tokio::spawn(renew(context.clone(), lease.clone()));
-    let outcome = run(context, source, options).await;
+    let outcome = run(context, source, survey, options).await;
     renewal.abort();
     let error =
         match tokio::time::timeout(RELEASE_LIMIT, async { repository.release(&mut *lease.lock().await).await }).await {
@@ -150,6 +152,13 @@ async fn renew(context: Context, lease: Arc<tokio::sync::Mutex<LeaseGuard>>) {
     }
 }
 
+type Surveying = tokio::task::JoinHandle<Result<Survey, SourceError>>;
+
+fn spawn_survey(context: &Context, source: &Arc<dyn Source>) -> Surveying {
+    let (source, progress) = (source.clone(), context.progress.clone());
+    spawn_blocking(move || source.survey(&*progress))
+}
+
 /// A decision, and what it stands on.
 struct Choice {
     kind: BackupKind,
@@ -160,6 +169,7 @@ struct Choice {
 async fn run(
     context: &Context,
     source: Arc<dyn Source>,
+    survey: Surveying,
     options: &BackupOptions,
 ) -> Result<BackupOutcome, BackupError> {
     let started = context.clock.now().whole_seconds();
@@ -170,18 +180,15 @@ async fn run(
         options.uploads_max,
         tokio::runtime::Handle::current(),
     )?);
-    let survey = {
-        let (source, progress) = (source.clone(), context.progress.clone());
-        joined(spawn_blocking(move || source.survey(&*progress)).await)??
-    };
-    let mut choice = unless_cancelled(context, choose(context, &source, &uploader, &survey, options)).await??;
+    let (survey, newest) = tokio::join!(survey, unless_cancelled(context, newest(context, &uploader)));
+    let mut survey = joined(survey)??;
+    let mut choice = unless_cancelled(context, choose(newest??, &source, &survey, options)).await??;
     if let Some(base) = choice.base.as_ref().filter(|_| choice.kind == BackupKind::Incremental) {
         context.progress.note(&format!("incremental on {}: {}", base.manifest.id, choice.reason));
     } else {
         context.progress.note(&format!("full: {}", choice.reason));
     }
     let mut attempt = 1;
-    let mut survey = survey;
     let captured = loop {
         let order = order(context, &source, &uploader, &survey, &choice, options);
         let error = match captured(context, order, &uploader).await {
@@ -208,8 +215,7 @@ async fn run(
             }
             error => context.progress.warn(&format!("trying again: {error}")),
         }
-        let (source, progress) = (source.clone(), context.progress.clone());
-        survey = joined(spawn_blocking(move || source.survey(&*progress)).await)??;
+        survey = joined(spawn_survey(context, &source).await)??;
     };
     context.progress.begin(Phase::Upload, None);
     unless_cancelled(context, uploader.finish()).await??;
@@ -248,11 +254,18 @@ pub async fn preview(context: &Context, source: Arc<dyn Source>, want: Want) -> 
     let uploader = Uploader::new(repository, progress, no_spool.clone(), 1, tokio::runtime::Handle::current())?;
     let options =
         BackupOptions { want, compression_level: 1, workers: 1, uploads_max: 1, spool: no_spool, depth_max: u32::MAX };
-    let survey = {
-        let (source, progress) = (source.clone(), context.progress.clone());
-        joined(spawn_blocking(move || source.survey(&*progress)).await)??
-    };
-    let Choice { kind, reason, base } = choose(context, &source, &Arc::new(uploader), &survey, &options).await?;
+    let uploader = Arc::new(uploader);
+    let (survey, newest) = tokio::join!(spawn_survey(context, &source), newest(context, &uploader));
+    let choice = choose(newest?, &source, &joined(survey)??, &options).await?;
+    let Choice { mut kind, mut reason, base } = choice;
+    if let Some(base) = base.clone().filter(|_| kind == BackupKind::Incremental)
+        && let Some(obstacle) = joined(spawn_blocking(move || base.find_loss(&AtomicBool::new(false))).await)??
+    {
+        if want == Want::Incremental {
+            return Err(BackupError::NeedsFull(obstacle));
+        }
+        (kind, reason) = (BackupKind::Full, obstacle.to_string());
+    }
     let parent = base.filter(|_| kind == BackupKind::Incremental).map(|base| base.manifest.id.clone());
     Ok(Preview { kind, reason, parent })
 }
@@ -293,75 +306,95 @@ fn order(
     }
 }
 
-/// Runs a capture in threads of its own and ends it on a signal or when an upload has failed for good.
+/// Runs a capture in threads of its own and ends it on a signal, when an upload has failed for good, or when the parent of
+/// an incremental turns out to have lost something, which is looked for meanwhile.
 async fn captured(context: &Context, order: Order, uploader: &Uploader) -> Result<Captured, BackupError> {
     let brake = Arc::new(Brake::default());
     let cancelled = order.cancelled.clone();
+    let enough = Arc::new(AtomicBool::new(false));
+    let parent = order.base.clone().filter(|_| order.incremental);
+    let mut look = {
+        let enough = enough.clone();
+        spawn_blocking(move || parent.map_or(Ok(None), |parent| parent.find_loss(&enough)))
+    };
     let mut work = {
         let brake = brake.clone();
         spawn_blocking(move || capture::capture(&order, &brake))
     };
     let mut cancel = context.cancel.clone();
-    tokio::select! {
-        result = &mut work => return joined(result)?,
-        _ = cancel.wait_for(|cancel| *cancel) => {
-            cancelled.store(true, Ordering::SeqCst);
-            // The capture may be waiting for a store that does not answer.
-            uploader.stop();
-            brake.pull();
+    let mut looking = true;
+    let mut lost = Ok(());
+    let result = loop {
+        tokio::select! {
+            result = &mut work => break result,
+            found = &mut look, if looking => {
+                looking = false;
+                lost = nothing_lost(found);
+                if lost.is_ok() {
+                    continue;
+                }
+            }
+            _ = cancel.wait_for(|cancel| *cancel) => {
+                cancelled.store(true, Ordering::SeqCst);
+                // The capture may be waiting for a store that does not answer.
+                uploader.stop();
+            }
+            () = uploader.failed() => {}
         }
-        () = uploader.failed() => brake.pull(),
+        brake.pull();
+        break (&mut work).await;
+    };
+    let result = joined(result)?;
+    enough.store(result.is_err(), Ordering::SeqCst);
+    if result.is_err() {
+        // An upload's failure says more than the end of the child that followed from it.
+        uploader.failure()?;
     }
-    let result = joined(work.await)?;
-    // An upload's failure says more than the end of the child that followed from it.
-    uploader.failure()?;
+    if looking && result.is_ok() {
+        lost = unless_cancelled(context, look).await.and_then(nothing_lost);
+    }
+    lost?;
     result
 }
 
-async fn choose(
+fn nothing_lost(
+    found: Result<Result<Option<Obstacle>, BackupError>, tokio::task::JoinError>,
+) -> Result<(), BackupError> {
+    match joined(found)?? {
+        None => Ok(()),
+        Some(obstacle) => Err(BackupError::NeedsFull(obstacle)),
+    }
+}
+
+/// The newest backup, which the next is compared with, or why it cannot be.
+async fn newest(
     context: &Context,
-    source: &Arc<dyn Source>,
     uploader: &Arc<Uploader>,
+) -> Result<(Option<Arc<Base>>, Option<Obstacle>), BackupError> {
+    let Some(id) = context.repository.backup_ids().await?.into_iter().next_back() else {
+        return Ok((None, Some(Obstacle::First)));
+    };
+    match load_base(context, &id, uploader).await {
+        Ok(loaded) => Ok((Some(Arc::new(loaded)), None)),
+        Err(BackupError::Repository(RepositoryError::Store(error))) => Err(RepositoryError::Store(error).into()),
+        Err(error) => Ok((None, Some(Obstacle::ParentUnreadable { id, reason: chain(&error) }))),
+    }
+}
+
+async fn choose(
+    (base, mut obstacle): (Option<Arc<Base>>, Option<Obstacle>),
+    source: &Arc<dyn Source>,
     survey: &Survey,
     options: &BackupOptions,
 ) -> Result<Choice, BackupError> {
-    let repository = &context.repository;
-    let newest = repository.backup_ids().await?.into_iter().next_back();
-    let mut obstacle = None;
-    let mut base = None;
-    match newest {
-        None => obstacle = Some(Obstacle::First),
-        Some(id) => match load_base(context, &id, uploader).await {
-            Ok(loaded) => base = Some(Arc::new(loaded)),
-            Err(BackupError::Repository(RepositoryError::Store(error))) => {
-                return Err(RepositoryError::Store(error).into());
-            }
-            Err(error) => obstacle = Some(Obstacle::ParentUnreadable { id, reason: chain(&error) }),
-        },
-    }
     if options.want != Want::Full
         && let Some(base) = &base
     {
         obstacle = choose::compare(&base.manifest, survey, options.depth_max).err();
         if obstacle.is_none() {
-            let id = base.manifest.id.clone();
             let (base, source, survey) = (base.clone(), source.clone(), survey.clone());
-            let checks = spawn_blocking(move || {
-                choose::compare_files(&base, &survey, &*source).map_err(BackupError::NeedsFull)?;
-                match base.missing_pack()? {
-                    None => Ok(()),
-                    Some(pack) => {
-                        let id = base.manifest.id.clone();
-                        Err(BackupError::NeedsFull(Obstacle::ParentIncomplete { id, pack: pack.id }))
-                    }
-                }
-            });
-            match joined(checks.await)? {
-                Ok(()) => {}
-                Err(BackupError::NeedsFull(found)) => obstacle = Some(found),
-                Err(error @ BackupError::Repository(RepositoryError::Store(_))) => return Err(error),
-                Err(error) => obstacle = Some(Obstacle::ParentUnreadable { id, reason: chain(&error) }),
-            }
+            let compared = spawn_blocking(move || choose::compare_files(&base, &survey, &*source));
+            obstacle = joined(compared.await)?.err();
         }
     }
     if options.want != Want::Full && obstacle.is_none() {

@@ -2,7 +2,7 @@
 
 use std::io::{self, Read};
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use crate::error::{Diagnose, Kind};
 use crate::mariadb::child::{BackupChild, BackupOptions, ChildError, ChildReport};
@@ -156,13 +156,25 @@ pub struct MariadbBackup {
     pub extra_args: Vec<String>,
     /// A directory in which the tool's own temporary directory is made.
     pub scratch: PathBuf,
+    /// The tools once they were found: asking all of them for their versions takes a tenth of a second.
+    pub found: OnceLock<Tools>,
+}
+
+impl MariadbBackup {
+    fn tools(&self) -> Result<&Tools, ToolError> {
+        if let Some(found) = self.found.get() {
+            return Ok(found);
+        }
+        let found = Tools::discover(&self.tools)?;
+        Ok(self.found.get_or_init(|| found))
+    }
 }
 
 impl Source for MariadbBackup {
     fn survey(&self, progress: &dyn Progress) -> Result<Survey, SourceError> {
-        let tools = Tools::discover(&self.tools)?;
+        let tools = self.tools()?;
         tools.client()?;
-        let session = Session::new(&tools, &self.connection);
+        let session = Session::new(tools, &self.connection);
         let facts = ServerFacts::gather(&session).map_err(SourceError::Facts)?;
         facts.check()?;
         if tools.fit(&facts.version)? == ToolFit::OlderPatch {
@@ -189,7 +201,7 @@ impl Source for MariadbBackup {
     }
 
     fn start(&self, from: Option<Lsn>, progress: Arc<dyn Progress>) -> Result<Box<dyn Capture>, SourceError> {
-        let tools = Tools::discover(&self.tools)?;
+        let tools = self.tools()?;
         let scratch = Scratch::new(&self.scratch)
             .map_err(|source| SourceError::Scratch { directory: self.scratch.clone(), source })?;
         let options = BackupOptions {
@@ -205,7 +217,7 @@ impl Source for MariadbBackup {
                 progress.note(line);
             }
         };
-        let child = BackupChild::spawn(&tools, &self.connection, &options, Some(Box::new(on_line)))?;
+        let child = BackupChild::spawn(tools, &self.connection, &options, Some(Box::new(on_line)))?;
         Ok(Box::new(ChildCapture { child, _scratch: scratch }))
     }
 }

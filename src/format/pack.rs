@@ -22,6 +22,8 @@ pub const PACK_BYTES_MAX: u64 = 64 << 20;
 pub const CHUNK_BYTES_MAX: usize = 4 << 20;
 /// Longest directory before compression; bounds what a reader allocates for a pack's end.
 pub const DIRECTORY_BYTES_MAX: usize = 32 << 20;
+/// Room beyond the target for the last chunk and a usual directory.
+const ROOM_BYTES: usize = CHUNK_BYTES_MAX + (1 << 20);
 /// A pack of very small chunks is closed once its directory holds this much, so that no reader refuses it.
 const DIRECTORY_BYTES_TARGET: usize = 8 << 20;
 
@@ -126,7 +128,8 @@ pub struct FinishedPack {
 impl PackBuilder {
     /// An empty pack of `kind`.
     pub fn new(kind: PackKind) -> PackBuilder {
-        let mut bytes = Vec::with_capacity(PACK_BYTES_TARGET / 4);
+        // Never to grow: a pack that moved while it was filled would leave a hole of its size in the heap each time.
+        let mut bytes = Vec::with_capacity(PACK_BYTES_TARGET + ROOM_BYTES);
         bytes.extend_from_slice(MAGIC);
         bytes.push(VERSION);
         bytes.push(match kind {

@@ -6,6 +6,7 @@ use std::{
     path::{Path, PathBuf},
     process::{Command, Stdio},
     str::FromStr,
+    thread,
     time::Duration,
 };
 
@@ -152,14 +153,17 @@ impl Tools {
             };
             path.map(|path| ask_version(path, &paths.environment)).transpose()
         };
-        let backup = find(&paths.mariadb_backup, &["mariadb-backup", "mariabackup"])?
-            .ok_or(ToolError::Missing { name: "mariadb-backup", package: "mariadb-backup" })?;
-        Ok(Tools {
-            backup,
-            client: find(&paths.mariadb, &["mariadb", "mysql"])?,
-            server: find(&paths.mariadbd, &["mariadbd", "mysqld"])?,
-            environment: paths.environment.clone(),
-        })
+        // Side by side: each of them loads its libraries for longer than it speaks.
+        let (backup, client, server) = thread::scope(|scope| {
+            let client = scope.spawn(|| find(&paths.mariadb, &["mariadb", "mysql"]));
+            let server = scope.spawn(|| find(&paths.mariadbd, &["mariadbd", "mysqld"]));
+            let backup = find(&paths.mariadb_backup, &["mariadb-backup", "mariabackup"]);
+            (backup, client.join(), server.join())
+        });
+        let backup = backup?.ok_or(ToolError::Missing { name: "mariadb-backup", package: "mariadb-backup" })?;
+        let asked = |answer: thread::Result<_>| answer.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        let (client, server) = (asked(client)?, asked(server)?);
+        Ok(Tools { backup, client, server, environment: paths.environment.clone() })
     }
 
     /// The client `mariadb`.

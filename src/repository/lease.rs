@@ -59,7 +59,7 @@ impl Repository {
     pub async fn renew(&self, guard: &mut LeaseGuard) -> Result<(), RepositoryError> {
         guard.number += 1;
         self.put_lease(guard, false).await?;
-        self.forget(guard, guard.number - 1).await;
+        guard.may_delete = self.forget(guard, guard.number - 1).await;
         Ok(())
     }
 
@@ -69,9 +69,11 @@ impl Repository {
     /// When the store refuses; the lease then ends by itself.
     pub async fn release(&self, guard: &mut LeaseGuard) -> Result<(), RepositoryError> {
         guard.number += 1;
-        self.put_lease(guard, true).await?;
-        self.forget(guard, guard.number - 1).await;
-        Ok(())
+        // At once: when the older document is gone and this one could not be stored, the lease has ended all the same.
+        let (stored, may_delete) =
+            futures::future::join(self.put_lease(guard, true), self.forget(guard, guard.number - 1)).await;
+        guard.may_delete = may_delete;
+        stored
     }
 
     async fn put_lease(&self, guard: &LeaseGuard, released: bool) -> Result<(), RepositoryError> {
@@ -87,12 +89,12 @@ impl Repository {
         self.put_document(&ObjectKey::Lease(guard.key(guard.number, released)), &lease).await
     }
 
-    /// Removes an older document of the run. Credentials that may not delete leave it to `prune`.
-    async fn forget(&self, guard: &mut LeaseGuard, number: u32) {
-        if guard.may_delete
-            && let Ok(key) = store_key(&ObjectKey::Lease(guard.key(number, false)))
-        {
-            guard.may_delete = self.store.delete(&key).await.is_ok();
+    /// Removes an older document of the run and tells whether that is allowed. Credentials that may not delete leave it
+    /// to `prune`.
+    async fn forget(&self, guard: &LeaseGuard, number: u32) -> bool {
+        match store_key(&ObjectKey::Lease(guard.key(number, false))) {
+            Ok(key) if guard.may_delete => self.store.delete(&key).await.is_ok(),
+            _ => guard.may_delete,
         }
     }
 

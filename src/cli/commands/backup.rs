@@ -1,6 +1,6 @@
 //! `haulout backup`.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use super::{Context, Finish};
 use crate::{
@@ -51,6 +51,7 @@ async fn operation(
         nice: settings.nice.and_then(|nice| i32::try_from(nice.get()).ok()),
         extra_args: settings.tool_args.clone(),
         scratch: own.path().to_owned(),
+        found: OnceLock::new(),
     };
     let options = BackupOptions {
         want: match settings.mode {
