@@ -22,7 +22,7 @@ use crate::model::{PackId, Phase, Progress};
 use crate::repository::Repository;
 
 /// Packs held in memory besides those being uploaded, before the spool is used: 16 MiB each.
-const PACKS_WAITING_MAX: usize = 2;
+const PACKS_WAITING_MAX: usize = 1;
 /// Part of the spool's limit at which the operator is warned, in percent.
 const SPOOL_WARN_PERCENT: u64 = 50;
 
