@@ -1,7 +1,7 @@
 //! Restores: every backup of a lineage comes back, and whatever goes wrong leaves the datadir as it was.
 
 use std::{
-    fs,
+    fs, io,
     path::{Path, PathBuf},
     process::Command,
 };
@@ -170,17 +170,59 @@ fn damage_is_named_by_check_and_restores_nothing() {
 fn a_disk_without_room_is_told_before_anything_is_written() {
     let site = Site::new();
     let backup = site.backed_up(&[]);
-    let disk = site.folder().join("disk");
-    fs::create_dir(&disk).unwrap();
-    let mount =
-        |arguments: &[&str]| assert!(Command::new(arguments[0]).args(&arguments[1..]).status().unwrap().success());
-    mount(&["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", disk.to_str().unwrap()]);
-    let run = restore(&site, id(&backup), &disk.join("data"));
-    let left = fs::read_dir(&disk).unwrap().count();
-    mount(&["umount", disk.to_str().unwrap()]);
+    let disk = Disk::new(site.folder().join("disk"), "8m");
+    let run = restore(&site, id(&backup), &disk.0.join("data"));
+    let left = fs::read_dir(&disk.0).unwrap().count();
     assert_eq!(run.code(), Some(1), "{}", run.stdout);
     assert!(run.stdout.contains("free"), "{}", run.stdout);
     assert_eq!(left, 0);
+}
+
+#[test]
+fn a_disk_that_fills_in_the_middle_leaves_no_datadir_and_the_next_run_works() {
+    let (site, bucket) = Site::in_bucket();
+    let backup = site.backed_up(&[]);
+    let expected = site.server.checksums();
+    let disk = Disk::new(site.folder().join("disk"), "600m");
+    let datadir = disk.0.join("data");
+    let path = FaultyPath::to(LocalStack::shared().address());
+    let slow = crate::support::Haulout::on(bucket.url("db1")).with(store::environment(&path.endpoint()));
+    let arguments = ["--json", "restore", "--backup", id(&backup), "--datadir", datadir.to_str().unwrap()];
+
+    // There was room when the restore began; then another program takes all of it.
+    path.set(Fault::CutAnswerAfter(200_000));
+    let mut running = slow.spawn(arguments);
+    running.wait_for("files of the restore", |_| disk.0.join("data.haulout").exists());
+    let filler = disk.0.join("filler");
+    let full = io::copy(&mut io::repeat(1), &mut fs::File::create(&filler).unwrap()).unwrap_err();
+    assert_eq!(full.kind(), io::ErrorKind::StorageFull);
+    path.set(Fault::None);
+    let run = running.wait();
+    assert_says(&run, 1, "No space left", "free some space");
+    assert!(!datadir.exists(), "something was restored");
+
+    fs::remove_file(filler).unwrap();
+    slow.run(arguments).ok();
+    assert_eq!(checksums_of(&datadir), expected);
+}
+
+/// A small file system in memory, gone with its owner.
+struct Disk(PathBuf);
+
+impl Disk {
+    fn new(path: PathBuf, size: &str) -> Disk {
+        fs::create_dir(&path).unwrap();
+        let size = format!("size={size}");
+        let mount = Command::new("mount").args(["-t", "tmpfs", "-o", &size, "tmpfs"]).arg(&path).status().unwrap();
+        assert!(mount.success(), "a file system can be mounted: these tests run as root");
+        Disk(path)
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg(&self.0).status();
+    }
 }
 
 #[test]
