@@ -309,7 +309,7 @@ fn surroundings(
     }
     let modes = drafts.spaces.iter().map(|draft| &draft.begun.name).chain(drafts.files.keys());
     let modes = modes.map(|path| (path.clone(), after.file_ownership(path).mode)).collect();
-    let initialised = redo.initialised.clone();
+    let voided = redo.voided.clone();
     let system_files = facts.system_files.clone();
-    Ok(Surroundings { identities, modes, system_files, deleted_spaces, initialised, last })
+    Ok(Surroundings { identities, modes, system_files, deleted_spaces, voided, last })
 }

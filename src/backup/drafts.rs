@@ -172,9 +172,11 @@ impl SpaceDraft {
         Ok(())
     }
 
-    /// Pages in use that were neither in the stream nor will be written by the redo log: they are older than the parent,
-    /// as in a table that was imported, or built for long before it got its name.
-    pub(super) fn pages_missing(&self, initialised: Option<&PageSet>) -> u64 {
+    /// Pages in use that were neither in the stream nor are made void by the redo log: they are older than the parent, as
+    /// in a table that was imported, or built for long before it got its name.
+    ///
+    /// A freed page can be called used on disk: the server never writes it, and its descriptor page later.
+    pub(super) fn pages_missing(&self, voided: Option<&PageSet>) -> u64 {
         let Some(page0) = self.ended.as_ref().and_then(|ended| ended.page0) else { return 0 };
         let end = page0.free_limit.0.min(page0.size_pages);
         let mut missing = 0;
@@ -182,8 +184,8 @@ impl SpaceDraft {
             let used = allocated.intersection(PageMask::first(end.saturating_sub(extent.first_page().0)));
             let place = self.present.binary_search_by_key(extent, |(extent, _)| *extent).ok();
             let present = place.map_or(PageMask::EMPTY, |place| self.present[place].1);
-            let written = initialised.map_or(PageMask::EMPTY, |pages| pages.of(self.begun.key.space, *extent));
-            missing += u64::from(used.without(present).without(written).len());
+            let void = voided.map_or(PageMask::EMPTY, |pages| pages.of(self.begun.key.space, *extent));
+            missing += u64::from(used.without(present).without(void).len());
         }
         missing
     }

@@ -25,8 +25,8 @@ pub struct Surroundings {
     pub system_files: Vec<String>,
     /// Tablespaces that the redo log says were deleted during the backup; nothing when it cannot tell.
     pub deleted_spaces: HashSet<SpaceId>,
-    /// Pages that the redo log writes anew; nothing when it cannot tell.
-    pub initialised: Option<PageSet>,
+    /// Pages that the redo log writes anew or frees; nothing when it cannot tell.
+    pub voided: Option<PageSet>,
     /// Last LSN of the backup.
     pub last: Lsn,
 }
@@ -169,7 +169,7 @@ fn record(
         return Err(BackupError::NeedsFull(Obstacle::Page0Missing { name }));
     }
     if begun.origin == Origin::Delta && known.is_none() {
-        let pages = draft.pages_missing(around.initialised.as_ref());
+        let pages = draft.pages_missing(around.voided.as_ref());
         if pages > 0 {
             return Err(BackupError::NeedsFull(Obstacle::PagesMissing { name, pages }));
         }

@@ -26,6 +26,10 @@ pub const HEADER_BYTES: usize = 12288;
 pub(super) const CHECKPOINTS: [usize; 2] = [4096, 8192];
 /// Most bytes of records in a mini-transaction; recovery reads no more (`recv_sys_t::MTR_SIZE_MAX`).
 const MTR_BYTES_MAX: usize = 1 << 20;
+
+/// Types of the records that free a page, and write it anew from nothing.
+const FREE: u8 = 0x00;
+const INIT: u8 = 0x10;
 /// Most file operations remembered: 8 MiB or so. A server of a million tables that all changed has as many.
 pub const FILE_OPS_MAX: usize = 1 << 20;
 
@@ -308,8 +312,9 @@ pub struct RedoSummary {
     pub mini_transactions: u64,
     /// Operations on files; none if the log hides them ([`RedoFormat::EncryptedWhole`]).
     pub file_ops: Option<FileOps>,
-    /// Pages that the log writes anew from nothing (INIT_PAGE); none if the log hides them.
-    pub initialised: Option<PageSet>,
+    /// Pages whose old content is void, since the log writes them anew from nothing (INIT_PAGE) or frees them
+    /// (FREE_PAGE, MariaDB `recv_sys_t::parse`); none if the log hides them.
+    pub voided: Option<PageSet>,
     /// Records of types that this program does not know.
     pub unknown_records: u64,
     /// Bytes behind the end, which are no mini-transaction.
@@ -336,7 +341,7 @@ pub struct RedoScanner {
     unknown_records: u64,
     checkpoint_record: bool,
     file_ops: FileOps,
-    initialised: PageSet,
+    voided: PageSet,
 }
 
 impl RedoScanner {
@@ -356,7 +361,7 @@ impl RedoScanner {
             unknown_records: 0,
             checkpoint_record: false,
             file_ops: FileOps::default(),
-            initialised: PageSet::default(),
+            voided: PageSet::default(),
         }
     }
 
@@ -423,7 +428,7 @@ impl RedoScanner {
             end,
             mini_transactions: self.mini_transactions,
             file_ops: (!hidden).then_some(self.file_ops),
-            initialised: (!hidden).then_some(self.initialised),
+            voided: (!hidden).then_some(self.voided),
             unknown_records: self.unknown_records,
             trailing_bytes: self.trailing_bytes + self.carry.len() as u64,
         })
@@ -465,7 +470,7 @@ impl RedoScanner {
             }
             if same_page && page_before {
                 // FREE_PAGE and INIT_PAGE always say which page.
-                if kind & 0x70 <= 0x10 {
+                if matches!(kind & 0x70, FREE | INIT) {
                     return Err(malformed);
                 }
                 continue;
@@ -478,8 +483,8 @@ impl RedoScanner {
             page_before = !same_page;
             if same_page {
                 self.read_file_record(kind, SpaceId(space), page, name).ok_or(malformed)?;
-            } else if kind & 0x70 == 0x10 {
-                self.initialised.insert(SpaceId(space), PageNo(page));
+            } else if matches!(kind & 0x70, FREE | INIT) {
+                self.voided.insert(SpaceId(space), PageNo(page));
             }
         }
         Ok(())

@@ -1,7 +1,10 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::{mariadb::redo_write::RedoWriter, model::PageNo};
+use crate::{
+    mariadb::redo_write::RedoWriter,
+    model::{ExtentNo, PageMask, PageNo},
+};
 
 const FORMATS: [RedoFormat; 3] = [RedoFormat::Plain, RedoFormat::Encrypted, RedoFormat::EncryptedWhole];
 
@@ -51,6 +54,22 @@ fn a_whole_log_is_walked_to_its_end() {
         assert_eq!(ops.renamed, [SpaceId(8)].into());
         assert_eq!(ops.deleted, [SpaceId(9)].into());
         assert!(!ops.overflowed);
+    }
+}
+
+#[test]
+fn pages_that_are_freed_or_written_anew_are_void_and_changed_ones_are_not() {
+    for format in [RedoFormat::Plain, RedoFormat::Encrypted] {
+        let mut writer = RedoWriter::new(format, Lsn(1_000_000));
+        writer.checkpoint();
+        writer.free(SpaceId(7), PageNo(3));
+        writer.init(SpaceId(7), PageNo(64));
+        writer.page(SpaceId(7), PageNo(4), b"x");
+        writer.commit();
+        let end = writer.end();
+        let void = scan(&writer.into_file(), end, &[100]).unwrap().voided.unwrap();
+        assert_eq!(void.of(SpaceId(7), ExtentNo(0)), PageMask::only(3), "{format:?}");
+        assert_eq!(void.of(SpaceId(7), ExtentNo(1)), PageMask::only(0), "{format:?}");
     }
 }
 

@@ -9,6 +9,9 @@ const DELETE: u8 = 0x90;
 const RENAME: u8 = 0xa0;
 const MODIFY: u8 = 0xb0;
 const CHECKPOINT: u8 = 0xf0;
+/// Type bytes of the records that free a page, and write it anew from nothing.
+const FREE: u8 = 0x00;
+const INIT: u8 = 0x10;
 /// Type byte of a record that writes bytes to a page.
 const WRITE: u8 = 0x30;
 
@@ -36,6 +39,16 @@ impl RedoWriter {
     /// Adds a record that writes `bytes` to a page.
     pub fn page(&mut self, space: SpaceId, page: PageNo, bytes: &[u8]) {
         self.record(WRITE, space.0, page.0, bytes);
+    }
+
+    /// Adds FREE_PAGE.
+    pub fn free(&mut self, space: SpaceId, page: PageNo) {
+        self.record(FREE, space.0, page.0, &[]);
+    }
+
+    /// Adds INIT_PAGE.
+    pub fn init(&mut self, space: SpaceId, page: PageNo) {
+        self.record(INIT, space.0, page.0, &[]);
     }
 
     /// Adds FILE_CREATE.
