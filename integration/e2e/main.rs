@@ -4,6 +4,7 @@ mod bad_store;
 mod bad_tool;
 mod doctor;
 mod forced_full;
+mod holds_pages;
 mod readme;
 mod restore;
 mod rules;

@@ -14,6 +14,7 @@ pub mod random;
 pub mod server;
 pub mod site;
 pub mod slots;
+pub mod state;
 pub mod store;
 pub mod tool;
 pub mod wait;
@@ -23,6 +24,7 @@ pub use load::{Load, LoadOptions};
 pub use proxy::{Fault, FaultyPath};
 pub use server::{MariaDb, ServerOptions};
 pub use site::Site;
+pub use state::Lineage;
 pub use store::{Bucket, LocalStack};
 pub use tool::{Recording, Tool};
 

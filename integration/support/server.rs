@@ -23,6 +23,12 @@ use super::{
 /// Time for a server to start, recovery included, or to stop.
 const START_LIMIT: Duration = Duration::from_secs(120);
 
+/// Has the client and the server speak in UTF-8, for names that are not ASCII.
+pub const NAMES: &str = "SET NAMES utf8mb4;";
+
+/// Kinds of tables that hold rows.
+const TABLES: &str = "'BASE TABLE', 'SYSTEM VERSIONED'";
+
 /// Schemas that a server has from the start.
 const OWN_SCHEMAS: &str = "'mysql', 'information_schema', 'performance_schema', 'sys'";
 
@@ -185,31 +191,53 @@ impl MariaDb {
 
     /// Checksum of every table outside of the server's own schemas, by `` `schema`.`table` ``.
     pub fn checksums(&self) -> BTreeMap<String, String> {
-        let mut checksums = BTreeMap::new();
-        for table in self.tables() {
-            let row = self.sql(&format!("CHECKSUM TABLE {table} EXTENDED"));
-            checksums.insert(table, row.trim().rsplit('\t').next().unwrap_or_default().to_owned());
+        let tables = self.tables();
+        if tables.is_empty() {
+            return BTreeMap::new();
         }
-        checksums
+        let rows = self.sql(&format!("{NAMES} CHECKSUM TABLE {} EXTENDED", tables.join(", ")));
+        let sums: Vec<_> = rows.lines().map(|row| row.rsplit('\t').next().unwrap_or_default().to_owned()).collect();
+        assert_eq!(sums.len(), tables.len(), "{rows}");
+        tables.into_iter().zip(sums).collect()
     }
 
     /// Complaints of `CHECK TABLE … EXTENDED` about any table, the server's own included; empty when all is well.
     pub fn check_all(&self) -> Vec<String> {
-        let sql = "SELECT CONCAT('`', table_schema, '`.`', table_name, '`') FROM information_schema.tables
-             WHERE table_type = 'BASE TABLE' AND table_schema NOT IN ('information_schema', 'performance_schema')";
-        let tables: Vec<_> = self.sql(sql).lines().map(str::to_owned).collect();
-        let report = self.sql(&format!("CHECK TABLE {} EXTENDED", tables.join(", ")));
+        let tables = self.named("table_schema NOT IN ('information_schema', 'performance_schema')", TABLES);
+        let report = self.sql(&format!("{NAMES} CHECK TABLE {} EXTENDED", tables.join(", ")));
         let fine = |line: &&str| line.ends_with("\tstatus\tOK") || line.contains("\tnote\t");
         report.lines().filter(|line| !fine(line)).map(str::to_owned).collect()
     }
 
     /// Names of all tables outside of the server's own schemas, quoted.
     pub fn tables(&self) -> Vec<String> {
+        self.named(&format!("table_schema NOT IN ({OWN_SCHEMAS})"), TABLES)
+    }
+
+    /// Names of all tables, sequences and views outside of the server's own schemas, quoted.
+    pub fn relations(&self) -> Vec<String> {
+        self.named(
+            &format!("table_schema NOT IN ({OWN_SCHEMAS})"),
+            "'BASE TABLE', 'SYSTEM VERSIONED', 'SEQUENCE', 'VIEW'",
+        )
+    }
+
+    fn named(&self, which: &str, kinds: &str) -> Vec<String> {
+        let quoted = |column: &str| format!("'`', REPLACE({column}, '`', '``'), '`'");
+        let (schema, table) = (quoted("table_schema"), quoted("table_name"));
         let sql = format!(
-            "SELECT CONCAT('`', table_schema, '`.`', table_name, '`') FROM information_schema.tables
-             WHERE table_type = 'BASE TABLE' AND table_schema NOT IN ({OWN_SCHEMAS}) ORDER BY 1"
+            "SELECT CONCAT({schema}, '.', {table}) FROM information_schema.tables
+             WHERE table_type IN ({kinds}) AND {which} ORDER BY 1"
         );
-        self.sql(&sql).lines().map(str::to_owned).collect()
+        // Raw: else the client would write a backslash in a name twice.
+        let output = self
+            .client
+            .command()
+            .args(["--default-character-set=utf8mb4", "--raw", "--execute", &sql])
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap().lines().map(str::to_owned).collect()
     }
 
     /// Backup tools at work on this server, as pids.

@@ -72,6 +72,15 @@ impl Site {
         self.backup(more).ok().summary().clone()
     }
 
+    /// Restores `backup` into a datadir of its own, and gives it.
+    #[track_caller]
+    pub fn restored(&self, backup: &Value) -> PathBuf {
+        let id = backup["backup_id"].as_str().unwrap();
+        let datadir = self.folder.path().join(format!("of-{id}"));
+        self.haulout.run(["restore", "--backup", id, "--datadir", datadir.to_str().unwrap()]).ok();
+        datadir
+    }
+
     /// The backups, as `list` tells them.
     #[track_caller]
     pub fn listing(&self) -> Vec<Value> {

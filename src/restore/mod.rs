@@ -14,6 +14,7 @@ mod checkpoints;
 mod datadir;
 mod error;
 mod fetch;
+mod holes;
 mod marker;
 mod plan;
 mod steps;

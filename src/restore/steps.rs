@@ -10,7 +10,7 @@ use super::marker::{Marker, State};
 use super::plan::{RestorePlan, available_bytes, check_tool};
 use super::tree::{self, Owner};
 use super::workdir::{Leftovers, WorkDir};
-use super::{Cancel, FetchOptions, RestoreError, checkpoints};
+use super::{Cancel, FetchOptions, RestoreError, checkpoints, holes};
 use crate::format::Manifest;
 use crate::mariadb::prepare::{OnPrepareLine, Prepare, PrepareEvent, PrepareOptions};
 use crate::mariadb::tool::{ToolFit, Tools};
@@ -213,8 +213,12 @@ pub(super) async fn run_prepare(
     };
     watch.progress.end(Phase::Prepare);
     ended?;
-    let path = dir.path().to_owned();
-    blocking(move || tree::sync(&path)).await?;
+    let (path, cancel) = (dir.path().to_owned(), watch.cancel.clone());
+    blocking(move || {
+        holes::punch_freed(&path, &cancel)?;
+        tree::sync(&path)
+    })
+    .await?;
     dir.set_state(State::Prepared)
 }
 
