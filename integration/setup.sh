@@ -5,21 +5,23 @@ set -euo pipefail
 
 usage() {
   cat <<USAGE
-usage: integration/setup.sh [--s3] [--ci] [--bench]
+usage: integration/setup.sh [--s3] [--ci] [--bench] [--plugins]
 
 Installs MariaDB's server and backup tool, a C compiler (parts of the object store's TLS and zstd are C), and:
---s3     what localstack/run.sh needs
---ci     what .ci/run needs beyond that
---bench  what integration/bench.sh needs beyond that
+--s3       what localstack/run.sh needs
+--ci       what .ci/run needs beyond that
+--bench    what integration/bench.sh needs beyond that
+--plugins  the server's plugins that the tests load (integration/plugins.sh)
 USAGE
 }
 
-s3='' ci='' bench=''
+s3='' ci='' bench='' plugins=''
 for argument; do
   case $argument in
     --s3) s3=yes ;;
     --ci) ci=yes ;;
     --bench) bench=yes ;;
+    --plugins) plugins=yes ;;
     -h | --help) usage; exit ;;
     *) usage >&2; exit 2 ;;
   esac
@@ -52,6 +54,11 @@ if [ -n "$bench" ]; then
   need jq jq
   [ -z "$s3" ] || need aws awscli
 fi
+if [ -n "$plugins" ]; then
+  # Libraries that RocksDB's plugin wants.
+  ldconfig -p | grep -q 'libsnappy\.so\.1 ' || missing+=(libsnappy1v5)
+  ldconfig -p | grep -q 'liblz4\.so\.1 ' || missing+=(liblz4-1)
+fi
 
 install_missing() {
   local policy=/usr/sbin/policy-rc.d
@@ -73,4 +80,5 @@ install_missing() {
 
 [ ${#missing[@]} -eq 0 ] || install_missing
 [ -z "$s3" ] || [ -n "${HAULOUT_TEST_S3_ENDPOINT-}" ] || "$top/localstack/run.sh" install
+[ -z "$plugins" ] || "$top/integration/plugins.sh" >/dev/null
 find_cargo

@@ -32,7 +32,7 @@ trap cleanup EXIT
 export TMPDIR=$scratch
 
 heading "setting up"
-"$top/integration/setup.sh" --s3
+"$top/integration/setup.sh" --s3 --plugins
 find_cargo
 
 heading "building"
