@@ -104,7 +104,9 @@ impl PrepareEvent {
         {
             return PrepareEvent::Recovered(at, end);
         }
-        let error = ["[ERROR]", "FATAL ERROR", "Error: ", "error: "].iter().any(|text| line.contains(text));
+        let error = ["[ERROR]", "FATAL ERROR", "Error: ", "error: ", "Can't find file: "]
+            .iter()
+            .any(|text| line.contains(text));
         if error { PrepareEvent::Error } else { PrepareEvent::Other }
     }
 }
@@ -237,10 +239,17 @@ impl Listener for Watch {
         match event {
             PrepareEvent::Completed => findings.completed = true,
             PrepareEvent::EndOfLog(lsn) => findings.end_of_log = Some(lsn),
-            // That InnoDB did not start is the consequence of what was said before.
             PrepareEvent::Damaged(damage) if findings.damage.is_none() => {
-                let reason = findings.errors.last().filter(|_| damage == Damage::Start);
-                let message = reason.map_or_else(|| sentence(line).to_owned(), String::clone);
+                let said = sentence(line).to_owned();
+                let message = match damage {
+                    // That InnoDB did not start is the consequence of what was said before.
+                    Damage::Start => findings.errors.last().cloned().unwrap_or(said),
+                    // So it is that there is no key; the plugin said why at its start.
+                    Damage::EncryptionKey => {
+                        findings.errors.first().map(|error| format!("{error}; {said}")).unwrap_or(said)
+                    }
+                    _ => said,
+                };
                 findings.damage = Some((damage, message));
             }
             PrepareEvent::Error if findings.errors.len() < ERRORS_MAX => {
@@ -351,7 +360,8 @@ impl Diagnose for PrepareError {
             PrepareError::Datadir(error) => return error.hint(),
             PrepareError::InUse { .. } => "wait for it, or end that process and fetch again",
             PrepareError::Damaged { damage: Damage::EncryptionKey, .. } => {
-                "make the server's encryption keys and plugin available on this machine"
+                "put the encryption keys and their plugin where the backup's backup-my.cnf says that they are; or fetch, \
+                 change that file, and prepare"
             }
             PrepareError::Damaged { .. } | PrepareError::RedoShort { .. } => {
                 "restore another backup, and run check --read-data"

@@ -217,10 +217,14 @@ fn each_line(mut reader: impl BufRead, mut line: impl FnMut(&[u8])) {
     }
 }
 
-/// Cuts off the password hash of `SHOW GRANTS`, which `mariadb-backup` prints when a privilege is missing.
+/// What `mariadb-backup` prints secrets behind: the password hash of `SHOW GRANTS`, when a privilege is missing, and the
+/// settings of encryption plugins, of which one unlocks the keys (`file_key_management_filekey`).
+const SECRETS: [&str; 2] = ["IDENTIFIED ", "Encryption plugin parameter "];
+
+/// Cuts off secrets.
 fn redact(line: &str) -> String {
-    match line.split_once("IDENTIFIED ") {
-        Some((before, _)) => format!("{before}IDENTIFIED (hidden)"),
+    match SECRETS.iter().find_map(|secret| Some((line.split_once(secret)?.0, secret))) {
+        Some((before, secret)) => format!("{before}{secret}(hidden)"),
         None => line.to_owned(),
     }
 }
@@ -266,6 +270,12 @@ mod tests {
     fn a_password_hash_is_cut_off() {
         let line = "  1.GRANT USAGE ON *.* TO `b2`@`localhost` IDENTIFIED BY PASSWORD '*B69027D44F6E5EDC'";
         assert_eq!(redact(line), "  1.GRANT USAGE ON *.* TO `b2`@`localhost` IDENTIFIED (hidden)");
+    }
+
+    #[test]
+    fn settings_of_encryption_plugins_are_cut_off() {
+        let line = "[00] 2026-11-24 22:32:33 \t Encryption plugin parameter :  '--file_key_management_filekey=hunter2'";
+        assert_eq!(redact(line), "[00] 2026-11-24 22:32:33 \t Encryption plugin parameter (hidden)");
     }
 
     #[test]
