@@ -304,6 +304,12 @@ pub enum BackupError {
         /// The tablespaces.
         names: String,
     },
+    /// The tool could not open files that are there, and went on.
+    #[error("mariadb-backup could not open {paths} and left it out")]
+    Unopened {
+        /// Their paths in the datadir.
+        paths: String,
+    },
     /// A map block of the parent stands in the wrong place.
     #[error("a map block of backup {backup} for {path} stands in another's place")]
     ForeignBlock {
@@ -348,6 +354,7 @@ impl Diagnose for BackupError {
             BackupError::Format(error) => error.kind(),
             BackupError::Source(error) => error.kind(),
             BackupError::Interrupted => Kind::Interrupted,
+            BackupError::Unopened { .. } => Kind::DatabaseRefused,
             BackupError::Redo { source } => source.kind(),
             BackupError::Spool { .. } | BackupError::Compressor { .. } | BackupError::Abandoned => Kind::Failed,
             _ => Kind::Corrupt,
@@ -369,6 +376,10 @@ impl Diagnose for BackupError {
             }
             BackupError::Interrupted => "nothing was committed; run the command again",
             BackupError::LeftOut { .. } => "run the backup again; if it happens again, check the files' permissions",
+            BackupError::Unopened { .. } => {
+                "the tool does not follow symbolic links, as Aria tables with DATA DIRECTORY or INDEX DIRECTORY have: make \
+                 such tables anew without these options; otherwise check the files' permissions and run the backup again"
+            }
             _ => "no backup was committed; run the command again, and look at the tool's output with --verbose",
         };
         Some(hint.to_owned())

@@ -43,6 +43,9 @@ pub trait Source: Send + Sync {
     /// The tablespace that the file of InnoDB named `name` holds, by its first page on disk.
     fn space_on_disk(&self, survey: &Survey, name: &str) -> Option<SpaceId>;
 
+    /// True when the server has a file `name` in its datadir, now.
+    fn has(&self, survey: &Survey, name: &str) -> bool;
+
     /// Begins to capture all pages, or those newer than `from`.
     ///
     /// # Errors
@@ -198,6 +201,11 @@ impl Source for MariadbBackup {
         let mut file = std::fs::File::open(survey.walk.datadir.join(name)).ok()?;
         file.read_exact(&mut head).ok()?;
         page_space_id(&head)
+    }
+
+    fn has(&self, survey: &Survey, name: &str) -> bool {
+        // What cannot be looked at is there, as far as anyone knows.
+        !matches!(survey.walk.datadir.join(name).symlink_metadata(), Err(error) if error.kind() == io::ErrorKind::NotFound)
     }
 
     fn start(&self, from: Option<Lsn>, progress: Arc<dyn Progress>) -> Result<Box<dyn Capture>, SourceError> {

@@ -402,6 +402,10 @@ impl Source for MadeUp {
         world.spaces.iter().find(|(_, space)| space.name == name).map(|(id, _)| SpaceId(*id))
     }
 
+    fn has(&self, survey: &Survey, name: &str) -> bool {
+        survey.walk.datadir.join(name).exists()
+    }
+
     fn start(&self, from: Option<Lsn>, _: Arc<dyn Progress>) -> Result<Box<dyn Capture>, SourceError> {
         Ok(Box::new(Streamed(Some(self.0.lock().unwrap().stream(from)))))
     }
@@ -426,6 +430,7 @@ impl Capture for Streamed {
             page_retries: 0,
             vanished: Vec::new(),
             dropped: Vec::new(),
+            unopened: Default::default(),
             warnings: Vec::new(),
         })
     }

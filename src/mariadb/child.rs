@@ -1,7 +1,7 @@
 //! `mariadb-backup --backup --stream=xbstream` as a child.
 
 use std::{
-    collections::HashSet,
+    collections::{BTreeSet, HashSet},
     os::unix::process::ExitStatusExt,
     path::PathBuf,
     process::{ChildStdout, ExitStatus, Stdio},
@@ -175,6 +175,8 @@ pub struct ChildReport {
     pub vanished: Vec<String>,
     /// Tablespaces that the child left out and that were indeed dropped or renamed meanwhile, as `db/table`.
     pub dropped: Vec<String>,
+    /// Files of other engines that the child could not open, by their paths in the datadir.
+    pub unopened: BTreeSet<String>,
     /// Warnings, the first hundred.
     pub warnings: Vec<String>,
 }
@@ -214,10 +216,13 @@ impl Findings {
             ChildEvent::RedoCopied { from, to } => self.report.redo_copied = Some((from, to)),
             ChildEvent::Ddl { name, ddl, .. } => self.note_ddl(&name, &ddl),
             ChildEvent::Vanished { name } => self.note_left_out(plain_name(&name)),
+            ChildEvent::Unopened { path } if self.report.unopened.len() <= NAMES_MAX => {
+                self.report.unopened.insert(path);
+            }
             ChildEvent::PageRetry => self.report.page_retries += 1,
             ChildEvent::Failure(cause) => self.note_cause(cause),
             ChildEvent::Warning(line) if self.report.warnings.len() < WARNINGS_MAX => self.report.warnings.push(line),
-            ChildEvent::Warning(_) | ChildEvent::RedoRetry | ChildEvent::Other => {}
+            ChildEvent::Warning(_) | ChildEvent::Unopened { .. } | ChildEvent::RedoRetry | ChildEvent::Other => {}
         }
     }
 

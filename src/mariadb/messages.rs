@@ -46,6 +46,12 @@ pub enum ChildEvent {
         /// Its name, such as `./db/t.ibd`.
         name: String,
     },
+    /// A file of another engine than InnoDB could not be opened and is left out, although the tool goes on and ends with 0.
+    /// It may have been dropped; or it is a symbolic link, which the tool does not follow for Aria tables.
+    Unopened {
+        /// Its path in the datadir, such as `db/t.MAI`.
+        path: String,
+    },
     /// Reading the redo log is tried again.
     RedoRetry,
     /// A page was torn or wrong and is read again.
@@ -213,6 +219,12 @@ impl ChildEvent {
         }
         if let Some(name) = after(line, "cannot open tablespace ") {
             return ChildEvent::Vanished { name: name.to_owned() };
+        }
+        // MariaDB `aria_backup_client.cc` and `common_engine.cc`.
+        let unopened = after(line, "Error on aria table file open ")
+            .or_else(|| after(line, "Error on file ").and_then(|rest| Some(rest.split_once(" open during ")?.0)));
+        if let Some(path) = unopened {
+            return ChildEvent::Unopened { path: path.trim().trim_start_matches("./").to_owned() };
         }
         if let Some(version) = after(line, "Using server version ").and_then(|text| text.trim().parse().ok()) {
             return ChildEvent::Server(version);
@@ -396,6 +408,14 @@ mod tests {
         assert_eq!(ChildEvent::classify(line), ChildEvent::Vanished { name: "./db/t.ibd".to_owned() });
         let line = "[01] 2026-11-22 17:22:53 mariabackup: error: cannot open tablespace ./db/t.ibd";
         assert_eq!(ChildEvent::classify(line), ChildEvent::Vanished { name: "./db/t.ibd".to_owned() });
+    }
+
+    #[test]
+    fn a_file_that_could_not_be_opened_is_named() {
+        let line = "[00] 2026-11-24 22:35:57 Error on aria table file open ./d/afar.MAI";
+        assert_eq!(ChildEvent::classify(line), ChildEvent::Unopened { path: "d/afar.MAI".to_owned() });
+        let line = "[01] 2026-11-24 22:35:57 Error on file ./d/t.MYD open during `d`.`t` table copy";
+        assert_eq!(ChildEvent::classify(line), ChildEvent::Unopened { path: "d/t.MYD".to_owned() });
     }
 
     #[test]
