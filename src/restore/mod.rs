@@ -15,6 +15,7 @@ mod datadir;
 mod error;
 mod fetch;
 mod holes;
+mod links;
 mod marker;
 mod plan;
 mod steps;

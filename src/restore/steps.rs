@@ -10,7 +10,7 @@ use super::marker::{Marker, State};
 use super::plan::{RestorePlan, available_bytes, check_tool};
 use super::tree::{self, Owner};
 use super::workdir::{Leftovers, WorkDir};
-use super::{Cancel, FetchOptions, RestoreError, checkpoints, holes};
+use super::{Cancel, FetchOptions, RestoreError, checkpoints, holes, links};
 use crate::format::Manifest;
 use crate::mariadb::prepare::{OnPrepareLine, Prepare, PrepareEvent, PrepareOptions};
 use crate::mariadb::tool::{ToolFit, Tools};
@@ -136,6 +136,11 @@ pub(super) async fn fill(
     let fetched = fetch_files(repository, manifest, dir.path(), options, progress, &watch.cancel).await;
     progress.end(Phase::Fetch);
     let figures = fetched?;
+    let linked = links::remove(dir.path(), plan)?;
+    if !linked.is_empty() {
+        let tables = linked.join(", ");
+        progress.warn(&format!("tables that had a DATA DIRECTORY are restored into the datadir: {tables}"));
+    }
     checkpoints::write(dir.path(), manifest, &manifest.server.version.parse()?)?;
     let path = dir.path().to_owned();
     // The bytes take their time to the disk; the marker's own are few.
