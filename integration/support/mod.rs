@@ -9,6 +9,7 @@
 
 pub mod binary;
 pub mod load;
+pub mod plugins;
 pub mod proxy;
 pub mod random;
 pub mod server;
