@@ -28,12 +28,15 @@ const OPTION_FILE: &str = "backup-my.cnf";
 const ERRORS_MAX: usize = 50;
 
 /// Sentences that mean lost or unreadable data, even when the tool goes on and ends with 0.
-const FATAL: [(&str, Damage); 14] = [
+///
+/// `Ignoring data file … Another data file called … exists with the same space ID` is none of them: recovery says so of each
+/// name that a tablespace had before it was renamed or exchanged within the redo log, whether or not there is such a file
+/// (MariaDB `fil0fil.cc`, `fil_ibd_load`). That no two files are one tablespace is known from the page map.
+const FATAL: [(&str, Damage); 13] = [
     ("when restoring a (partial?) backup. All redo log for this file will be ignored!", Damage::MissingTablespace),
     ("All redo log for this tablespace will be ignored!", Damage::MissingTablespace),
     ("Missing FILE_DELETE or FILE_MODIFY for [page id", Damage::MissingTablespace),
     ("Missing FILE_CREATE, FILE_DELETE or FILE_MODIFY", Damage::MissingTablespace),
-    ("Ignoring data file '", Damage::DuplicateTablespace),
     ("Attempted to open a previously opened tablespace", Damage::DuplicateTablespace),
     ("The log was only applied up to LSN", Damage::RedoLog),
     ("Invalid log header checksum", Damage::RedoLog),
@@ -417,6 +420,16 @@ END";
         assert!(error.to_string().contains("./db/t.ibd"), "{error}");
         let leftover = line.replace("./db/t.ibd", "./db/#sql-ib21.ibd");
         assert!(run(&format!("echo '{leftover}' >&2; {DONE}"), 1).is_ok());
+    }
+
+    #[test]
+    fn a_former_name_of_a_tablespace_in_the_redo_log_is_no_damage() {
+        let line = "2026-11-24 22:32:40 0 [Note] InnoDB: Ignoring data file ./ddl/one.ibd with space ID 756. \
+                    Another data file called ddl/two.ibd exists with the same space ID.";
+        let line = line.replace("./ddl/one.ibd", "'./ddl/one.ibd'");
+        assert_eq!(PrepareEvent::classify(&line), PrepareEvent::Other);
+        let line = "2026-11-24 22:32:40 0 [ERROR] InnoDB: Attempted to open a previously opened tablespace.";
+        assert_eq!(PrepareEvent::classify(line), PrepareEvent::Damaged(Damage::DuplicateTablespace));
     }
 
     #[test]
