@@ -81,6 +81,7 @@ impl Assembler {
             }
             Step::EndSpace(file, ended) => self.end_space(file, ended)?,
             Step::BeginFile(file, path) => {
+                self.drafts.altered.began(&path);
                 self.open_files.insert(file, FileDraft { path, ..FileDraft::default() });
             }
             Step::Piece(file, offset, result) => {
@@ -96,14 +97,14 @@ impl Assembler {
                     self.drafts.files.insert(draft.path.clone(), draft);
                 }
             }
+            Step::Definition(path, head) => self.drafts.altered.defined(&path, &head),
             Step::Rename(from, to) => {
+                self.drafts.altered.renamed(&from, &to);
                 if let Some(draft) = self.drafts.files.remove(&from) {
                     self.drafts.files.insert(to.clone(), FileDraft { path: to, ..draft });
                 }
             }
-            Step::Remove(path) => {
-                self.drafts.files.remove(&path);
-            }
+            Step::Remove(path) => self.remove(&path),
             Step::Deleted(name) => self.drafts.deleted.push(name),
             Step::Renamed(from, to) => self.drafts.renamed.push((from, to)),
             Step::Meta(name, meta) => {
@@ -115,6 +116,22 @@ impl Assembler {
             Step::Redo(facts) => self.drafts.redo = Some(*facts),
         }
         Ok(())
+    }
+
+    /// Removes a file, or with a `*` at the end all whose paths begin so: those of a table's partitions.
+    fn remove(&mut self, path: &str) {
+        let removed: Vec<String> = match path.strip_suffix('*') {
+            None => self.drafts.files.remove(path).map(|_| path.to_owned()).into_iter().collect(),
+            Some(prefix) => self
+                .drafts
+                .files
+                .extract_if(prefix.to_owned().., |path, _| path.starts_with(prefix))
+                .map(|(path, _)| path)
+                .collect(),
+        };
+        for path in removed {
+            self.drafts.altered.removed(&path);
+        }
     }
 
     fn extent(&mut self, file: FileNo, result: PageResult) -> Result<(), BackupError> {

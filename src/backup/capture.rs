@@ -7,6 +7,7 @@ use std::thread;
 
 use crossbeam_channel::{bounded, unbounded};
 
+use super::altered::Altered;
 use super::assemble::Assembler;
 use super::base::Base;
 use super::collect::{Collector, Origin, Outlets, REDO_FILE, RedoFacts, StreamFacts};
@@ -94,6 +95,7 @@ pub(super) fn capture(order: &Order, brake: &Brake) -> Result<Captured, BackupEr
     let redo = drafts.redo.take().ok_or_else(|| missing(REDO_FILE))?;
     let header = redo.header.clone();
     let (lsn, position, summary) = check_end(&drafts, redo, &report, order, parent, from)?;
+    Altered::drop_leftovers(&mut drafts.files);
     let around = surroundings(order, &facts, &drafts, &summary, lsn.last)?;
     let unverifiable_pages = drafts.unverifiable_pages;
     let Assembler { slots, maps, .. } = &mut assembler;
@@ -223,6 +225,7 @@ fn check_end(
     }
     check_left_out(drafts, report)?;
     check_unopened(drafts, report, order)?;
+    drafts.altered.check(&drafts.files)?;
     let page0 = drafts.spaces.iter().any(|draft| draft.begun.key.space == SpaceId(0));
     if !page0 {
         let first = super::system_files(&order.survey.facts.innodb.data_file_path).into_iter().next();

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use super::BackupError;
+use super::altered::Altered;
 use super::base::Base;
 use super::collect::{RedoFacts, SpaceBegun, SpaceEnded};
 use super::mappack::MapPacks;
@@ -28,6 +29,8 @@ pub(super) struct Drafts {
     pub deleted: Vec<String>,
     /// Tablespaces that got another name: old and new path.
     pub renamed: Vec<(String, String)>,
+    /// Tables of other engines than InnoDB.
+    pub altered: Altered,
     pub metas: HashMap<String, DeltaMeta>,
     pub controls: HashMap<String, Vec<u8>>,
     pub redo: Option<RedoFacts>,

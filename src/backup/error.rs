@@ -310,6 +310,17 @@ pub enum BackupError {
         /// Their paths in the datadir.
         paths: String,
     },
+    /// Tables of other engines than InnoDB were renamed or dropped while the tool copied them, and it lost track of them.
+    #[error(
+        "mariadb-backup lost track of tables that were created, renamed or dropped while it copied them: {names}{}",
+        others(.more)
+    )]
+    TablesAltered {
+        /// The first of them, with their engines.
+        names: String,
+        /// How many more there are.
+        more: usize,
+    },
     /// A map block of the parent stands in the wrong place.
     #[error("a map block of backup {backup} for {path} stands in another's place")]
     ForeignBlock {
@@ -346,6 +357,10 @@ pub enum BackupError {
     Interrupted,
 }
 
+fn others(more: &usize) -> String {
+    if *more == 0 { String::new() } else { format!(" and {more} more") }
+}
+
 impl Diagnose for BackupError {
     fn kind(&self) -> Kind {
         match self {
@@ -355,6 +370,7 @@ impl Diagnose for BackupError {
             BackupError::Source(error) => error.kind(),
             BackupError::Interrupted => Kind::Interrupted,
             BackupError::Unopened { .. } => Kind::DatabaseRefused,
+            BackupError::TablesAltered { .. } => Kind::DatabaseRefused,
             BackupError::Redo { source } => source.kind(),
             BackupError::Spool { .. } | BackupError::Compressor { .. } | BackupError::Abandoned => Kind::Failed,
             _ => Kind::Corrupt,
@@ -375,6 +391,9 @@ impl Diagnose for BackupError {
                 "give --spool-dir a directory on a disk with room for the spool, or a smaller --spool-size"
             }
             BackupError::Interrupted => "nothing was committed; run the command again",
+            BackupError::TablesAltered { .. } => {
+                "run the backup again while no MyISAM or Aria table is renamed or dropped; for InnoDB tables that does not matter"
+            }
             BackupError::LeftOut { .. } => "run the backup again; if it happens again, check the files' permissions",
             BackupError::Unopened { .. } => {
                 "the tool does not follow symbolic links, as Aria tables with DATA DIRECTORY or INDEX DIRECTORY have: make \

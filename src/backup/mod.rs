@@ -7,6 +7,7 @@
 //! results in the order of the stream. Memory is bounded by the row of jobs, by the packs on their way, and by some 300
 //! bytes for each table.
 
+mod altered;
 mod assemble;
 mod base;
 mod capture;
@@ -202,6 +203,7 @@ async fn run(
                 (incremental && options.want != Want::Incremental) || (!incremental && during)
             }
             BackupError::Source(error) => error.remedy() == Remedy::Retry,
+            BackupError::TablesAltered { .. } => true,
             _ => false,
         };
         attempt += 1;

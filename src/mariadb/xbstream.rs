@@ -150,7 +150,12 @@ pub trait FileSink {
     /// A delivered file gets another path, and takes the place of a file that has that path.
     fn rename(&mut self, from: &StreamPath, to: &StreamPath) -> Result<(), Self::Error>;
 
-    /// A delivered file is no part of the backup.
+    /// A file that was not delivered gets another path: a file that has been delivered under that path is not it.
+    fn rename_undelivered(&mut self, _from: &StreamPath, _to: &StreamPath) -> Result<(), Self::Error> {
+        Ok(())
+    }
+
+    /// A delivered file is no part of the backup; with a `*` at the end of the path, all files whose paths begin so.
     fn remove(&mut self, path: &StreamPath) -> Result<(), Self::Error>;
 }
 
@@ -519,7 +524,8 @@ impl<R: Read, S: FileSink> Parser<'_, R, S> {
         self.summary.rename_chunks += 1;
         if !self.delivered.remove(&head.path.digest()) {
             self.summary.void_chunks += 1;
-            return Ok(());
+            let at = head.at;
+            return self.sink.rename_undelivered(&head.path, &to).map_err(|source| ParseError::Sink { at, source });
         }
         self.delivered.insert(to.digest());
         self.sink.rename(&head.path, &to).map_err(|source| ParseError::Sink { at: head.at, source })
@@ -531,7 +537,8 @@ impl<R: Read, S: FileSink> Parser<'_, R, S> {
             return Err(ParseError::Unfit { at: head.at, what: "remove", path: head.path.clone(), reason });
         }
         self.summary.remove_chunks += 1;
-        if !self.delivered.remove(&head.path.digest()) {
+        // The tool removes the partitions of a table by a pattern.
+        if !self.delivered.remove(&head.path.digest()) && !head.path.as_str().ends_with('*') {
             self.summary.void_chunks += 1;
             return Ok(());
         }

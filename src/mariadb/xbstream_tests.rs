@@ -10,6 +10,7 @@ use crate::mariadb::xbstream_write::StreamWriter;
 struct Directory {
     open: BTreeMap<FileNo, (String, Vec<u8>)>,
     files: BTreeMap<String, Vec<u8>>,
+    undelivered: Vec<(String, String)>,
 }
 
 impl FileSink for Directory {
@@ -41,7 +42,16 @@ impl FileSink for Directory {
         Ok(())
     }
 
+    fn rename_undelivered(&mut self, from: &StreamPath, to: &StreamPath) -> Result<(), Infallible> {
+        self.undelivered.push((from.to_string(), to.to_string()));
+        Ok(())
+    }
+
     fn remove(&mut self, path: &StreamPath) -> Result<(), Infallible> {
+        if let Some(prefix) = path.as_str().strip_suffix('*') {
+            self.files.retain(|path, _| !path.starts_with(prefix));
+            return Ok(());
+        }
         assert!(self.files.remove(path.as_str()).is_some());
         Ok(())
     }
@@ -201,7 +211,8 @@ fn renames_and_removals_of_open_files_are_refused_and_of_absent_ones_passed_over
     writer.rename(&a, &b).unwrap();
     writer.remove(&b).unwrap();
     let (directory, summary) = read(&writer.into_inner()).unwrap();
-    assert_eq!((directory, summary.void_chunks), (Directory::default(), 2));
+    assert_eq!((directory.files.len(), summary.void_chunks), (0, 2));
+    assert_eq!(directory.undelivered, [("a".to_owned(), "b".to_owned())]);
     assert_eq!(refused(|writer| writer.data(&a, b"1").and_then(|()| writer.rename(&a, &b))), "unfit");
     assert_eq!(refused(|writer| writer.data(&a, b"1").and_then(|()| writer.remove(&a))), "unfit");
     let mut writer = StreamWriter::new(Vec::new());
@@ -210,6 +221,17 @@ fn renames_and_removals_of_open_files_are_refused_and_of_absent_ones_passed_over
     writer.file(&a, b"2", 9).unwrap();
     let (directory, _) = read(&writer.into_inner()).unwrap();
     assert_eq!((&directory.files["a"][..], &directory.files["b"][..]), (&b"2"[..], &b"1"[..]));
+}
+
+#[test]
+fn a_removal_by_pattern_comes_through() {
+    let mut writer = StreamWriter::new(Vec::new());
+    for name in ["d/t#P#p0.MYD", "d/t#P#p1.MYD", "d/u#P#p0.MYD"] {
+        writer.file(&path(name), b"1", 9).unwrap();
+    }
+    writer.remove(&path("d/t#P#*")).unwrap();
+    let (directory, _) = read(&writer.into_inner()).unwrap();
+    assert_eq!(directory.files.keys().collect::<Vec<_>>(), ["d/u#P#p0.MYD"]);
 }
 
 #[test]

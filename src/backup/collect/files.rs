@@ -4,6 +4,7 @@ use crossbeam_channel::bounded;
 
 use super::{Outlets, REDO_FILE, RedoFacts, Step, StreamFacts};
 use crate::backup::BackupError;
+use crate::backup::altered::FRM_HEAD_BYTES;
 use crate::backup::work::{FileJob, Job};
 use crate::format::map::FilePiece;
 use crate::mariadb::redo::{HEADER_BYTES, RedoHeader, RedoScanner};
@@ -58,6 +59,8 @@ pub(super) struct PlainCutter {
     path: String,
     /// A copy of the bytes, of the tool's own files.
     copy: Option<Vec<u8>>,
+    /// First bytes of a table's definition.
+    head: Option<Vec<u8>>,
     start: u64,
     buffer: Vec<u8>,
     length: u64,
@@ -65,7 +68,9 @@ pub(super) struct PlainCutter {
 
 impl PlainCutter {
     pub(super) fn new(path: &str, is_control: bool) -> PlainCutter {
-        PlainCutter { path: path.to_owned(), copy: is_control.then(Vec::new), start: 0, buffer: Vec::new(), length: 0 }
+        let head = path.ends_with(".frm").then(Vec::new);
+        let copy = is_control.then(Vec::new);
+        PlainCutter { path: path.to_owned(), copy, head, start: 0, buffer: Vec::new(), length: 0 }
     }
 
     pub(super) fn begin(&mut self, file: FileNo, outlets: &Outlets) -> Result<(), BackupError> {
@@ -91,6 +96,11 @@ impl PlainCutter {
                 return Err(BackupError::OutOfOrder { path: self.path.clone(), expected, found: offset });
             }
             copy.extend_from_slice(bytes);
+        }
+        if let Some(head) = &mut self.head
+            && offset == head.len() as u64
+        {
+            head.extend_from_slice(&bytes[..bytes.len().min(FRM_HEAD_BYTES - head.len())]);
         }
         let mut rest = bytes;
         while !rest.is_empty() {
@@ -124,6 +134,9 @@ impl PlainCutter {
 
     pub(super) fn end(mut self, file: FileNo, facts: &StreamFacts, outlets: &Outlets) -> Result<(), BackupError> {
         self.flush(file, facts, outlets)?;
+        if let Some(head) = self.head {
+            outlets.step(Step::Definition(self.path.clone(), head))?;
+        }
         if let Some(copy) = self.copy {
             outlets.step(Step::Control(self.path, copy))?;
         }

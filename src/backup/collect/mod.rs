@@ -85,7 +85,11 @@ pub(super) enum Step {
     BeginFile(FileNo, String),
     Piece(FileNo, u64, Receiver<Result<FileResult, BackupError>>),
     EndFile(FileNo, u64),
+    /// First bytes of a `.frm`.
+    Definition(String, Vec<u8>),
+    /// A file got another name, whether or not the stream has brought it.
     Rename(String, String),
+    /// A file is no part of the backup; with a `*` at the end, all whose paths begin so.
     Remove(String),
     /// A `.del`: the tablespace of this name (without extension) is gone.
     Deleted(String),
@@ -255,6 +259,10 @@ impl FileSink for Collector<'_> {
 
     fn rename(&mut self, from: &StreamPath, to: &StreamPath) -> Result<(), BackupError> {
         self.outlets.step(Step::Rename(from.to_string(), to.to_string()))
+    }
+
+    fn rename_undelivered(&mut self, from: &StreamPath, to: &StreamPath) -> Result<(), BackupError> {
+        self.rename(from, to)
     }
 
     fn remove(&mut self, path: &StreamPath) -> Result<(), BackupError> {
