@@ -168,6 +168,11 @@ impl Running {
         });
     }
 
+    /// True when the program has ended.
+    pub fn ended(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_some()
+    }
+
     /// Kills the program, and not its children, at once.
     pub fn kill9(mut self) -> Run {
         let _ = self.child.kill();

@@ -26,6 +26,9 @@ const STATEMENTS_MAX: u64 = 500_000;
 /// Time for the last statement of a load that is told to end.
 const STATEMENT_LIMIT: Duration = Duration::from_secs(60);
 
+/// Time for which a session waits to be allowed more: a forgotten one comes to an end.
+const ALLOWANCE_LIMIT: Duration = Duration::from_secs(600);
+
 /// Tables that the DDL makes, changes and drops.
 const TABLES: u64 = 8;
 
@@ -41,15 +44,25 @@ pub struct LoadOptions {
 #[derive(Debug)]
 pub struct Load {
     ended: Arc<AtomicBool>,
-    transfers: Worker,
-    ddl: Option<Worker>,
+    allowed: Arc<AtomicU64>,
+    workers: Vec<Worker>,
 }
+
+/// Makes a worker's next statements from its numbers.
+pub type Statements = Box<dyn FnMut(&mut Random) -> String + Send>;
 
 #[derive(Debug)]
 struct Worker {
     done: Arc<AtomicU64>,
     client: Child,
     thread: Option<JoinHandle<()>>,
+}
+
+/// What a session is told, and tells.
+struct Work {
+    ended: Arc<AtomicBool>,
+    allowed: Arc<AtomicU64>,
+    done: Arc<AtomicU64>,
 }
 
 /// What a load did.
@@ -63,30 +76,49 @@ impl Load {
     /// Makes the bank where there is none yet, and begins.
     pub fn start(server: &MariaDb, options: LoadOptions) -> Load {
         println!("load: {options:?}");
-        server.sql(&format!(
-            "CREATE DATABASE IF NOT EXISTS bank; USE bank;
-             CREATE TABLE IF NOT EXISTS account (id INT PRIMARY KEY, balance BIGINT NOT NULL) ENGINE=InnoDB;
-             CREATE TABLE IF NOT EXISTS transfer (id BIGINT AUTO_INCREMENT PRIMARY KEY, payer INT, payee INT, amount BIGINT,
-                 note VARCHAR(400), KEY (payer), KEY (payee)) ENGINE=InnoDB;
-             INSERT IGNORE INTO account SELECT seq, {BALANCE} FROM seq_1_to_{ACCOUNTS};"
-        ));
-        let ended = Arc::new(AtomicBool::new(false));
-        let worker = |seed: u64, statement: fn(&mut Random) -> String| {
-            let (session, client) = Session::open(&server.client());
-            let (ended, done) = (Arc::clone(&ended), Arc::new(AtomicU64::new(0)));
-            let counter = Arc::clone(&done);
-            let thread = thread::spawn(move || session.work(Random::new(seed), statement, &ended, &counter));
-            Worker { done, client, thread: Some(thread) }
+        make_bank(server);
+        let mut workers: Vec<(u64, Statements)> = vec![(options.seed, Box::new(transfer))];
+        if options.ddl {
+            workers.push((options.seed ^ 1, Box::new(change)));
+        }
+        Load::of(&server.client(), STATEMENTS_MAX, workers)
+    }
+
+    /// Begins with one session for each seed and kind of statements. Each does `allowed` of them and then waits for
+    /// [`Load::allow`].
+    pub fn of(client: &Client, allowed: u64, workers: impl IntoIterator<Item = (u64, Statements)>) -> Load {
+        let (ended, allowed) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(allowed)));
+        let worker = |(seed, statements): (u64, Statements)| {
+            let (session, child) = Session::open(client);
+            let done = Arc::new(AtomicU64::new(0));
+            let work = Work { ended: Arc::clone(&ended), allowed: Arc::clone(&allowed), done: Arc::clone(&done) };
+            let thread = thread::spawn(move || session.work(Random::new(seed), statements, &work));
+            Worker { done, client: child, thread: Some(thread) }
         };
-        let transfers = worker(options.seed, transfer);
-        let ddl = options.ddl.then(|| worker(options.seed ^ 1, change));
-        Load { ended, transfers, ddl }
+        let workers = workers.into_iter().map(worker).collect();
+        Load { ended, allowed, workers }
+    }
+
+    /// Lets each session do `more` statements.
+    pub fn allow(&self, more: u64) {
+        self.allowed.fetch_add(more, Ordering::Relaxed);
+    }
+
+    /// Waits until all is done that is allowed; false when that is not so after `limit`.
+    pub fn rest(&self, limit: Duration) -> bool {
+        let allowed = self.allowed.load(Ordering::Relaxed);
+        let idle = || (0..self.workers.len()).all(|number| self.done(number) >= allowed).then_some(());
+        wait::try_until(limit, idle).is_some()
     }
 
     /// What was done so far.
     pub fn report(&self) -> LoadReport {
-        let done = |worker: &Worker| worker.done.load(Ordering::Relaxed);
-        LoadReport { transfers: done(&self.transfers), ddl: self.ddl.as_ref().map_or(0, done) }
+        LoadReport { transfers: self.done(0), ddl: self.done(1) }
+    }
+
+    /// What worker `number` did so far; nothing when there is none.
+    pub fn done(&self, number: usize) -> u64 {
+        self.workers.get(number).map_or(0, |worker| worker.done.load(Ordering::Relaxed))
     }
 
     /// Waits until `count` more transfers are done, and as many DDL statements as `ddl` says.
@@ -106,7 +138,7 @@ impl Load {
 
     fn end(&mut self) {
         self.ended.store(true, Ordering::Relaxed);
-        for worker in [Some(&mut self.transfers), self.ddl.as_mut()].into_iter().flatten() {
+        for worker in &mut self.workers {
             let Some(thread) = worker.thread.take() else { continue };
             // A statement that waits, behind a backup's lock say, ends with its client.
             let _ = wait::try_until(STATEMENT_LIMIT, || thread.is_finished().then_some(()));
@@ -121,6 +153,17 @@ impl Drop for Load {
     fn drop(&mut self) {
         self.end();
     }
+}
+
+/// Makes the bank where there is none yet.
+pub fn make_bank(server: &MariaDb) {
+    server.sql(&format!(
+        "CREATE DATABASE IF NOT EXISTS bank; USE bank;
+         CREATE TABLE IF NOT EXISTS account (id INT PRIMARY KEY, balance BIGINT NOT NULL) ENGINE=InnoDB;
+         CREATE TABLE IF NOT EXISTS transfer (id BIGINT AUTO_INCREMENT PRIMARY KEY, payer INT, payee INT, amount BIGINT,
+             note VARCHAR(400), KEY (payer), KEY (payee)) ENGINE=InnoDB;
+         INSERT IGNORE INTO account SELECT seq, {BALANCE} FROM seq_1_to_{ACCOUNTS};"
+    ));
 }
 
 /// Panics unless the bank's books balance: nothing was lost or made, and each account is what its transfers say.
@@ -148,8 +191,8 @@ impl Session {
         // Errors come the same way as answers, in order.
         let (answers, sink) = io::pipe().unwrap();
         let mut command = client.command();
-        // A table that is not there is part of the game: the client goes on after an error.
-        command.args(["--force", "--skip-reconnect"]).stdin(Stdio::piped());
+        // A table that is not there is part of the game: the client goes on after an error. Sequences of numbers are tables of whichever schema is in use.
+        command.args(["--force", "--skip-reconnect", "--database=mysql"]).stdin(Stdio::piped());
         command.stdout(sink.try_clone().unwrap()).stderr(sink);
         let mut child = command.spawn().expect("the mariadb client can be run");
         let statements = child.stdin.take().unwrap();
@@ -157,15 +200,21 @@ impl Session {
     }
 
     /// Sends statements one by one, each after the answer to the last, until the end, or until the server goes away.
-    fn work(mut self, mut random: Random, statement: fn(&mut Random) -> String, ended: &AtomicBool, done: &AtomicU64) {
+    fn work(mut self, mut random: Random, mut statements: Statements, work: &Work) {
         for number in 0..STATEMENTS_MAX {
-            if !self.execute(&statement(&mut random), number) {
+            if number >= work.allowed.load(Ordering::Relaxed) {
+                let go_on = || {
+                    (number < work.allowed.load(Ordering::Relaxed) || work.ended.load(Ordering::Relaxed)).then_some(())
+                };
+                let _ = wait::try_until(ALLOWANCE_LIMIT, go_on);
+            }
+            if work.ended.load(Ordering::Relaxed) && number > 0 {
                 break;
             }
-            done.fetch_add(1, Ordering::Relaxed);
-            if ended.load(Ordering::Relaxed) {
+            if !self.execute(&statements(&mut random), number) {
                 break;
             }
+            work.done.fetch_add(1, Ordering::Relaxed);
         }
     }
 
@@ -189,7 +238,8 @@ impl Session {
 /// How the client says that there is no server any more.
 const GONE: [&str; 5] = ["ERROR 2002 ", "ERROR 2006 ", "ERROR 2013 ", "ERROR 1053 ", "ERROR 1927 "];
 
-fn transfer(random: &mut Random) -> String {
+/// Moves money from one account to another.
+pub fn transfer(random: &mut Random) -> String {
     let (payer, payee, amount) = (1 + random.below(ACCOUNTS), 1 + random.below(ACCOUNTS), random.below(50));
     // Locked in one order, two loads at once never wait for each other in a circle.
     let order = if payer < payee { "ASC" } else { "DESC" };

@@ -5,7 +5,7 @@
 //! the kernel to end with it.
 
 // Each helper waits here for the tests of the commands that need it.
-#![allow(dead_code, reason = "a harness has more than any one moment's tests use")]
+#![allow(dead_code, unused_imports, reason = "a harness has more than any one target's tests use")]
 
 pub mod binary;
 pub mod load;

@@ -97,16 +97,32 @@ impl MariaDb {
         MariaDb::new(scratch(), datadir.to_owned(), options, slot)
     }
 
+    /// As [`MariaDb::on`]; the error is the log of a server that did not start.
+    pub fn try_on(datadir: &Path, options: ServerOptions) -> Result<MariaDb, String> {
+        let slot = slots::take();
+        let mut server = MariaDb::stopped(scratch(), datadir.to_owned(), options, slot);
+        if server.start_again() { Ok(server) } else { Err(server.error_log()) }
+    }
+
     fn new(folder: TempDir, datadir: PathBuf, options: ServerOptions, slot: Arc<Slot>) -> MariaDb {
-        let client = Client { socket: folder.path().join("s") };
-        let port = options.tcp.then(free_port);
-        let mut server = MariaDb { datadir, client, port, options, child: None, folder, _slot: slot };
+        let mut server = MariaDb::stopped(folder, datadir, options, slot);
         server.restart();
         server
     }
 
+    fn stopped(folder: TempDir, datadir: PathBuf, options: ServerOptions, slot: Arc<Slot>) -> MariaDb {
+        let client = Client { socket: folder.path().join("s") };
+        let port = options.tcp.then(free_port);
+        MariaDb { datadir, client, port, options, child: None, folder, _slot: slot }
+    }
+
     /// Starts the server again, after [`MariaDb::stop`] or [`MariaDb::kill9`].
     pub fn restart(&mut self) {
+        assert!(self.start_again(), "mariadbd did not start:\n{}", self.error_log());
+    }
+
+    /// False when the server does not start.
+    fn start_again(&mut self) -> bool {
         assert!(self.child.is_none(), "the server runs already");
         let log = self.folder.path().join("error.log");
         // The kernel ends the server with the thread that started it, so that a killed test leaves nothing behind.
@@ -129,7 +145,7 @@ impl MariaDb {
             if ended { Some(false) } else { self.client.try_sql("SELECT 1").is_ok().then_some(true) }
         });
         self.child = Some(child);
-        assert_eq!(ready, Some(true), "mariadbd did not start:\n{}", self.error_log());
+        ready == Some(true)
     }
 
     /// Shuts the server down in good order.
@@ -282,8 +298,18 @@ impl Client {
         self.try_sql(sql).unwrap_or_else(|error| panic!("{error}\nin {sql:.2000}"))
     }
 
+    /// Runs statement after statement whatever becomes of them; what was answered, and what went wrong.
+    pub fn sql_anyway(&self, sql: &str) -> (String, String) {
+        let (output, complaints, _) = self.run(self.command().arg("--force"), sql);
+        (output, complaints)
+    }
+
     pub fn try_sql(&self, sql: &str) -> Result<String, String> {
-        let mut command = self.command();
+        let (output, complaints, success) = self.run(&mut self.command(), sql);
+        if success { Ok(output) } else { Err(complaints) }
+    }
+
+    fn run(&self, command: &mut Command, sql: &str) -> (String, String, bool) {
         let mut child = command
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -297,7 +323,7 @@ impl Client {
             child.wait_with_output().unwrap()
         });
         let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
-        if output.status.success() { Ok(text(output.stdout)) } else { Err(text(output.stderr)) }
+        (text(output.stdout), text(output.stderr), output.status.success())
     }
 }
 
