@@ -197,11 +197,8 @@ impl<'a> Judges<'a> {
         let replica = State::of(&self.replica.server);
         let mut different = state.differences(&replica, replicated);
         // A checksum also tells how rows are stored; rows alone must be alike.
-        different.retain(|found| {
-            let alike = found.kind == Kind::Rows
-                && found.one.is_some()
-                && found.other.is_some()
-                && rows(ours, &found.name).is_ok_and(|rows_of| rows(&self.replica.server, &found.name) == Ok(rows_of));
+        different.retain_mut(|found| {
+            let alike = found.kind == Kind::Rows && only_rows(ours, &self.replica.server, found);
             outcome.counts.add("tables_compared_by_rows", u64::from(alike));
             !alike
         });
@@ -250,6 +247,21 @@ impl<'a> Judges<'a> {
             outcome.faults.push(format!("{name} is not as stock's: {}", told(&different)));
         }
     }
+}
+
+/// True when the rows are alike; else `found` tells how many each has, and a few that the other has not.
+fn only_rows(ours: &MariaDb, theirs: &MariaDb, found: &mut Difference) -> bool {
+    let (Ok(one), Ok(other)) = (rows(ours, &found.name), rows(theirs, &found.name)) else { return false };
+    let only = |these: &[String], those: &[String]| {
+        let lacking: Vec<_> = these.iter().filter(|row| those.binary_search(row).is_err()).collect();
+        let some: Vec<_> = lacking.iter().take(2).map(|row| row.chars().take(80).collect::<String>()).collect();
+        format!("{} rows, {} alone here: {some:?}", these.len(), lacking.len())
+    };
+    if one == other {
+        return true;
+    }
+    (found.one, found.other) = (Some(only(&one, &other)), Some(only(&other, &one)));
+    false
 }
 
 /// True for what a replica must have as its source had it.

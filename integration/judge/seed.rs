@@ -77,6 +77,7 @@ fn keep(folder: TempDir, seed: u64, faulty: bool) {
     let Some(place) = std::env::var_os("HAULOUT_JUDGE_KEEP").filter(|_| faulty) else { return };
     let from = folder.keep();
     let to = Path::new(&place).join(format!("seed-{seed}"));
+    let _ = fs::remove_dir_all(&to);
     fs::rename(&from, &to).unwrap_or_else(|error| println!("{} stays: {error}", from.display()));
 }
 

@@ -17,7 +17,18 @@ use crate::format::Namer;
 use crate::format::map::{Extent, ExtentBlock, FilePiece, FileSource, Location, PackRef, SpaceRecord};
 use crate::format::pack::{NewChunk, PackBuilder, PackKind};
 use crate::mariadb::xbstream::FileNo;
-use crate::model::SpaceId;
+use crate::model::{PageSize, SpaceId};
+
+/// Pages of the server's size that each tablespace file is made with (MariaDB `fil0fil.h`, `FIL_IBD_FILE_INITIAL_SIZE`).
+const INITIAL_PAGES: u32 = 4;
+
+/// Least length of a tablespace file with pages of `physical` size on a server with pages of `server` size.
+///
+/// Of a compressed table, page 0 tells less: its four pages are smaller, but the file is made with four of the server's, and
+/// InnoDB opens none that is shorter.
+fn least_pages(physical: PageSize, server: PageSize) -> u32 {
+    INITIAL_PAGES * (u32::from(server) / u32::from(physical)).max(1)
+}
 
 /// Fills data packs.
 pub(super) struct Assembler {
@@ -26,6 +37,8 @@ pub(super) struct Assembler {
     incremental: bool,
     /// Number of the system tablespace's files.
     system_parts: usize,
+    /// The server's page size.
+    page_size: PageSize,
     pack: PackBuilder,
     pub slots: SlotTable,
     pub maps: MapPacks,
@@ -45,6 +58,7 @@ impl Assembler {
             base: facts.base.clone(),
             incremental: facts.incremental,
             system_parts: facts.system_files.len(),
+            page_size: facts.page_size,
             pack: PackBuilder::new(PackKind::Data),
             slots: SlotTable::default(),
             open_spaces: HashMap::new(),
@@ -170,7 +184,8 @@ impl Assembler {
             (Origin::Delta, SpaceId(0), 2..) => None,
             (Origin::Delta, _, _) => {
                 let size = ended.page0.as_ref().map(|page0| page0.size_pages).or(parent_pages).unwrap_or(0);
-                Some(size.max(ended.page_max.map_or(0, |page| page.0 + 1)))
+                let size = size.max(ended.page_max.map_or(0, |page| page.0 + 1));
+                Some(size.max(least_pages(draft.begun.page_size, self.page_size)))
             }
         };
         let merged = self.merged(&mut draft)?;
@@ -240,5 +255,18 @@ impl Assembler {
         }
         self.waiting = still_waiting;
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_file_of_a_compressed_table_has_four_of_the_server_s_pages() {
+        let size = |bytes: u32| PageSize::new(bytes).unwrap();
+        for (physical, server, pages) in [(16384, 16384, 4), (8192, 16384, 8), (1024, 16384, 64), (65536, 65536, 4)] {
+            assert_eq!(least_pages(size(physical), size(server)), pages, "{physical} on {server}");
+        }
     }
 }
