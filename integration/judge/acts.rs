@@ -103,6 +103,15 @@ pub fn import(server: &MariaDb, datadir: &Path, generation: u64) -> Result<(), S
     Err(why)
 }
 
+/// Fills the log of Aria beyond a file's length, so that the tool goes back to the header of the one that it has copied.
+pub fn fill_aria_log(server: &MariaDb) {
+    // Rows put into an empty table are not logged one by one.
+    server.client().sql_anyway(&format!(
+        "{IMPATIENT} TRUNCATE dml.filler; INSERT INTO dml.filler VALUES (0, '');
+         INSERT INTO dml.filler SELECT seq, REPEAT(MD5(seq), 12) FROM seq_1_to_30000;"
+    ));
+}
+
 /// Fills an undo tablespace beyond its limit, for the purge to truncate. Nothing remains of it, and no replica hears of it.
 pub fn fill_undo(server: &MariaDb) {
     let updates =

@@ -9,6 +9,7 @@ mod acts;
 mod changes;
 mod chunks;
 mod judges;
+mod lost;
 mod plan;
 mod replica;
 mod report;

@@ -25,6 +25,8 @@ pub struct Planned {
     pub gates: Vec<u64>,
     /// Whether tables of other engines than InnoDB are renamed at the gates.
     pub plain_renames: bool,
+    /// Whether a log file of Aria's is filled at the first gate.
+    pub aria_log: bool,
     /// Whether a table is imported at the first gate.
     pub import: bool,
     /// Seed of what is done at the gates.
@@ -76,6 +78,6 @@ fn planned(random: &mut Random, number: u64) -> Planned {
     };
     let gates = (0..1 + random.below(4)).map(|_| random.below(500)).collect();
     let (full, import) = (number > 0 && random.below(7) == 0, random.below(9) == 0);
-    let plain_renames = random.below(6) == 0;
-    Planned { before, full, gates, plain_renames, import, seed: random.next(), in_one: random.below(3) == 0 }
+    let (plain_renames, aria_log) = (random.below(6) == 0, random.below(3) == 0);
+    Planned { before, full, gates, plain_renames, aria_log, import, seed: random.next(), in_one: random.below(3) == 0 }
 }

@@ -102,7 +102,11 @@ impl Stage {
         let options = ["--log-bin=binlog", "--server-id=1", "--binlog-format=ROW", "--sync-binlog=0"]
             .into_iter()
             .chain(["--innodb-undo-log-truncate=ON", "--innodb-max-undo-log-size=10485760"])
-            .chain(["--loose-innodb-purge-rseg-truncate-frequency=1", "--innodb-log-file-size=96M"])
+            .chain([
+                "--loose-innodb-purge-rseg-truncate-frequency=1",
+                "--innodb-log-file-size=96M",
+                "--aria-log-file-size=8388608",
+            ])
             .fold(options, |options, argument| options.argument(argument));
         let source = MariaDb::with(options);
         source.sql("GRANT REPLICATION SLAVE ON *.* TO replica@'%' IDENTIFIED BY 'replica'");
@@ -192,6 +196,9 @@ impl Stage {
         let (source, generation, counts) = (&self.source, &mut self.generation, &mut outcome.counts);
         self.tool.backup(&self.haulout, source, more, &gates, |held: Held| {
             acts::at_gate(source, &mut random, planned.plain_renames);
+            if planned.aria_log && held.gate == 0 {
+                acts::fill_aria_log(source);
+            }
             if planned.import && held.run == 0 && held.gate == 0 {
                 *generation += 1;
                 imported("imports_during", acts::import(source, source.datadir(), *generation), counts);
