@@ -149,11 +149,14 @@ impl Stage {
             load.rest(STEP_LIMIT);
             acts::ready(&self.source);
             load.allow(STATEMENTS);
-            let (run, captured) = self.backup(planned, &load, outcome);
+            let (run, mut streams) = self.backup(planned, &load, outcome);
             load.stop();
+            for stream in &streams {
+                count_chunks(stream, &mut outcome.counts);
+            }
             match run.code() {
                 Some(0) => {
-                    let captured = captured.expect("the tool ran");
+                    let captured = streams.pop().expect("the tool ran");
                     self.count(&run, &captured, outcome);
                     taken.push(Taken::of(number, planned, run.summary(), captured));
                 }
@@ -188,14 +191,14 @@ impl Stage {
         }
     }
 
-    fn backup(&mut self, planned: &Planned, load: &Load, outcome: &mut Outcome) -> (Run, Option<Captured>) {
+    fn backup(&mut self, planned: &Planned, load: &Load, outcome: &mut Outcome) -> (Run, Vec<Captured>) {
         let mut random = Random::new(planned.seed);
         let length = self.lengths[usize::from(!planned.full && self.generation_of_full_is_taken())];
         let gates: Vec<_> = planned.gates.iter().map(|part| 1 + length / 1000 * part).collect();
         let more: &[&str] = if planned.full { &["--full"] } else { &[] };
         let (source, generation, counts) = (&self.source, &mut self.generation, &mut outcome.counts);
         self.tool.backup(&self.haulout, source, more, &gates, |held: Held| {
-            acts::at_gate(source, &mut random, planned.plain_renames);
+            acts::at_gate(source, &mut random, planned.plain_renames && held.run == 0);
             if planned.aria_log && held.gate == 0 {
                 acts::fill_aria_log(source);
             }
@@ -236,25 +239,6 @@ impl Stage {
             }
         };
         self.lengths[usize::from(!full)] = chunks.summary.bytes;
-        for (name, number) in [
-            ("chunks_payload", chunks.summary.payload_chunks),
-            ("chunks_seek", chunks.summary.seek_chunks),
-            ("chunks_rename", chunks.summary.rename_chunks),
-            ("chunks_remove", chunks.summary.remove_chunks),
-            ("chunks_void", chunks.summary.void_chunks),
-            ("files_rewritten", chunks.rewritten),
-            ("files_new", chunks.new),
-            ("files_ren", chunks.renamed),
-            ("files_del", chunks.deleted),
-            ("stream_bytes", chunks.summary.bytes),
-        ] {
-            counts.add(name, number);
-        }
-        let said = captured.said();
-        for (name, text) in [("created", "create"), ("renamed", "rename"), ("dropped", "delete")] {
-            let line = format!("DDL tracking : {text} ");
-            counts.add(&format!("{name}_in_window"), said.matches(&line).count() as u64);
-        }
         let lsn = |name: &str| summary["lsn"][name].as_u64().expect("an LSN");
         if chunks.start != lsn("start") {
             outcome.faults.push(format!(
@@ -266,6 +250,32 @@ impl Stage {
         let moved = lsn("to") - lsn("start");
         counts.add("checkpoint_far", u64::from(moved >= FAR_BYTES));
         counts.most(&format!("checkpoint_moved_bytes{MOST}"), moved);
+    }
+}
+
+/// Counts what the stream of any run of the tool holds, whether or not a backup came of it.
+fn count_chunks(captured: &Captured, counts: &mut Counts) {
+    // A run that was stopped has no whole stream.
+    let Ok(chunks) = Chunks::of(&captured.stream()) else { return };
+    counts.add("streams", 1);
+    for (name, number) in [
+        ("chunks_payload", chunks.summary.payload_chunks),
+        ("chunks_seek", chunks.summary.seek_chunks),
+        ("chunks_rename", chunks.summary.rename_chunks),
+        ("chunks_remove", chunks.summary.remove_chunks),
+        ("chunks_void", chunks.summary.void_chunks),
+        ("files_rewritten", chunks.rewritten),
+        ("files_new", chunks.new),
+        ("files_ren", chunks.renamed),
+        ("files_del", chunks.deleted),
+        ("stream_bytes", chunks.summary.bytes),
+    ] {
+        counts.add(name, number);
+    }
+    let said = captured.said();
+    for (name, text) in [("created", "create"), ("renamed", "rename"), ("dropped", "delete")] {
+        let line = format!("DDL tracking : {text} ");
+        counts.add(&format!("{name}_in_window"), said.matches(&line).count() as u64);
     }
 }
 

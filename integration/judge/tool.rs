@@ -72,8 +72,8 @@ impl GatedTool {
         GatedTool { tool: Tool::new(SCRIPT), kept }
     }
 
-    /// Takes a backup with `gates` (bytes from one to the next), and calls `act` at each before it is opened. Gives the last run
-    /// of the tool, if there was any.
+    /// Takes a backup with `gates` (bytes from one to the next), and calls `act` at each before it is opened. Gives the runs
+    /// of the tool, of which the last is that of the backup.
     pub fn backup(
         &self,
         haulout: &Haulout,
@@ -81,7 +81,7 @@ impl GatedTool {
         more: &[&str],
         gates: &[u64],
         mut act: impl FnMut(Held),
-    ) -> (Run, Option<Captured>) {
+    ) -> (Run, Vec<Captured>) {
         let lines: Vec<_> = gates.iter().map(u64::to_string).collect();
         fs::write(self.tool.folder().join("gates"), lines.join("\n")).unwrap();
         let flag = self.tool.flag();
@@ -106,7 +106,7 @@ impl GatedTool {
         }
         let run = running.wait();
         let runs: Vec<_> = (0..).map_while(|run| self.run_folder(run)).collect();
-        (run, runs.iter().map(|folder| self.keep(folder)).last())
+        (run, runs.iter().map(|folder| self.keep(folder)).collect())
     }
 
     fn run_folder(&self, run: usize) -> Option<PathBuf> {
