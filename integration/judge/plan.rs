@@ -23,8 +23,8 @@ pub struct Planned {
     pub full: bool,
     /// Bytes of the stream from one gate to the next, as thousandths of the length of the last stream of the kind.
     pub gates: Vec<u64>,
-    /// Whether tables of other engines than InnoDB are renamed at the gates.
-    pub plain_renames: bool,
+    /// Whether there is DDL on tables of other engines than InnoDB during the backup.
+    pub plain: bool,
     /// Whether a log file of Aria's is filled at the first gate.
     pub aria_log: bool,
     /// Whether a table is imported at the first gate.
@@ -78,6 +78,6 @@ fn planned(random: &mut Random, number: u64) -> Planned {
     };
     let gates = (0..1 + random.below(4)).map(|_| random.below(500)).collect();
     let (full, import) = (number > 0 && random.below(7) == 0, random.below(9) == 0);
-    let (plain_renames, aria_log) = (random.below(6) == 0, random.below(3) == 0);
-    Planned { before, full, gates, plain_renames, aria_log, import, seed: random.next(), in_one: random.below(3) == 0 }
+    let (plain, aria_log) = (random.below(3) == 0, random.below(2) == 0);
+    Planned { before, full, gates, plain, aria_log, import, seed: random.next(), in_one: random.below(3) == 0 }
 }

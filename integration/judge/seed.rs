@@ -125,8 +125,8 @@ impl Stage {
         }
     }
 
-    fn load(&self, seed: u64) -> Load {
-        let around = || Surroundings { compressed: true };
+    fn load(&self, seed: u64, plain: bool) -> Load {
+        let around = || Surroundings { compressed: true, plain };
         let (one, two) = (around(), around());
         Load::of(
             &self.source.client(),
@@ -145,7 +145,7 @@ impl Stage {
         let mut taken = Vec::new();
         for (number, planned) in plan.backups.iter().enumerate() {
             self.before(planned.before, outcome);
-            let load = self.load(planned.seed);
+            let load = self.load(planned.seed, planned.plain);
             load.rest(STEP_LIMIT);
             acts::ready(&self.source);
             load.allow(STATEMENTS);
@@ -198,8 +198,8 @@ impl Stage {
         let more: &[&str] = if planned.full { &["--full"] } else { &[] };
         let (source, generation, counts) = (&self.source, &mut self.generation, &mut outcome.counts);
         self.tool.backup(&self.haulout, source, more, &gates, |held: Held| {
-            acts::at_gate(source, &mut random, planned.plain_renames && held.run == 0);
-            if planned.aria_log && held.gate == 0 {
+            acts::at_gate(source, &mut random, planned.plain && held.run == 0);
+            if planned.aria_log && planned.plain && held.gate == 0 {
                 acts::fill_aria_log(source);
             }
             if planned.import && held.run == 0 && held.gate == 0 {
