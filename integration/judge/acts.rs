@@ -111,7 +111,7 @@ pub fn fill_aria_log(server: &MariaDb) {
 
 /// Fills an undo tablespace beyond its limit, for the purge to truncate. Nothing remains of it, and no replica hears of it.
 pub fn fill_undo(server: &MariaDb) {
-    let updates =
-        "UPDATE dml.wide SET a = REVERSE(a), b = REVERSE(b), c = REVERSE(c), d = REVERSE(d), i = REVERSE(i);".repeat(16);
+    let updates = "UPDATE dml.wide SET a = REVERSE(a), b = REVERSE(b), c = REVERSE(c), d = REVERSE(d), i = REVERSE(i);"
+        .repeat(16);
     server.client().sql_anyway(&format!("SET sql_log_bin = 0; BEGIN; {updates} ROLLBACK;"));
 }
