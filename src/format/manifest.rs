@@ -274,7 +274,7 @@ impl Manifest {
                 parent.lsn.start, parent.lsn.last
             ));
         }
-        if self.depth != parent.depth + 1 {
+        if parent.depth.checked_add(1) != Some(self.depth) {
             return fault(format!("depth {} after its parent's {}", self.depth, parent.depth));
         }
         Ok(())
@@ -380,6 +380,8 @@ mod tests {
         for (what, manifest) in with_parent {
             assert!(manifest.check(Some(&full())).is_err(), "{what}");
         }
+        let endless = Manifest { depth: u32::MAX, ..full() };
+        assert!(Manifest { depth: 0, ..incremental() }.check(Some(&endless)).is_err(), "depth after the last");
     }
 
     #[test]

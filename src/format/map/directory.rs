@@ -1,7 +1,7 @@
 //! Directories of tablespaces and of files.
 
 use super::pieces::{
-    PackTable, read_block_ref, read_extents, read_file_pieces, read_key, write_block_ref, write_extents,
+    PackList, PackTable, read_block_ref, read_extents, read_file_pieces, read_key, write_block_ref, write_extents,
     write_file_pieces,
 };
 use super::{
@@ -52,11 +52,11 @@ impl SpaceDirectory {
     /// When the bytes are no such block.
     pub fn decode(bytes: &[u8], home: PackRef) -> Result<SpaceDirectory, FormatError> {
         let mut decoder = Decoder::new("space directory", bytes);
-        let packs = PackTable::read(&mut decoder, KIND_SPACES, home)?;
+        let mut packs = PackList::read(&mut decoder, KIND_SPACES, home)?;
         let count = decoder.count(8)?;
         let mut records: Vec<SpaceRecord> = Vec::with_capacity(count);
         for _ in 0..count {
-            let record = read_space(&mut decoder, &packs)?;
+            let record = read_space(&mut decoder, &mut packs)?;
             if records.last().is_some_and(|last| last.key >= record.key) {
                 return Err(decoder.fault(format!("tablespace {} is out of order", record.key.space)));
             }
@@ -65,6 +65,7 @@ impl SpaceDirectory {
         if records.is_empty() {
             return Err(decoder.fault("directory without tablespaces"));
         }
+        packs.finish(&decoder)?;
         decoder.finish()?;
         Ok(SpaceDirectory { records })
     }
@@ -110,7 +111,7 @@ fn write_space(body: &mut Encoder, packs: &mut PackTable, record: &SpaceRecord) 
     }
 }
 
-fn read_space(decoder: &mut Decoder<'_>, packs: &[PackRef]) -> Result<SpaceRecord, FormatError> {
+fn read_space(decoder: &mut Decoder<'_>, packs: &mut PackList) -> Result<SpaceRecord, FormatError> {
     let key = read_key(decoder)?;
     let name = read_path(decoder)?;
     let page_size = decoder.u32()?;
@@ -142,7 +143,7 @@ fn read_space(decoder: &mut Decoder<'_>, packs: &[PackRef]) -> Result<SpaceRecor
     Ok(SpaceRecord { key, name, page_size, flags, encrypted, pages, identity, suspect, mode, map })
 }
 
-fn read_extent_blocks(decoder: &mut Decoder<'_>, packs: &[PackRef]) -> Result<Vec<ExtentBlockRef>, FormatError> {
+fn read_extent_blocks(decoder: &mut Decoder<'_>, packs: &mut PackList) -> Result<Vec<ExtentBlockRef>, FormatError> {
     let count = decoder.count(32)?;
     let mut blocks: Vec<ExtentBlockRef> = Vec::with_capacity(count);
     for _ in 0..count {
@@ -187,11 +188,11 @@ impl FileDirectory {
     /// When the bytes are no such block.
     pub fn decode(bytes: &[u8], home: PackRef) -> Result<FileDirectory, FormatError> {
         let mut decoder = Decoder::new("file directory", bytes);
-        let packs = PackTable::read(&mut decoder, KIND_FILES, home)?;
+        let mut packs = PackList::read(&mut decoder, KIND_FILES, home)?;
         let count = decoder.count(4)?;
         let mut records: Vec<FileRecord> = Vec::with_capacity(count);
         for _ in 0..count {
-            let record = read_file(&mut decoder, &packs)?;
+            let record = read_file(&mut decoder, &mut packs)?;
             if records.last().is_some_and(|last| last.path >= record.path) {
                 return Err(decoder.fault(format!("file {:?} is out of order", record.path)));
             }
@@ -200,6 +201,7 @@ impl FileDirectory {
         if records.is_empty() {
             return Err(decoder.fault("directory without files"));
         }
+        packs.finish(&decoder)?;
         decoder.finish()?;
         Ok(FileDirectory { records })
     }
@@ -231,7 +233,7 @@ fn write_file(body: &mut Encoder, packs: &mut PackTable, record: &FileRecord) {
     }
 }
 
-fn read_file(decoder: &mut Decoder<'_>, packs: &[PackRef]) -> Result<FileRecord, FormatError> {
+fn read_file(decoder: &mut Decoder<'_>, packs: &mut PackList) -> Result<FileRecord, FormatError> {
     let path = read_path(decoder)?;
     let bytes = decoder.varint()?;
     let mode = decoder.option(|decoder| decoder.u32())?;

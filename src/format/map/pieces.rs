@@ -1,10 +1,10 @@
 //! Blocks of pieces, and how a piece is written.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use super::{
-    BLOCK_EXTENTS, BlockRef, Content, Extent, FilePiece, FileSource, KIND_EXTENTS, KIND_FILE_PIECES, Location, PackRef,
-    PageChunk, Piece, SpaceKey,
+    BLOCK_EXTENTS, BLOCK_FILE_PIECES, BlockRef, Content, Extent, FilePiece, FileSource, KIND_EXTENTS, KIND_FILE_PIECES,
+    Location, PackRef, PageChunk, Piece, SpaceKey,
 };
 use crate::format::pack::CHUNK_BYTES_MAX;
 use crate::format::{Decoder, Encoder, Encoding, FormatError};
@@ -55,17 +55,31 @@ impl PackTable {
         block.raw(&body.finish());
         block.finish()
     }
+}
 
+/// The packs of a block that is being read.
+#[derive(Debug)]
+pub(super) struct PackList {
+    packs: Vec<PackRef>,
+    /// How many of them a location has named; they stand in the order in which that happens.
+    named: usize,
+}
+
+impl PackList {
     /// Reads the kind, which must be `kind`, and the table of a block that lies in pack `home`.
-    pub(super) fn read(decoder: &mut Decoder<'_>, kind: u8, home: PackRef) -> Result<Vec<PackRef>, FormatError> {
+    pub(super) fn read(decoder: &mut Decoder<'_>, kind: u8, home: PackRef) -> Result<PackList, FormatError> {
         let found = decoder.u8()?;
         if found != kind {
             return Err(decoder.fault(format!("block of kind {found}, expected {kind}")));
         }
         let count = decoder.count(36)?;
-        let mut packs = Vec::with_capacity(count);
+        let (mut packs, mut known) = (Vec::with_capacity(count), HashSet::with_capacity(count));
         for _ in 0..count {
             let pack = PackRef { id: PackId(decoder.array()?), bytes: decoder.u32()? };
+            // One pack has one size, and none can name itself.
+            if pack.id == home.id || !known.insert(pack.id) {
+                return Err(decoder.fault(format!("pack {} stands in the table twice", pack.id)));
+            }
             if pack == PackRef::HOME {
                 packs.push(home);
                 continue;
@@ -76,7 +90,26 @@ impl PackTable {
             }
             packs.push(pack);
         }
-        Ok(packs)
+        Ok(PackList { packs, named: 0 })
+    }
+
+    /// The pack at `place`, which was named before or is the next.
+    fn name(&mut self, decoder: &Decoder<'_>, place: u32) -> Result<PackRef, FormatError> {
+        let place = place as usize;
+        let pack = *self.packs.get(place).ok_or_else(|| decoder.fault(format!("no pack {place} in the table")))?;
+        if place > self.named {
+            return Err(decoder.fault(format!("pack {place} is named before pack {}", self.named)));
+        }
+        self.named = self.named.max(place + 1);
+        Ok(pack)
+    }
+
+    /// Fails when a pack was not named.
+    pub(super) fn finish(self, decoder: &Decoder<'_>) -> Result<(), FormatError> {
+        match self.packs.get(self.named) {
+            None => Ok(()),
+            Some(pack) => Err(decoder.fault(format!("nothing lies in pack {} of the table", pack.id))),
+        }
     }
 }
 
@@ -88,11 +121,11 @@ pub(super) fn write_location(body: &mut Encoder, packs: &mut PackTable, at: &Loc
 
 pub(super) fn read_location(
     decoder: &mut Decoder<'_>,
-    packs: &[PackRef],
+    packs: &mut PackList,
     encoding: Encoding,
 ) -> Result<Location, FormatError> {
     let place = decoder.varint_u32()?;
-    let pack = *packs.get(place as usize).ok_or_else(|| decoder.fault(format!("no pack {place} in the table")))?;
+    let pack = packs.name(decoder, place)?;
     let (offset, stored_bytes) = (decoder.varint_u32()?, decoder.varint_u32()?);
     if u64::from(offset) + u64::from(stored_bytes) > u64::from(pack.bytes) {
         return Err(decoder.fault(format!("bytes {offset}+{stored_bytes} lie outside pack {}", pack.id)));
@@ -107,7 +140,7 @@ pub(super) fn write_block_ref(body: &mut Encoder, packs: &mut PackTable, block: 
     write_location(body, packs, &block.at);
 }
 
-pub(super) fn read_block_ref(decoder: &mut Decoder<'_>, packs: &[PackRef]) -> Result<BlockRef, FormatError> {
+pub(super) fn read_block_ref(decoder: &mut Decoder<'_>, packs: &mut PackList) -> Result<BlockRef, FormatError> {
     let id = ChunkId(decoder.array()?);
     let raw_bytes = decoder.varint_u32()?;
     if raw_bytes > super::BLOCK_BYTES_MAX {
@@ -160,7 +193,7 @@ fn read_encoding(decoder: &Decoder<'_>, flags: u8, known: u8) -> Result<Option<E
     }
 }
 
-fn read_piece(decoder: &mut Decoder<'_>, packs: &[PackRef]) -> Result<Piece, FormatError> {
+fn read_piece(decoder: &mut Decoder<'_>, packs: &mut PackList) -> Result<Piece, FormatError> {
     let flags = decoder.u8()?;
     let encoding = read_encoding(decoder, flags, CONTENT_MASK | MASK_IS_FULL | CHUNK_IS_MASK)?;
     let mask = if flags & MASK_IS_FULL != 0 { PageMask::first(64) } else { PageMask(decoder.u64()?) };
@@ -174,6 +207,13 @@ fn read_piece(decoder: &mut Decoder<'_>, packs: &[PackRef]) -> Result<Piece, For
     };
     if mask.is_empty() {
         return Err(decoder.fault("piece without pages"));
+    }
+    let spelled_out = match &content {
+        Content::Chunk(chunk) => flags & CHUNK_IS_MASK == 0 && chunk.pages == mask,
+        Content::Zero => false,
+    };
+    if spelled_out || flags & MASK_IS_FULL == 0 && mask == PageMask::first(64) {
+        return Err(decoder.fault("mask that a flag should stand for"));
     }
     if let Content::Chunk(chunk) = &content
         && !mask.is_subset(chunk.pages)
@@ -192,28 +232,40 @@ pub(super) fn write_extents(body: &mut Encoder, packs: &mut PackTable, extents: 
     }
 }
 
-pub(super) fn read_extents(decoder: &mut Decoder<'_>, packs: &[PackRef]) -> Result<Vec<Extent>, FormatError> {
+pub(super) fn read_extents(decoder: &mut Decoder<'_>, packs: &mut PackList) -> Result<Vec<Extent>, FormatError> {
     let count = decoder.count(EXTENT_BYTES_MIN)?;
+    if count > BLOCK_EXTENTS as usize {
+        return Err(decoder.fault(format!("{count} extents, {BLOCK_EXTENTS} at most")));
+    }
     let mut extents: Vec<Extent> = Vec::with_capacity(count);
     for _ in 0..count {
         let no = ExtentNo(decoder.varint_u32()?);
         if extents.last().is_some_and(|last| last.no >= no) || no.0 > EXTENT_NO_MAX {
             return Err(decoder.fault(format!("extent {} is out of order", no.0)));
         }
-        let pieces = (0..decoder.count(1)?).map(|_| read_piece(decoder, packs)).collect::<Result<Vec<_>, _>>()?;
-        if !pieces.is_sorted_by_key(|piece| piece.mask.0.trailing_zeros()) {
-            return Err(decoder.fault(format!("pieces of extent {} are out of order", no.0)));
-        }
-        let mut covered = PageMask::EMPTY;
-        for piece in &pieces {
-            if !covered.intersection(piece.mask).is_empty() {
-                return Err(decoder.fault(format!("extent {} has a page in two pieces", no.0)));
-            }
-            covered = covered.union(piece.mask);
-        }
-        extents.push(Extent { no, pieces });
+        extents.push(Extent { no, pieces: read_pieces(decoder, packs, no)? });
     }
     Ok(extents)
+}
+
+fn read_pieces(decoder: &mut Decoder<'_>, packs: &mut PackList, no: ExtentNo) -> Result<Vec<Piece>, FormatError> {
+    let count = decoder.count(1)?;
+    let mut pieces: Vec<Piece> = Vec::with_capacity(count.min(EXTENT_PAGES as usize));
+    let mut covered = PageMask::EMPTY;
+    // Each piece is held against those before it, so that no more than 64 are kept of however many are announced.
+    for _ in 0..count {
+        let piece = read_piece(decoder, packs)?;
+        if !covered.intersection(piece.mask).is_empty() {
+            return Err(decoder.fault(format!("extent {} has a page in two pieces", no.0)));
+        }
+        let lowest = |piece: &Piece| piece.mask.0.trailing_zeros();
+        if pieces.last().is_some_and(|last| lowest(last) > lowest(&piece)) {
+            return Err(decoder.fault(format!("pieces of extent {} are out of order", no.0)));
+        }
+        covered = covered.union(piece.mask);
+        pieces.push(piece);
+    }
+    Ok(pieces)
 }
 
 /// Up to 512 extents of one file.
@@ -249,16 +301,17 @@ impl ExtentBlock {
     /// When the bytes are no such block.
     pub fn decode(bytes: &[u8], home: PackRef) -> Result<ExtentBlock, FormatError> {
         let mut decoder = Decoder::new("extent block", bytes);
-        let packs = PackTable::read(&mut decoder, KIND_EXTENTS, home)?;
+        let mut packs = PackList::read(&mut decoder, KIND_EXTENTS, home)?;
         let key = read_key(&mut decoder)?;
         let index = decoder.varint_u32()?;
-        let extents = read_extents(&mut decoder, &packs)?;
+        let extents = read_extents(&mut decoder, &mut packs)?;
         if extents.is_empty() {
             return Err(decoder.fault("extent block without extents"));
         }
         if let Some(stray) = extents.iter().find(|extent| ExtentBlock::index_of(extent.no) != index) {
             return Err(decoder.fault(format!("extent {} in block {index}", stray.no.0)));
         }
+        packs.finish(&decoder)?;
         decoder.finish()?;
         Ok(ExtentBlock { key, index, extents })
     }
@@ -294,8 +347,11 @@ pub(super) fn write_file_pieces(body: &mut Encoder, packs: &mut PackTable, piece
     }
 }
 
-pub(super) fn read_file_pieces(decoder: &mut Decoder<'_>, packs: &[PackRef]) -> Result<Vec<FilePiece>, FormatError> {
+pub(super) fn read_file_pieces(decoder: &mut Decoder<'_>, packs: &mut PackList) -> Result<Vec<FilePiece>, FormatError> {
     let count = decoder.count(2)?;
+    if count > BLOCK_FILE_PIECES {
+        return Err(decoder.fault(format!("{count} pieces of a file, {BLOCK_FILE_PIECES} at most")));
+    }
     let mut pieces = Vec::with_capacity(count);
     for _ in 0..count {
         let flags = decoder.u8()?;
@@ -310,6 +366,9 @@ pub(super) fn read_file_pieces(decoder: &mut Decoder<'_>, packs: &[PackRef]) -> 
                 let id = ChunkId(decoder.array()?);
                 if u64::from(skip) + u64::from(bytes) > u64::from(raw_bytes) || raw_bytes as usize > CHUNK_BYTES_MAX {
                     return Err(decoder.fault(format!("stretch {skip}+{bytes} of a chunk of {raw_bytes} bytes")));
+                }
+                if !whole && skip == 0 && bytes == raw_bytes {
+                    return Err(decoder.fault("whole chunk that a flag should stand for"));
                 }
                 FileSource::Chunk { id, raw_bytes, skip, at }
             }
@@ -343,8 +402,9 @@ impl FileBlock {
     /// When the bytes are no such block.
     pub fn decode(bytes: &[u8], home: PackRef) -> Result<FileBlock, FormatError> {
         let mut decoder = Decoder::new("file block", bytes);
-        let packs = PackTable::read(&mut decoder, KIND_FILE_PIECES, home)?;
-        let pieces = read_file_pieces(&mut decoder, &packs)?;
+        let mut packs = PackList::read(&mut decoder, KIND_FILE_PIECES, home)?;
+        let pieces = read_file_pieces(&mut decoder, &mut packs)?;
+        packs.finish(&decoder)?;
         decoder.finish()?;
         Ok(FileBlock { pieces })
     }

@@ -1,6 +1,6 @@
 //! The root of a page map.
 
-use super::pieces::{PackTable, read_block_ref, read_key, write_block_ref};
+use super::pieces::{PackList, PackTable, read_block_ref, read_key, write_block_ref};
 use super::{BlockRef, KIND_ROOT, PackRef, SpaceKey};
 use crate::format::{Decoder, Encoder, FormatError};
 
@@ -55,7 +55,7 @@ impl MapRoot {
     /// When the bytes are no root.
     pub fn decode(bytes: &[u8], home: PackRef) -> Result<MapRoot, FormatError> {
         let mut decoder = Decoder::new("map root", bytes);
-        let packs = PackTable::read(&mut decoder, KIND_ROOT, home)?;
+        let mut packs = PackList::read(&mut decoder, KIND_ROOT, home)?;
         let totals = MapTotals {
             spaces: decoder.varint()?,
             files: decoder.varint()?,
@@ -68,7 +68,7 @@ impl MapRoot {
             if spaces.last().is_some_and(|(last, _)| *last >= first) {
                 return Err(decoder.fault("space directories are out of order"));
             }
-            spaces.push((first, read_block_ref(&mut decoder, &packs)?));
+            spaces.push((first, read_block_ref(&mut decoder, &mut packs)?));
         }
         let mut files: Vec<(String, BlockRef)> = Vec::new();
         for _ in 0..decoder.count(32)? {
@@ -76,8 +76,9 @@ impl MapRoot {
             if files.last().is_some_and(|(last, _)| *last >= first) {
                 return Err(decoder.fault("file directories are out of order"));
             }
-            files.push((first, read_block_ref(&mut decoder, &packs)?));
+            files.push((first, read_block_ref(&mut decoder, &mut packs)?));
         }
+        packs.finish(&decoder)?;
         decoder.finish()?;
         Ok(MapRoot { totals, spaces, files })
     }

@@ -266,6 +266,96 @@ fn a_directory_of_nothing_is_refused() {
     assert!(FileDirectory::decode(&FileDirectory { records: Vec::new() }.encode(), pack(9)).is_err());
 }
 
+/// Extent blocks of 16 MiB of one byte take a few KiB in a pack, and must not make a reader take a hundred times their length.
+#[test]
+fn more_pieces_than_an_extent_has_pages_are_refused_before_they_are_kept() {
+    let extents = |pieces: &[u8]| [&[4, 0, 1, 0, 0, 1, 0, pieces.len() as u8][..], pieces].concat();
+    let whole = 0b100;
+    assert!(ExtentBlock::decode(&extents(&[whole]), pack(9)).is_ok());
+    // The second covers the first, and what is wrong with the third must not matter any more.
+    let error = ExtentBlock::decode(&extents(&[whole, whole, 0xff]), pack(9)).unwrap_err();
+    assert!(error.to_string().contains("a page in two pieces"), "{error}");
+}
+
+#[test]
+fn more_than_a_block_can_hold_is_refused() {
+    let zeros = |count| vec![FilePiece { bytes: 1, source: FileSource::Zero }; count];
+    for (count, good) in [(BLOCK_FILE_PIECES, true), (BLOCK_FILE_PIECES + 1, false)] {
+        assert_eq!(FileBlock::decode(&FileBlock { pieces: zeros(count) }.encode(), pack(9)).is_ok(), good, "{count}");
+    }
+    let zero = Piece { mask: PageMask::first(64), content: Content::Zero };
+    for (count, good) in [(BLOCK_EXTENTS, true), (BLOCK_EXTENTS + 1, false)] {
+        let extents = (0..count).map(|no| Extent { no: ExtentNo(no), pieces: vec![zero] }).collect();
+        let record = SpaceRecord { map: SpaceMap::Inline(extents), ..a_space() };
+        let directory = SpaceDirectory { records: vec![record] };
+        assert_eq!(SpaceDirectory::decode(&directory.encode(), pack(9)).is_ok(), good, "{count}");
+    }
+}
+
+fn a_space() -> SpaceRecord {
+    SpaceRecord {
+        key: SpaceKey { space: SpaceId(1), part: 0 },
+        name: "shop/t.ibd".to_owned(),
+        page_size: PageSize::new(16384).unwrap(),
+        flags: 21,
+        encrypted: None,
+        pages: 64,
+        identity: None,
+        suspect: false,
+        mode: None,
+        map: SpaceMap::Inline(Vec::new()),
+    }
+}
+
+#[test]
+fn a_block_has_one_form_only() {
+    let other = Location { pack: PackRef { id: PackId([8; 32]), ..AT.pack }, ..AT };
+    let block = block_of(vec![piece(0b1, 0b1, AT), piece(0b10, 0b110, other)]);
+    let bytes = block.encode();
+    assert_eq!(ExtentBlock::decode(&bytes, pack(9)).unwrap(), block);
+    let refused = |what: &str, bytes: &[u8], home| {
+        let error = ExtentBlock::decode(bytes, home).expect_err(what);
+        assert!(error.to_string().contains(what), "{what}: {error}");
+    };
+    let entry = |place: usize| 2 + 36 * place..2 + 36 * (place + 1);
+    // The table's second entry is the first pack again, of another size.
+    let mut twice = bytes.clone();
+    twice.copy_within(entry(0), entry(1).start);
+    twice[entry(1).end - 4] ^= 1;
+    refused("in the table twice", &twice, pack(9));
+    refused("in the table twice", &bytes, other.pack);
+    let mut idle = bytes.clone();
+    idle[1] = 3;
+    idle.splice(entry(2).start..entry(2).start, [&[9; 32][..], &1000_u32.to_le_bytes()].concat());
+    refused("nothing lies in pack", &idle, pack(10));
+    let places: Vec<_> = (0..bytes.len()).filter(|at| bytes[*at + 1..].starts_with(&[48, 100])).collect();
+    let [first, second] = places[..] else { panic!("two locations at {places:?}") };
+    let mut turned = bytes.clone();
+    turned[entry(0).start..entry(1).end].rotate_left(36);
+    (turned[first], turned[second]) = (1, 0);
+    refused("named before", &turned, pack(9));
+    // Masks in full where a flag would do.
+    let full = block_of(vec![piece(u64::MAX, u64::MAX, AT)]).encode();
+    let flags = entry(0).end + 6;
+    assert_eq!(full[flags], 0b1110);
+    let mut own = full.clone();
+    own[flags] = 0b1010;
+    own.splice(flags + 1..flags + 1, [0xff; 8]);
+    refused("a flag should stand for", &own, pack(9));
+    let mut held = full.clone();
+    held[flags] = 0b0110;
+    held.splice(flags + 1..flags + 1, [0xff; 8]);
+    refused("a flag should stand for", &held, pack(9));
+    let source = FileSource::Chunk { id: ChunkId([1; 32]), raw_bytes: 10, skip: 0, at: AT };
+    let mut whole = FileBlock { pieces: vec![FilePiece { bytes: 10, source }] }.encode();
+    let flags = entry(0).end + 1;
+    assert_eq!(whole[flags], 0b1010);
+    whole[flags] = 0b0010;
+    whole.splice(flags + 2..flags + 2, [0, 10]);
+    let error = FileBlock::decode(&whole, pack(9)).unwrap_err();
+    assert!(error.to_string().contains("a flag should stand for"), "{error}");
+}
+
 proptest! {
     /// A changed block may well be another good one: its name tells. What is refused here is what no block can be.
     #[test]
