@@ -232,6 +232,26 @@ pub enum BackupError {
         /// Where it does.
         found: u64,
     },
+    /// A file is longer than any that a server has.
+    #[error("{path} goes on at byte {found}, and no file is longer than {limit} bytes")]
+    TooLong {
+        /// The file.
+        path: String,
+        /// Where it goes on.
+        found: u64,
+        /// The longest possible.
+        limit: u64,
+    },
+    /// The pages of a `.delta` are not as long as those of their tablespace.
+    #[error("{path} has pages of {found} bytes, its tablespace has pages of {expected}")]
+    PageSize {
+        /// The file.
+        path: String,
+        /// Page size by the tablespace's flags.
+        expected: usize,
+        /// Page size of the `.delta`.
+        found: usize,
+    },
     /// An InnoDB file ends in the middle of a page.
     #[error("{path} has {bytes} bytes, which are not whole pages of {page_bytes}")]
     PartialPage {

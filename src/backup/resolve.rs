@@ -133,11 +133,11 @@ fn system_lengths(
     let drafted = |part| {
         named.iter().map(|(_, draft)| draft).find(|draft| draft.begun.key == SpaceKey { space: SpaceId(0), part })
     };
-    let mut others = 0;
+    let mut others = 0_u32;
     for part in 0..parts - 1 {
         let pages = known(part).ok_or_else(|| missing(part))?;
         lengths.insert(part, pages);
-        others += pages;
+        others = others.checked_add(pages).ok_or_else(|| missing(part))?;
     }
     let last = parts - 1;
     let total = drafted(0).and_then(|draft| draft.ended.as_ref()?.page0.as_ref()).map(|page0| page0.size_pages);

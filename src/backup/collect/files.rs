@@ -12,6 +12,9 @@ use crate::mariadb::xbstream::FileNo;
 
 /// Length of a chunk of a plain file, and of the redo log in LSNs.
 const PIECE_BYTES: u64 = 1 << 20;
+/// Longest plain file: the data file of a MyISAM table with the usual pointers of six bytes. What lies between two stretches is
+/// written down as zeros, so that a stretch at the end of the world would take all memory.
+const PLAIN_BYTES_MAX: u64 = 1 << 48;
 /// Longest `.meta`, `.del` or `.ren`: a few lines.
 const SMALL_BYTES_MAX: usize = 64 << 10;
 /// Longest of the tool's own files that the run reads; the info file holds the command line and the GTIDs.
@@ -85,6 +88,9 @@ impl PlainCutter {
         facts: &StreamFacts,
         outlets: &Outlets,
     ) -> Result<(), BackupError> {
+        if offset.checked_add(bytes.len() as u64).is_none_or(|end| end > PLAIN_BYTES_MAX) {
+            return Err(BackupError::TooLong { path: self.path.clone(), found: offset, limit: PLAIN_BYTES_MAX });
+        }
         if offset != self.start + self.buffer.len() as u64 {
             // The tool went back to a header that it had left for later.
             self.flush(file, facts, outlets)?;
@@ -211,7 +217,7 @@ impl RedoCutter {
 
     fn lsn_at(&self, offset: u64) -> u64 {
         let start = self.header.as_ref().map_or(0, |header| header.start.0);
-        start + offset.saturating_sub(HEADER_BYTES as u64)
+        start.saturating_add(offset.saturating_sub(HEADER_BYTES as u64))
     }
 
     /// What the parent has for the same LSNs.

@@ -274,3 +274,69 @@ impl FileSink for Collector<'_> {
 fn page0_missing(name: &str) -> BackupError {
     BackupError::NeedsFull(Obstacle::Page0Missing { name: name.to_owned() })
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use super::*;
+    use crate::mariadb::delta::write_delta;
+    use crate::mariadb::xbstream::{ParseError, parse};
+    use crate::mariadb::xbstream_write::StreamWriter;
+    use crate::model::{Silent, SpaceId};
+
+    const PAGE_SIZE: PageSize = match PageSize::new(16384) {
+        Some(size) => size,
+        None => unreachable!(),
+    };
+
+    fn path(path: &str) -> StreamPath {
+        StreamPath::new(path).unwrap()
+    }
+
+    /// What collecting an incremental's stream fails with.
+    fn refused<W: Write + AsRef<[u8]>>(stream: StreamWriter<W>) -> BackupError {
+        let facts = StreamFacts {
+            incremental: true,
+            system_files: vec!["ibdata1".to_owned()],
+            page_size: PAGE_SIZE,
+            base: None,
+        };
+        let ((jobs, _jobs), (steps, _steps)) = (crossbeam_channel::unbounded(), crossbeam_channel::unbounded());
+        let mut collector = Collector::new(&facts, Outlets { jobs, steps }, &Silent);
+        match parse(stream.into_inner().as_ref(), &mut collector) {
+            Err(ParseError::Sink { source, .. }) => source,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// Two MyISAM pages 8 EiB apart would be written down with two thousand million pieces of zeros between them.
+    #[test]
+    fn a_file_that_goes_on_at_the_end_of_the_world_is_refused() {
+        for far in [(1 << 48) - 1, 1 << 62, u64::MAX - 8] {
+            let mut stream = StreamWriter::new(Vec::new());
+            let name = path("db/t.MYD");
+            stream.data(&name, b"here").unwrap();
+            stream.seek(&name, far).unwrap();
+            stream.data(&name, b"there").unwrap();
+            stream.end(&name).unwrap();
+            let error = refused(stream);
+            assert!(matches!(error, BackupError::TooLong { found, .. } if found == far), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_delta_whose_pages_are_not_as_long_as_its_tablespaces_is_refused() {
+        let mut page = vec![0; PAGE_SIZE.bytes()];
+        page[16..24].copy_from_slice(&9_u64.to_be_bytes());
+        page[38..42].copy_from_slice(&5_u32.to_be_bytes());
+        // Flags of full_crc32 with pages of 4 KiB.
+        page[54..58].copy_from_slice(&0x13_u32.to_be_bytes());
+        let meta = DeltaMeta { page_size: PAGE_SIZE, zip_size: None, space_id: SpaceId(5) };
+        let mut stream = StreamWriter::new(Vec::new());
+        stream.file(&path("db/t.ibd.meta"), meta.to_text().as_bytes(), 100).unwrap();
+        stream.file(&path("db/t.ibd.delta"), &write_delta(PAGE_SIZE, &[(PageNo(0), &page)]), 9999).unwrap();
+        let error = refused(stream);
+        assert!(matches!(error, BackupError::PageSize { expected: 4096, found: 16384, .. }), "{error}");
+    }
+}

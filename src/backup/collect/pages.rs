@@ -378,6 +378,11 @@ impl Pending {
                 .ok_or_else(|| BackupError::Flags { path: name.to_owned(), flags: known.flags })?;
             SpaceFormat::new(space, flags, crypt)
         };
+        // Workers cut what they get by the format.
+        if format.page_size() != page_size {
+            let (expected, found) = (format.page_size().bytes(), page_size.bytes());
+            return Err(BackupError::PageSize { path: name.to_owned(), expected, found });
+        }
         let begun = SpaceBegun { origin: Origin::Delta, name: name.to_owned(), key, page_size };
         outlets.step(Step::BeginSpace(file, begun))?;
         self.feed = Some(ExtentFeed { name: name.into(), key, format, describe: known.is_none() && part == 0 });
