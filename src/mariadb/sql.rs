@@ -68,23 +68,26 @@ impl<'a> Session<'a> {
         if !output.status.success() {
             return Err(SqlError::from_client(&String::from_utf8_lossy(&output.stderr)));
         }
-        let sets = parse_xml(&String::from_utf8_lossy(&output.stdout)).ok_or(SqlError::Garbled)?;
+        let sets = ResultSet::parse_all(&String::from_utf8_lossy(&output.stdout)).ok_or(SqlError::Garbled)?;
         if sets.len() == statements.len() { Ok(sets) } else { Err(SqlError::Garbled) }
     }
 }
 
-/// Reads the client's XML (MariaDB `client/mysql.cc`, `print_table_data_xml`), which has one shape only.
-fn parse_xml(text: &str) -> Option<Vec<ResultSet>> {
-    let mut sets = vec![];
-    let mut rest = text;
-    while let Some(at) = rest.find("<resultset ") {
-        // Text is escaped everywhere, in attributes too: a `>` is always markup.
-        rest = &rest[at + rest[at..].find('>')? + 1..];
-        let end = rest.find("</resultset>")?;
-        sets.push(parse_rows(&rest[..end])?);
-        rest = &rest[end..];
+impl ResultSet {
+    /// Reads the client's XML (MariaDB `client/mysql.cc`, `print_table_data_xml`), which has one shape only; none if it is
+    /// cut short.
+    pub fn parse_all(text: &str) -> Option<Vec<ResultSet>> {
+        let mut sets = vec![];
+        let mut rest = text;
+        while let Some(at) = rest.find("<resultset ") {
+            // Text is escaped everywhere, in attributes too: a `>` is always markup.
+            rest = &rest[at + rest[at..].find('>')? + 1..];
+            let end = rest.find("</resultset>")?;
+            sets.push(parse_rows(&rest[..end])?);
+            rest = &rest[end..];
+        }
+        Some(sets)
     }
-    Some(sets)
 }
 
 fn parse_rows(text: &str) -> Option<ResultSet> {
@@ -170,7 +173,7 @@ pub enum SqlError {
 
 impl SqlError {
     /// Reads `ERROR 1045 (28000): Access denied …` or `ERROR 1064 (42000) at line 1: …`.
-    fn from_client(stderr: &str) -> SqlError {
+    pub fn from_client(stderr: &str) -> SqlError {
         let found = stderr.lines().find_map(|line| {
             let (code, rest) = line.strip_prefix("ERROR ")?.split_once(' ')?;
             let (_, message) = rest.split_once(": ")?;
@@ -232,7 +235,7 @@ mod tests {
 
     #[test]
     fn values_come_back_as_the_server_has_them() {
-        let sets = parse_xml(XML).unwrap();
+        let sets = ResultSet::parse_all(XML).unwrap();
         assert_eq!(sets.len(), 2);
         let some = |text: &str| Some(text.to_owned());
         assert_eq!(sets[0].rows[0], [some("1"), None, some("NULL"), some(""), some("x<y>&amp;\"z\t\tq\nnew")]);
@@ -244,7 +247,7 @@ mod tests {
     fn an_answer_cut_short_is_no_answer() {
         let last = XML.rfind("</resultset>").unwrap();
         for end in [last, XML.find("</row>").unwrap(), XML.find("</field>").unwrap()] {
-            assert!(parse_xml(&XML[..end]).is_none(), "{end}");
+            assert!(ResultSet::parse_all(&XML[..end]).is_none(), "{end}");
         }
     }
 
@@ -267,7 +270,7 @@ mod tests {
     proptest::proptest! {
         #[test]
         fn any_output_is_read_without_a_panic(text in "(<resultset |<row>|</row>|<field |</field>|</resultset>|>|ü|[ a&;]){0,40}") {
-            parse_xml(&text);
+            ResultSet::parse_all(&text);
             SqlError::from_client(&text);
         }
     }
