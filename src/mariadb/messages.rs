@@ -323,10 +323,16 @@ pub(super) fn sentence(line: &str) -> &str {
         }
         _ => return line.trim_end(),
     };
-    let date = |text: &str| {
-        text.len() > 20 && text.is_char_boundary(20) && text.as_bytes()[..4].iter().all(u8::is_ascii_digit)
-    };
-    if date(rest) { rest[20..].trim_end() } else { rest.trim_end() }
+    undated(rest).unwrap_or(rest).trim_end()
+}
+
+/// What follows a time such as `2026-11-22 17:22:53 `; none if there is no time. Its whole shape is looked at: of a line that
+/// begins otherwise nothing may be taken off, least of all the part of a file's name that would tell it from a sentence.
+fn undated(text: &str) -> Option<&str> {
+    const SHAPE: &[u8; 20] = b"0000-00-00 00:00:00 ";
+    let time = text.as_bytes().first_chunk::<20>()?;
+    let fits = |(byte, shape): (&u8, &u8)| if *shape == b'0' { byte.is_ascii_digit() } else { byte == shape };
+    if time.iter().zip(SHAPE).all(fits) { text.get(20..) } else { None }
 }
 
 fn after<'a>(line: &'a str, text: &str) -> Option<&'a str> {
@@ -374,6 +380,7 @@ mod tests {
             "[01] 2026-11-22 17:23:45 Streaming ./db/x completed OK!",
             "completed OK",
             "completed OK! not",
+            "[00] 2026-11-22 g ./db/x completed OK!",
         ] {
             assert_ne!(ChildEvent::classify(line), ChildEvent::Completed, "{line}");
         }
