@@ -133,6 +133,8 @@ pub fn decode_document<D: Document>(name: &str, bytes: &[u8]) -> Result<D, Forma
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn config() -> Config {
@@ -184,5 +186,28 @@ mod tests {
     fn a_newer_format_is_named_before_anything_else() {
         let bytes = br#"{"haulout":"repository","format":2,"blake3":"","body":{"all":"new"}}"#;
         assert!(matches!(decode_document::<Config>("haulout.json", bytes), Err(FormatError::Newer { found: 2, .. })));
+    }
+
+    proptest! {
+        #[test]
+        fn a_document_with_any_bit_flipped_is_refused(id: [u8; 16], second in 0i64..4_000_000_000, place: prop::sample::Index, bit in 0u8..8) {
+            let created = Timestamp(jiff::Timestamp::from_second(second).unwrap());
+            let mut bytes = encode_document(&Config { repository_id: RepositoryId(id), created, ..config() }).unwrap();
+            // The last byte is the newline, which carries nothing.
+            let place = place.index(bytes.len() - 1);
+            bytes[place] ^= 1 << bit;
+            prop_assert!(decode_document::<Config>("haulout.json", &bytes).is_err());
+        }
+
+        #[test]
+        fn any_body_is_a_document_or_refused(body in "[\\[\\]{}:,\"a-z0-9_.\\\\ -]{0,60}", whole in "\\PC{0,80}") {
+            let blake3 = blake3::hash(body.as_bytes()).to_hex();
+            let text = format!(r#"{{"haulout":"lease","format":1,"blake3":"{blake3}","body":{body}}}"#);
+            if let Ok(lease) = decode_document::<Lease>("lease", text.as_bytes()) {
+                let bytes = encode_document(&lease).unwrap();
+                prop_assert_eq!(decode_document::<Lease>("lease", &bytes).unwrap(), lease);
+            }
+            prop_assert!(decode_document::<Lease>("lease", whole.as_bytes()).is_err());
+        }
     }
 }

@@ -288,6 +288,8 @@ impl Value for Owner {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -314,6 +316,23 @@ mod tests {
         assert!(endpoint("https://s3.example.com:9000/").is_ok());
         for text in ["s3.example.com", "ftp://x", "https://", "https://user:hunter2@s3.example.com"] {
             assert!(!endpoint(text).expect_err(text).contains("hunter2"));
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_is_a_value_or_refused(text in "\\PC{0,30}|(https?|ftp)://[a-z0-9@:./?#%\\[\\]-]{0,30}|[0-9]{0,12}") {
+            if let Ok(url) = endpoint(&text) {
+                prop_assert!(url.has_host() && url.username().is_empty() && url.password().is_none());
+                prop_assert_eq!(endpoint(url.as_str()), Ok(url));
+            }
+            if let Ok(owner) = text.parse::<Owner>() {
+                prop_assert_eq!(owner.to_string().parse(), Ok(owner));
+            }
+            if let Ok(number) = text.parse::<UpTo<19>>() {
+                prop_assert!((1..=19).contains(&number.get()));
+            }
+            let _ = (u16::from_text(&text), bool::from_text(&text), Vec::<String>::from_text(&text));
         }
     }
 }
