@@ -18,17 +18,25 @@ fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// Roots of the package's crates: every `path = "….rs"` of the manifest.
-fn crate_roots(manifest: &str) -> Vec<String> {
+/// Folders of the packages, from the root: the program's, and that of its fuzz targets.
+const PACKAGES: [&str; 2] = ["", "integration/fuzz/"];
+
+/// Roots of the crates of the package in folder `package`: every `path = "….rs"` of its manifest.
+fn crate_roots(package: &str, manifest: &str) -> Vec<String> {
     let values = manifest.lines().filter_map(|line| line.trim().strip_prefix("path")?.trim().strip_prefix('='));
-    values.map(|value| value.trim().trim_matches('"').to_owned()).filter(|path| path.ends_with(".rs")).collect()
+    let paths = values.map(|value| value.trim().trim_matches('"')).filter(|path| path.ends_with(".rs"));
+    paths.map(|path| format!("{package}{path}")).collect()
 }
 
-/// All files that any crate of the package reaches, and declarations without a file.
+/// All files that any crate of the packages reaches, and declarations without a file.
 fn reachable(root: &Path) -> (Vec<Source>, Vec<String>) {
-    let manifest = fs::read_to_string(root.join("Cargo.toml")).unwrap();
+    let crate_roots = PACKAGES.iter().flat_map(|package| {
+        let manifest = root.join(package).join("Cargo.toml");
+        let text = fs::read_to_string(&manifest).unwrap_or_else(|error| panic!("{}: {error}", manifest.display()));
+        crate_roots(package, &text)
+    });
     let (mut sources, mut missing) = (Vec::<Source>::new(), Vec::new());
-    for crate_root in crate_roots(&manifest) {
+    for crate_root in crate_roots {
         let (found, gone) = crate_sources(root, &crate_root);
         missing.extend(gone);
         for source in found {
@@ -102,6 +110,9 @@ fn a_file_that_nothing_declares_is_found() {
         fs::write(path, text).unwrap();
     };
     write("Cargo.toml", "[lib]\nname = \"x\"\npath = \"src/lib.rs\"\n[[test]]\npath = \"integration/t/main.rs\"\n");
+    write("integration/fuzz/Cargo.toml", "[lib]\npath = \"lib.rs\"\n");
+    write("integration/fuzz/lib.rs", "mod parsers;");
+    write("integration/fuzz/parsers/mod.rs", "");
     write("src/lib.rs", "mod a; #[cfg(test)] mod b; mod inline { mod c; }");
     write("src/a.rs", "mod deep;");
     write("src/a/deep.rs", "");
