@@ -11,8 +11,9 @@ use toml::de::{DeTable, DeValue};
 
 use super::{SettingsError, keys};
 
-/// Longest settings file.
-const FILE_BYTES_MAX: u64 = 1 << 20;
+/// Longest settings file: all keys with all their comments take a few KiB, and the parser can take a thousand times the
+/// length of a malicious one.
+const FILE_BYTES_MAX: u64 = 64 << 10;
 
 /// A value as the file has it.
 #[derive(Debug, Clone, PartialEq, Eq)]
