@@ -455,8 +455,11 @@ async fn a_prepare_that_outlived_its_run_is_in_nobodys_way() {
     fetch_to(&server, &manifest, &work).await.unwrap();
     let mut dir = workdir::WorkDir::open(&work).unwrap();
     dir.set_state(State::Preparing).unwrap();
-    // The prepare inherits the lock; its run is gone.
-    let mut orphan = Command::new("/bin/sleep").arg("1000").spawn().unwrap();
+    // The prepare inherits the lock; its run is gone. It must not keep the locks that other tests hold at the moment.
+    let keep_one = r#"for fd in /proc/$$/fd/*; do
+        [ "${fd##*/}" -lt 3 ] || [ "$(readlink "$fd")" = "$0" ] || eval "exec ${fd##*/}>&-"
+    done; exec sleep 1000"#;
+    let mut orphan = Command::new("/bin/bash").args(["-c", keep_one]).arg(&work).spawn().unwrap();
     drop(dir);
     let error = fetch_to(&server, &manifest, &work).await.unwrap_err();
     assert!(matches!(error, RestoreError::Busy { .. }), "as long as the run lives: {error}");

@@ -295,6 +295,8 @@ mod tests {
         let mut found = vec![1; raw.len()];
         file.read_exact_at(&mut found, 0).unwrap();
         assert!(found == raw);
-        assert!(file.metadata().unwrap().blocks() * 512 <= 64 * 8192, "half of each page is a hole");
+        // The file system's own blocks, which list so many stretches, count too once they are written.
+        let most = 64 * 8192 + (64 << 10);
+        assert!(file.metadata().unwrap().blocks() * 512 <= most, "half of each page is a hole");
     }
 }
