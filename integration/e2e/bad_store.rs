@@ -13,7 +13,9 @@ use std::{
 use serde_json::Value;
 
 use crate::support::{
-    Fault, FaultyPath, Haulout, LocalStack, Site, scratch, server,
+    Fault, FaultyPath, Haulout, LocalStack, Site,
+    binary::Running,
+    scratch, server,
     site::{assert_says, assert_unlocked, listing},
     store::environment,
     wait,
@@ -172,18 +174,36 @@ fn a_store_that_stays_away_ends_the_backup_with_22_and_without_a_manifest() {
 }
 
 #[test]
-fn ctrl_c_is_heard_while_the_store_does_not_answer() {
+fn ctrl_c_is_heard_while_the_store_does_not_take_a_pack() {
+    // The first backup reads nothing from the store once its capture has begun.
     let (site, path) = behind_a_path(false);
-    site.backed_up(&[]);
-    let before = site.listing();
-    site.server.sql(
-        "USE shop; CREATE TABLE picture (id INT PRIMARY KEY, bytes BLOB) ENGINE=InnoDB;
-         INSERT INTO picture SELECT seq, RANDOM_BYTES(1000) FROM seq_1_to_4000;",
-    );
-    let mut running = site.haulout.spawn_backup(&site.server, &["--incremental"]);
+    let mut running = site.haulout.spawn_backup(&site.server, &[]);
     running.wait_for_line("the capture", |line| line.contains("\"phase\":\"capture\""));
     path.set(Fault::Stall);
     running.wait_for_line("the upload", |line| line.contains("\"phase\":\"upload\""));
+    stops_at_once(&site, &path, running, &[]);
+    site.backed_up(&[]);
+}
+
+#[test]
+fn ctrl_c_is_heard_while_the_store_does_not_give_the_parents_map() {
+    let (site, path) = behind_a_path(false);
+    site.server.sql(
+        "USE shop; CREATE TABLE picture (id INT PRIMARY KEY, bytes BLOB) ENGINE=InnoDB;
+         INSERT INTO picture SELECT seq, RANDOM_BYTES(1000) FROM seq_1_to_12000;",
+    );
+    site.backed_up(&[]);
+    site.server.sql("UPDATE shop.picture SET bytes = RANDOM_BYTES(1000) WHERE id % 100 = 0");
+    let before = site.listing();
+    let mut running = site.haulout.spawn_backup(&site.server, &["--incremental"]);
+    running.wait_for_line("the choice", |line| line.contains("nothing speaks against it"));
+    path.set(Fault::Stall);
+    stops_at_once(&site, &path, running, &before);
+    site.backed_up(&["--incremental"]);
+}
+
+/// Interrupts a run behind a path that is stalled: it ends soon, and nothing is committed or stays locked.
+fn stops_at_once(site: &Site, path: &FaultyPath, running: Running, before: &[Value]) {
     let asked = Instant::now();
     running.interrupt();
     let run = running.wait().exits(130);
@@ -192,7 +212,6 @@ fn ctrl_c_is_heard_while_the_store_does_not_answer() {
     path.set(Fault::None);
     assert_unlocked(&site.server);
     assert_eq!(site.listing(), before);
-    site.backed_up(&["--incremental"]);
 }
 
 /// A file system of its own, unmounted at the end.

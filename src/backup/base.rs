@@ -143,7 +143,7 @@ impl Base {
     /// Damage is an obstacle; a store that does not answer stays an error.
     fn unreadable(&self, block: &BlockRef, error: BackupError) -> BackupError {
         match error {
-            BackupError::Repository(RepositoryError::Store(_)) => error,
+            BackupError::Repository(RepositoryError::Store(_)) | BackupError::Interrupted => error,
             error => {
                 self.damaged.write().unwrap_or_else(PoisonError::into_inner).insert(block.at.pack.id);
                 let id = self.manifest.id.clone();

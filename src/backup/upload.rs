@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use tokio::runtime::Handle;
-use tokio::sync::{Notify, Semaphore};
+use tokio::sync::{Notify, Semaphore, watch};
 use tokio::task::JoinSet;
 
 use super::{BackupError, Stash};
@@ -19,7 +19,7 @@ use crate::format::PageSum;
 use crate::format::map::{BlockRef, PageChunk};
 use crate::format::pack::FinishedPack;
 use crate::model::{PackId, Phase, Progress};
-use crate::repository::Repository;
+use crate::repository::{Repository, RepositoryError};
 
 /// Packs held in memory besides those being uploaded, before the spool is used: 16 MiB each.
 const PACKS_WAITING_MAX: usize = 1;
@@ -76,6 +76,8 @@ pub(super) struct Uploader {
     spooled_bytes: Arc<AtomicU64>,
     tasks: Mutex<JoinSet<()>>,
     failure: Arc<Failure>,
+    /// True once nobody waits for an answer any more.
+    stopped: watch::Sender<bool>,
     warned: AtomicBool,
     number: AtomicU64,
     pub uploaded_packs: AtomicU64,
@@ -102,6 +104,7 @@ impl Uploader {
             spooled_bytes: Arc::new(AtomicU64::new(0)),
             tasks: Mutex::new(JoinSet::new()),
             failure: Arc::new(Failure::default()),
+            stopped: watch::Sender::new(false),
             warned: AtomicBool::new(false),
             number: AtomicU64::new(0),
             uploaded_packs: AtomicU64::new(0),
@@ -249,10 +252,22 @@ impl Uploader {
         self.failure.check()
     }
 
-    /// Wakes whoever waits for room, and takes no more packs.
+    /// Wakes whoever waits for room or for an answer, and takes no more packs.
     pub(super) fn stop(&self) {
         self.failure.set(BackupError::Interrupted);
         self.in_memory.close();
+        self.stopped.send_replace(true);
+    }
+
+    /// What the store answers, for a thread that waits for it; nothing once the run is to end.
+    fn answer<T>(&self, request: impl Future<Output = Result<T, RepositoryError>>) -> Result<T, BackupError> {
+        let mut stopped = self.stopped.subscribe();
+        self.handle.block_on(async {
+            tokio::select! {
+                answer = request => Ok(answer?),
+                _ = stopped.wait_for(|stopped| *stopped) => Err(BackupError::Interrupted),
+            }
+        })
     }
 
     /// Waits until an upload has failed for good.
@@ -291,11 +306,11 @@ impl Stash for Uploader {
     }
 
     fn read_block(&self, block: &BlockRef) -> Result<Vec<u8>, BackupError> {
-        Ok(self.handle.block_on(self.repository.read_block(block))?)
+        self.answer(self.repository.read_block(block))
     }
 
     fn page_sums(&self, chunk: &PageChunk) -> Option<Vec<PageSum>> {
         // Without sums the pages are stored again, which is never wrong.
-        self.handle.block_on(self.repository.page_sums(chunk)).ok().flatten()
+        self.answer(self.repository.page_sums(chunk)).ok().flatten()
     }
 }
