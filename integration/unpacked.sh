@@ -1,0 +1,116 @@
+# shellcheck shell=bash
+# Sourced after lib.sh by the scripts that want a MariaDB of another Debian release.
+#
+# The packages are only unpacked: nothing of theirs is run to set them up, so there is no chroot, no mount and no service
+# that could be left behind. Their programs need a newer or older C library than this machine's, hence the wrappers: each
+# calls the unpacked loader with the unpacked libraries.
+
+# Has MariaDB $1 of Debian release $2 unpacked, and prints the folder of its programs.
+unpacked_mariadb() {
+  local version=$1 release=$2
+  local folder=${cache:?lib.sh comes first}/mariadb-$version lock state
+  mkdir -p "$cache"
+  exec {lock}>"$cache/install.lock"
+  flock "$lock"
+  if [ ! -e "$folder/.complete" ]; then
+    {
+      heading "unpacking MariaDB $version of Debian $release into $folder"
+      need_debootstrap
+      rm -rf "$folder"
+      mkdir -p "$folder/root"
+      unpack_release "$folder" "$release"
+    } >&2
+  fi
+  # So a folder that was moved, or unpacked by an older script, is right again; one that is in use stays as it is.
+  state="$folder $(cksum <"${BASH_SOURCE[0]}")"
+  if [ "$(cat "$folder/.complete" 2>/dev/null)" != "$state" ]; then
+    wrap_programs "$folder"
+    printf '%s\n' "$state" >"$folder/.complete"
+  fi
+  exec {lock}>&-
+  [[ $("$folder/bin/mariadbd" --version) == *" $version."* ]] || die "$folder does not hold MariaDB $version"
+  printf '%s\n' "$folder/bin"
+}
+
+need_debootstrap() {
+  [ "$(id -u)" = 0 ] || die "debootstrap wants to be run by root: run this once as root, with the same HAULOUT_CACHE"
+  command -v debootstrap >/dev/null && return
+  command -v apt-get >/dev/null || die "debootstrap is missing, and only Debian's package can be installed from here"
+  DEBIAN_FRONTEND=noninteractive apt-get -qq update
+  DEBIAN_FRONTEND=noninteractive apt-get -qq install --yes --no-install-recommends debootstrap >/dev/null
+}
+
+# Unpacks the server, its tools and all that they need, of release $2, into $1/root.
+unpack_release() {
+  local folder=$1 release=$2 package
+  run debootstrap --download-only --variant=minbase --include=mariadb-server,mariadb-backup "$release" \
+    "$folder/packages" >"$folder/debootstrap.log" 2>&1 ||
+    { tail -n 20 "$folder/debootstrap.log" && die "debootstrap failed: see $folder/debootstrap.log"; }
+  for package in "$folder"/packages/var/cache/apt/archives/*.deb; do
+    dpkg-deb --extract "$package" "$folder/root"
+  done
+  rm -rf "$folder/packages"
+}
+
+# Makes $1/bin, one wrapper for each program, and $1/base, which looks like a MariaDB installation to mariadb-install-db.
+wrap_programs() {
+  local folder=$1 root=$1/root share libraries='' loader='' path program
+  rm -rf "${folder:?}"/{bin,base,loader}
+  mkdir "$folder/bin" "$folder/base" "$folder/loader"
+  ln -s ../bin "$folder/base/bin"
+  ln -s ../bin "$folder/base/sbin"
+  ln -s ../root/usr/lib "$folder/base/lib"
+  ln -s ../root/usr/share "$folder/base/share"
+  for path in "$root"/usr/share/mariadb "$root"/usr/share/mysql; do
+    [ -e "$path/charsets/Index.xml" ] && share=$path && break
+  done
+  for path in "$root"/lib/*-linux-gnu* "$root"/usr/lib/*-linux-gnu*; do
+    libraries+=${libraries:+:}$path
+    # The name in lib64 can be a link to a place of this machine: only the file itself will do.
+    for program in "$path"/ld-linux-*.so.* "$path"/ld-*.so; do
+      [ -n "$loader" ] || [ ! -f "$program" ] || loader=$program
+    done
+  done
+  for path in "$root"/usr/sbin/mariadbd "$root"/usr/bin/{mariadb,mariadb-*,mbstream,my_print_defaults,resolveip,innochecksum}; do
+    program=$(basename "$path")
+    # Scripts would need wrappers of their own.
+    [ "$(head -c 4 "$path" 2>/dev/null | tail -c 3)" = ELF ] || continue
+    # Through a link of its name the kernel knows the process by that name, as it does the program itself.
+    ln -s "$loader" "$folder/loader/$program"
+    wrapper "$folder" "$program" "$path" "$libraries" "${share:?}" >"$folder/bin/$program"
+  done
+  cat >"$folder/bin/mariadb-install-db" <<SCRIPT
+#!/bin/bash
+$(first_options)
+exec /bin/sh $(printf %q "$root/usr/bin/mariadb-install-db") "\${first[@]}" --basedir=$(printf %q "$folder/base") "\$@"
+SCRIPT
+  chmod 755 "$folder"/bin/*
+}
+
+# Lines of a wrapper that take the options which must come first.
+first_options() {
+  cat <<'SCRIPT'
+first=()
+while case ${1-} in --no-defaults | --defaults-* | --print-defaults) true ;; *) false ;; esac do
+  first+=("$1")
+  shift
+done
+SCRIPT
+}
+
+# Prints the wrapper of program $2 at $3 in folder $1, with library path $4; a server's files lie in $5.
+wrapper() {
+  local folder=$1 program=$2 path=$3 libraries=$4 share=$5 command places=()
+  command=("$folder/loader/$program" --library-path "$libraries" "$path")
+  if [ "$program" = mariadbd ]; then
+    places=("--basedir=$folder/base" "--plugin-dir=$folder/root/usr/lib/mysql/plugin" "--lc-messages-dir=$share"
+      "--character-sets-dir=$share/charsets")
+  elif [ "$program" = mariadb-backup ]; then
+    places=("--plugin-dir=$folder/root/usr/lib/mysql/plugin")
+  fi
+  cat <<SCRIPT
+#!/bin/bash
+$(first_options)
+exec -a "\$0" ${command[*]@Q} "\${first[@]}" ${places[*]@Q} "\$@"
+SCRIPT
+}
