@@ -7,16 +7,18 @@ usage() {
   cat <<USAGE
 usage: integration/test.sh [--full] [arguments of cargo test]
 
---full  adds the long tests
+--full  adds the long tests, and runs those that need a server a second time on MariaDB 11.8, see integration/trixie.sh
 
 Environment: CARGO_TARGET_DIR; HAULOUT_CACHE (default ~/.cache/haulout) for what is installed outside the tree;
 HAULOUT_TEST_S3_ENDPOINT for an S3-compatible server that runs already (keys test/test).
 USAGE
 }
 
+full=''
 case ${1-} in
   -h | --help) usage; exit ;;
   --full)
+    full=yes
     export HAULOUT_TEST_FULL=1
     shift
     ;;
@@ -34,6 +36,11 @@ export TMPDIR=$scratch
 heading "setting up"
 "$top/integration/setup.sh" --s3 --plugins
 find_cargo
+if [ -n "$full" ]; then
+  newer=$("$top/integration/trixie.sh")
+  # For the tests that upgrade a server: where they find one, and where the other.
+  export HAULOUT_TEST_OLDER_PATH=$PATH HAULOUT_TEST_NEWER_PATH=$newer:$PATH
+fi
 
 heading "building"
 cd "$top"
@@ -50,6 +57,14 @@ heading "testing"
 started=$SECONDS
 status=0
 run cargo test --locked --no-fail-fast "$@" 2>&1 | tee "$scratch/tests.log" || status=$?
+if [ -n "$full" ]; then
+  # Cargo refuses names of targets that are not there.
+  again=(--test e2e)
+  [ ! -d integration/judge ] || again+=(--test judge)
+  heading "testing again, on $("$newer/mariadbd" --version | grep -o '[0-9.]*-MariaDB')"
+  PATH=$newer:$PATH run cargo test --locked --no-fail-fast "${again[@]}" "$@" 2>&1 | tee -a "$scratch/tests.log" ||
+    status=$?
+fi
 
 awk -v seconds=$((SECONDS - started)) -v status="$status" '
   /^test result: / { passed += $4; failed += $6 }

@@ -58,17 +58,19 @@ fn a_tool_that_is_missing_or_does_not_fit_is_named() {
     symlink(tool::real("mariadb"), empty.path().join("mariadb")).unwrap();
     let flag = format!("--tool-dir={}", empty.path().display());
     site.refuses_backup(23, "mariadb-backup is not installed", "install the package mariadb-backup", &[&flag]);
-    for version in ["10.6.21-MariaDB", "11.8.6-MariaDB"] {
+    let series = site.server.series();
+    for version in ["10.6.21-MariaDB", "11.4.6-MariaDB"] {
         let tool = Tool::of_version(version);
-        site.refuses_backup(23, version, "install the package mariadb-backup of MariaDB 10.11", &[&tool.flag()]);
+        let hint = format!("install the package mariadb-backup of MariaDB {series}");
+        site.refuses_backup(23, version, &hint, &[&tool.flag()]);
     }
     let nothing = Tool::of_version("the new one");
     site.refuses_backup(23, "is not MariaDB's", "name the path", &[&nothing.flag()]);
     // An older patch release mostly works, and is worth a warning.
-    let older = Tool::of_version("10.11.1-MariaDB");
-    let run = site.backup(&[&older.flag()]).ok();
+    let older = format!("{series}.1-MariaDB");
+    let run = site.backup(&[&Tool::of_version(&older).flag()]).ok();
     let warning = run.message("warning")["message"].as_str().unwrap().to_owned();
-    assert!(warning.contains("10.11.1-MariaDB is older than the server"), "{warning}");
+    assert!(warning.contains(&format!("{older} is older than the server")), "{warning}");
 }
 
 #[test]
@@ -148,20 +150,21 @@ fn damages(recording: &Recording) -> Vec<Damage> {
     let item = first("shop/item.ibd", b'P');
     let redo = first("ib_logfile0", b'P');
     let last = chunks.last().unwrap();
-    let info = first("xtrabackup_info", b'P');
+    let info = first(&recording.control("info"), b'P');
+    let checkpoints = recording.control("checkpoints");
     let mut damages = vec![
         damage("nothing at all", Vec::new(), ""),
         damage("cut in a payload", stream[..item.payload.start + 5000].to_vec(), ""),
         damage("cut in a chunk's head", stream[..item.start + 9].to_vec(), ""),
         damage("cut at a chunk's border", stream[..item.start].to_vec(), ""),
         damage("cut before the end of a file", stream[..item.end].to_vec(), ""),
-        damage("cut before the last chunk", stream[..last.start].to_vec(), "xtrabackup_info"),
+        damage("cut before the last chunk", stream[..last.start].to_vec(), "backup_info"),
         damage("cut before the last file", stream[..info.start].to_vec(), "xtrabackup_info is missing"),
         damage("cut by one byte", stream[..stream.len() - 1].to_vec(), ""),
         damage("junk at the end", changed(&|stream| stream.extend(b"XBSTJUNK")), ""),
         damage("no redo log", without(&|chunk| chunk.path == "ib_logfile0"), "ib_logfile0 is missing"),
         damage("no system tablespace", without(&|chunk| chunk.path == "ibdata1"), "ibdata1"),
-        damage("no checkpoints", without(&|chunk| chunk.path == "xtrabackup_checkpoints"), "checkpoints is missing"),
+        damage("no checkpoints", without(&|chunk| chunk.path == checkpoints), "checkpoints is missing"),
         damage("no settings", without(&|chunk| chunk.path == "backup-my.cnf"), "backup-my.cnf is missing"),
         damage("a payload missing", without(&|chunk| chunk == redo), ""),
         damage(

@@ -76,7 +76,7 @@ fn the_lsns_shown_are_those_of_the_tool_s_own_files() {
         site.change();
         let backup = site.backed_up(&[&tool.flag()]);
         let stream = std::fs::read(tool.folder().join("stream")).unwrap();
-        let text = String::from_utf8(tool::file(&stream, "xtrabackup_checkpoints")).unwrap();
+        let text = String::from_utf8(tool::file(&stream, &tool::control(&stream, "checkpoints"))).unwrap();
         let checkpoints = |name: &str| -> &str {
             let line = text.lines().find(|line| line.starts_with(name)).unwrap();
             line.split(" = ").nth(1).unwrap().trim()

@@ -205,6 +205,12 @@ impl MariaDb {
         self.client.try_sql(sql)
     }
 
+    /// The first two numbers of its version, as `10.11`.
+    pub fn series(&self) -> String {
+        let version = self.sql("SELECT VERSION()");
+        version.splitn(3, '.').take(2).collect::<Vec<_>>().join(".")
+    }
+
     /// Checksum of every table outside of the server's own schemas, by `` `schema`.`table` ``.
     pub fn checksums(&self) -> BTreeMap<String, String> {
         let tables = self.tables();

@@ -96,6 +96,30 @@ impl Recording {
         tool
     }
 
+    /// Path of the tool's own file `name` in the stream.
+    pub fn control(&self, name: &str) -> String {
+        control(&self.stream, name)
+    }
+
+    /// The same with the tool's own files under the other of the two names that they have: `xtrabackup_info`, and from
+    /// MariaDB 11 on `mariadb_backup_info`.
+    pub fn with_other_names(&self) -> Recording {
+        let mut stream = Vec::with_capacity(self.stream.len());
+        for chunk in self.chunks() {
+            let (head, path) = (chunk.start, chunk.start + CHUNK_HEAD);
+            let other = match (chunk.path.strip_prefix("xtrabackup_"), chunk.path.strip_prefix("mariadb_backup_")) {
+                (Some(name), _) => format!("mariadb_backup_{name}"),
+                (_, Some(name)) => format!("xtrabackup_{name}"),
+                _ => chunk.path.clone(),
+            };
+            stream.extend(&self.stream[head..head + 10]);
+            stream.extend(u32::try_from(other.len()).unwrap().to_le_bytes());
+            stream.extend(other.as_bytes());
+            stream.extend(&self.stream[path + chunk.path.len()..chunk.end]);
+        }
+        self.with(stream)
+    }
+
     /// The chunks of the stream.
     pub fn chunks(&self) -> Vec<Chunk> {
         chunks(&self.stream)
@@ -146,6 +170,13 @@ pub fn chunks(stream: &[u8]) -> Vec<Chunk> {
 pub fn file(stream: &[u8], path: &str) -> Vec<u8> {
     let parts = chunks(stream).into_iter().filter(|chunk| chunk.path == path).map(|chunk| chunk.payload);
     parts.flat_map(|payload| stream[payload].to_vec()).collect()
+}
+
+/// Path of the tool's own file `name` (`info`, `checkpoints`) in a stream.
+pub fn control(stream: &[u8], name: &str) -> String {
+    let names = [format!("xtrabackup_{name}"), format!("mariadb_backup_{name}")];
+    let found = chunks(stream).into_iter().map(|chunk| chunk.path).find(|path| names.contains(path));
+    found.unwrap_or_else(|| panic!("no {} in the stream", names.join(" and no ")))
 }
 
 /// Writes the right checksum into a chunk whose payload was changed.
