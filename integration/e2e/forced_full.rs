@@ -8,39 +8,12 @@ use haulout::format::{
 };
 use haulout::model::PackId;
 
-use crate::support::{MariaDb, Site, server, site::assert_says, wait};
-
-/// Puts the files of another table of the same definition in the place of `table`'s, as an operator does.
-fn import(server: &MariaDb, table: &str) {
-    server.sql(&format!(
-        "USE shop; CREATE TABLE shop.source LIKE {table};
-         INSERT INTO shop.source (text) SELECT REPEAT('imported', 30) FROM seq_1_to_3000;"
-    ));
-    let name = table.replace('.', "/");
-    let [source, place] = ["shop/source", &name].map(|name| server.datadir().join(name));
-    server.sql(&format!("ALTER TABLE {table} DISCARD TABLESPACE"));
-    // The copies are made while the tables are locked; the session must stay open for so long.
-    let copied = format!(
-        "FLUSH TABLES shop.source FOR EXPORT; \\! cp {0}.ibd {1}.ibd && cp {0}.cfg {1}.cfg\nUNLOCK TABLES;",
-        source.display(),
-        place.display()
-    );
-    server.sql(&copied);
-    server.sql(&format!("ALTER TABLE {table} IMPORT TABLESPACE; DROP TABLE shop.source"));
-    assert_eq!(server.sql(&format!("SELECT COUNT(*) FROM {table} WHERE text LIKE 'imported%'")).trim(), "3000");
-}
-
-/// Waits until every page is on disk and below the server's checkpoint.
-fn on_disk(server: &MariaDb) {
-    server.sql("SET GLOBAL innodb_max_dirty_pages_pct_lwm = 0; SET GLOBAL innodb_max_dirty_pages_pct = 0");
-    wait::until("all pages to be on disk", Duration::from_secs(60), || {
-        let dirty = server.sql(
-            "SELECT variable_value FROM information_schema.global_status
-             WHERE variable_name = 'INNODB_BUFFER_POOL_PAGES_DIRTY'",
-        );
-        (dirty.trim() == "0").then_some(())
-    });
-}
+use crate::support::{
+    Site, server,
+    site::assert_says,
+    tablespace::{import, on_disk},
+    wait,
+};
 
 #[test]
 fn a_server_restored_to_an_older_state_gets_a_full() {

@@ -11,6 +11,8 @@ mod holds_large;
 mod holds_layout;
 mod holds_names;
 mod holds_pages;
+mod holes;
+mod holes_fork;
 mod readme;
 mod restore;
 mod rules;

@@ -17,6 +17,7 @@ pub mod site;
 pub mod slots;
 pub mod state;
 pub mod store;
+pub mod tablespace;
 pub mod tool;
 pub mod wait;
 

@@ -38,6 +38,7 @@ pub struct ServerOptions {
     arguments: Vec<String>,
     install: Vec<String>,
     tcp: bool,
+    path: Option<String>,
 }
 
 impl ServerOptions {
@@ -54,6 +55,12 @@ impl ServerOptions {
     /// Adds an option that the datadir is made with and needs ever after, such as `--innodb-page-size=4K`.
     pub fn install_argument(mut self, argument: impl Into<String>) -> ServerOptions {
         self.install.push(argument.into());
+        self
+    }
+
+    /// Takes the server and its client from this PATH and not from the test's own.
+    pub fn programs(mut self, path: impl Into<String>) -> ServerOptions {
+        self.path = Some(path.into());
         self
     }
 
@@ -87,7 +94,7 @@ impl MariaDb {
         let slot = slots::take();
         let folder = scratch();
         let datadir = folder.path().join("data");
-        copy(&template(&options.install), &datadir);
+        copy(&template(&options), &datadir);
         MariaDb::new(folder, datadir, options, slot)
     }
 
@@ -111,7 +118,7 @@ impl MariaDb {
     }
 
     fn stopped(folder: TempDir, datadir: PathBuf, options: ServerOptions, slot: Arc<Slot>) -> MariaDb {
-        let client = Client { socket: folder.path().join("s") };
+        let client = Client { socket: folder.path().join("s"), path: options.path.clone() };
         let port = options.tcp.then(free_port);
         MariaDb { datadir, client, port, options, child: None, folder, _slot: slot }
     }
@@ -126,7 +133,7 @@ impl MariaDb {
         assert!(self.child.is_none(), "the server runs already");
         let log = self.folder.path().join("error.log");
         // The kernel ends the server with the thread that started it, so that a killed test leaves nothing behind.
-        let mut command = Command::new("setpriv");
+        let mut command = program("setpriv", &self.options.path);
         command.args(["--pdeathsig", "KILL", "mariadbd", "--no-defaults"]);
         command.arg(format!("--datadir={}", self.datadir.display()));
         command.arg(format!("--socket={}", self.client.socket.display()));
@@ -161,6 +168,12 @@ impl MariaDb {
         let mut child = self.child.take().expect("the server runs");
         child.kill().unwrap();
         child.wait().unwrap();
+    }
+
+    /// Takes the server and its client from this PATH at the next start, as after an upgrade.
+    pub fn upgrade(&mut self, path: &str) {
+        self.options.path = Some(path.to_owned());
+        self.client.path = self.options.path.clone();
     }
 
     /// Adds an option for the next start.
@@ -289,12 +302,13 @@ impl Drop for MariaDb {
 #[derive(Debug, Clone)]
 pub struct Client {
     socket: PathBuf,
+    path: Option<String>,
 }
 
 impl Client {
     /// The client as a command; `--unbuffered`, so that each answer comes at once.
     pub fn command(&self) -> Command {
-        let mut command = Command::new("mariadb");
+        let mut command = program("mariadb", &self.path);
         command.arg("--no-defaults").arg(format!("--socket={}", self.socket.display()));
         command.args(["--user=root", "--batch", "--skip-column-names", "--unbuffered"]);
         command
@@ -349,6 +363,15 @@ const SMALL: [&str; 11] = [
     "--skip-name-resolve",
 ];
 
+/// A program of this PATH, or of the test's own.
+fn program(name: &str, path: &Option<String>) -> Command {
+    let mut command = Command::new(name);
+    if let Some(path) = path {
+        command.env("PATH", path);
+    }
+    command
+}
+
 /// `mariadbd` wants to be told that it may run as root.
 fn as_root() -> Option<&'static str> {
     rustix::process::getuid().is_root().then_some("--user=root")
@@ -373,12 +396,13 @@ pub fn copy(from: &Path, to: &Path) {
     assert!(status.success(), "cp -a {} {}", from.display(), to.display());
 }
 
-/// An empty datadir made with `install`; made once for each version of the server, and copied from then on.
-fn template(install: &[String]) -> PathBuf {
+/// An empty datadir made with the options' `install`; made once for each version of the server, and copied from then on.
+fn template(options: &ServerOptions) -> PathBuf {
+    let install = &options.install;
     static MAKING: Mutex<()> = Mutex::new(());
     // A test that panicked while it made one left nothing under the final name.
     let _alone = MAKING.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-    let version = Command::new("mariadbd").arg("--version").output().expect("mariadbd can be run");
+    let version = program("mariadbd", &options.path).arg("--version").output().expect("mariadbd can be run");
     let name = format!("{} {}", String::from_utf8_lossy(&version.stdout).trim(), install.join(" "));
     let name: String = name.chars().map(|char| if char.is_ascii_alphanumeric() { char } else { '_' }).collect();
     let templates = Path::new(env!("CARGO_TARGET_TMPDIR")).join("datadirs");
@@ -389,7 +413,7 @@ fn template(install: &[String]) -> PathBuf {
     fs::create_dir_all(&templates).unwrap();
     let making = TempDir::new_in(&templates).unwrap();
     let datadir = making.path().join("data");
-    let output = Command::new("mariadb-install-db")
+    let output = program("mariadb-install-db", &options.path)
         .args(["--no-defaults", "--skip-test-db", "--skip-name-resolve", "--auth-root-authentication-method=normal"])
         .arg("--innodb-log-file-size=16M")
         .arg(format!("--datadir={}", datadir.display()))

@@ -42,6 +42,45 @@ impl Tool {
         Tool { folder }
     }
 
+    /// The real tool, held up in its first backup after `bytes` bytes of the stream until the test lets it go on: the tool
+    /// then waits at its next write, and so has hardly read more.
+    pub fn held(bytes: u64) -> Tool {
+        Tool::new(&format!(
+            "[ ! -e \"$here/held\" ] || exec \"$real\" \"$@\"
+             mkfifo \"$here/pipe\"
+             \"$real\" \"$@\" > \"$here/pipe\" & tool=$!
+             {{ head -c {bytes}; : > \"$here/held\"; until [ -e \"$here/on\" ]; do read -r nothing < \"$here/pulse\"; done
+                cat; }} < \"$here/pipe\"
+             wait $tool"
+        ))
+        .with_pulse()
+    }
+
+    /// The real tool, held up in its first backup when all is done, and before the last of its bytes get through.
+    pub fn held_at_the_end() -> Tool {
+        Tool::new(
+            "[ ! -e \"$here/held\" ] || exec \"$real\" \"$@\"
+             \"$real\" \"$@\" > \"$here/stream\" || exit
+             : > \"$here/held\"
+             until [ -e \"$here/on\" ]; do read -r nothing < \"$here/pulse\"; done
+             cat \"$here/stream\"",
+        )
+        .with_pulse()
+    }
+
+    /// Makes the pipe from which a held tool reads that it may go on.
+    pub fn with_pulse(self) -> Tool {
+        let done = Command::new("mkfifo").arg(self.folder.path().join("pulse")).status().unwrap();
+        assert!(done.success());
+        self
+    }
+
+    /// Lets a held tool go on.
+    pub fn let_go(&self) {
+        fs::write(self.folder.path().join("on"), "").unwrap();
+        fs::write(self.folder.path().join("pulse"), "on\n").unwrap();
+    }
+
     /// The flag that makes haulout use the script.
     pub fn flag(&self) -> String {
         format!("--mariadb-backup={}", self.folder.path().join("mariadb-backup").display())

@@ -149,7 +149,7 @@ impl Assembler {
     }
 
     fn extent(&mut self, file: FileNo, result: PageResult) -> Result<(), BackupError> {
-        let PageResult { extent, kept, fresh, lsn_max, unverifiable, allocated } = result;
+        let PageResult { extent, kept, fresh, newest, unverifiable, allocated } = result;
         let mut pieces = kept;
         if let Some((pages, chunk)) = fresh {
             let at = self.store(&chunk)?;
@@ -157,7 +157,9 @@ impl Assembler {
         }
         self.drafts.unverifiable_pages += u64::from(unverifiable);
         let Some(mut draft) = self.open_spaces.remove(&file) else { return Ok(()) };
-        draft.lsn_max = draft.lsn_max.max(lsn_max);
+        if let Some((lsn, page)) = newest {
+            draft.newest.note(lsn, page);
+        }
         draft.allocated.extend(allocated);
         let index = ExtentBlock::index_of(extent);
         if draft.gathering().is_some_and(|gathering| gathering != index) {

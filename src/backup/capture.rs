@@ -1,6 +1,6 @@
 //! One capture: source, parser, workers, assembler and uploads, from the first byte to the last pack.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -11,19 +11,20 @@ use super::altered::Altered;
 use super::assemble::Assembler;
 use super::base::Base;
 use super::collect::{Collector, Origin, Outlets, REDO_FILE, RedoFacts, StreamFacts};
-use super::drafts::Drafts;
+use super::drafts::{Drafts, SpaceDraft};
 use super::resolve::{Surroundings, resolve};
 use super::source::stored;
 use super::work::Workshop;
 use super::write_map::write_map;
-use super::{BackupError, Obstacle, Source, Stash, Survey};
+use super::{BackupError, Finished, Obstacle, Source, Stash, Survey, timeline};
 use crate::format::map::{BlockRef, MapTotals};
-use crate::format::{LsnRange, Namer};
+use crate::format::{LsnRange, Namer, Timeline};
 use crate::mariadb::child::ChildReport;
 use crate::mariadb::control::{
     BINLOG_INFO_NAMES, BackupInfo, BinlogPosition, CHECKPOINTS_NAMES, CONFIG_NAME, Checkpoints, ControlError,
     INFO_NAMES,
 };
+use crate::mariadb::identity::DatadirWalk;
 use crate::mariadb::messages::Remedy;
 use crate::mariadb::redo::{RedoHeader, RedoSummary};
 use crate::mariadb::xbstream::{ParseError, StreamSummary, parse};
@@ -58,6 +59,7 @@ pub(super) struct Captured {
     pub lsn: LsnRange,
     pub redo: RedoHeader,
     pub position: Option<BinlogPosition>,
+    pub timeline: Timeline,
     pub stream: StreamSummary,
     pub report: ChildReport,
     pub uploaded_bytes: u64,
@@ -91,18 +93,36 @@ pub(super) fn capture(order: &Order, brake: &Brake) -> Result<Captured, BackupEr
         base: order.base.clone(),
     };
     let mut assembler = Assembler::new(order.stash.clone(), order.namer.clone(), &facts);
-    let (mut drafts, stream, report) = stream(order, &facts, &mut assembler, from, brake)?;
+    let (mut drafts, stream, Finished { report, blocked }) = stream(order, &facts, &mut assembler, from, brake)?;
     let redo = drafts.redo.take().ok_or_else(|| missing(REDO_FILE))?;
     let header = redo.header.clone();
     let (lsn, position, summary) = check_end(&drafts, redo, &report, order, parent, from)?;
     Altered::drop_leftovers(&mut drafts.files);
-    let around = surroundings(order, &facts, &drafts, &summary, lsn.last)?;
+    let around = surroundings(order, &facts, &drafts, &summary, lsn.last, blocked)?;
+    let timeline = Timeline {
+        binlog: position
+            .as_ref()
+            .and_then(|position| order.survey.binlog(&position.file))
+            .map(|file| stored(file).into()),
+        witnesses: timeline::witnesses(drafts.spaces.iter(), parent.map(|parent| &**parent)),
+    };
     let unverifiable_pages = drafts.unverifiable_pages;
     let Assembler { slots, maps, .. } = &mut assembler;
     let records = resolve(drafts, parent, &around, slots, maps)?;
     let (root, totals) = write_map(records, order.base.as_deref(), maps)?;
     let uploaded_bytes = assembler.uploaded_bytes + assembler.maps.uploaded_bytes;
-    Ok(Captured { root, totals, lsn, redo: header, position, stream, report, uploaded_bytes, unverifiable_pages })
+    Ok(Captured {
+        root,
+        totals,
+        lsn,
+        redo: header,
+        position,
+        timeline,
+        stream,
+        report,
+        uploaded_bytes,
+        unverifiable_pages,
+    })
 }
 
 /// Runs the pipeline until the stream ends.
@@ -112,8 +132,8 @@ fn stream(
     assembler: &mut Assembler,
     from: Option<Lsn>,
     brake: &Brake,
-) -> Result<(Drafts, StreamSummary, ChildReport), BackupError> {
-    let mut capture = order.source.start(from, order.progress.clone())?;
+) -> Result<(Drafts, StreamSummary, Finished), BackupError> {
+    let mut capture = order.source.start(&order.survey, from, order.progress.clone())?;
     brake.set(Some(capture.stopper()));
     let stop = capture.stopper();
     let input = capture.take_stream().ok_or(BackupError::Abandoned)?;
@@ -165,17 +185,18 @@ fn stream(
 fn verdict(
     parsed: Result<StreamSummary, ParseError<BackupError>>,
     assembled: Result<Drafts, BackupError>,
-    finished: Result<ChildReport, super::SourceError>,
-) -> Result<(Drafts, StreamSummary, ChildReport), BackupError> {
+    finished: Result<Finished, super::SourceError>,
+) -> Result<(Drafts, StreamSummary, Finished), BackupError> {
     use crate::mariadb::child::ChildError;
     let stopped = matches!(&finished, Err(super::SourceError::Child(ChildError::Stopped)));
     match (parsed, assembled, finished) {
-        (Ok(stream), Ok(drafts), Ok(report)) => Ok((drafts, stream, report)),
-        (_, Err(error), _) if !matches!(error, BackupError::Abandoned | BackupError::Unfinished { .. }) => Err(error),
-        (Err(ParseError::Sink { source, .. }), _, _) if !matches!(source, BackupError::Abandoned) => Err(source),
+        (Ok(stream), Ok(drafts), Ok(finished)) => Ok((drafts, stream, finished)),
+        // The tool tells why its stream ended in the middle.
         (_, _, Err(error)) if error.remedy() == Remedy::TakeFull => {
             Err(BackupError::NeedsFull(Obstacle::UndoTablespaces))
         }
+        (_, Err(error), _) if !matches!(error, BackupError::Abandoned | BackupError::Unfinished { .. }) => Err(error),
+        (Err(ParseError::Sink { source, .. }), _, _) if !matches!(source, BackupError::Abandoned) => Err(source),
         (_, _, Err(error)) if !stopped => Err(error.into()),
         (Err(error), _, _) => Err(BackupError::Stream { source: Box::new(error) }),
         (_, Err(error), _) => Err(error),
@@ -278,16 +299,62 @@ fn check_unopened(drafts: &Drafts, report: &ChildReport, order: &Order) -> Resul
     if lost.is_empty() { Ok(()) } else { Err(BackupError::Unopened { paths: lost.join(", ") }) }
 }
 
-/// What the file system says, before and after the capture.
+/// Checks that the tool left nothing out without a word: a tablespace file that was there before and at the end of the
+/// capture was there all the time, under whatever names, and must have come.
+fn check_none_silent(order: &Order, drafts: &Drafts, after: &DatadirWalk) -> Result<(), BackupError> {
+    let gone: HashSet<&str> = drafts.deleted.iter().map(String::as_str).collect();
+    let new: HashSet<SpaceId> = spaces(drafts, |draft| draft.begun.origin == Origin::New);
+    let stays = |draft: &SpaceDraft| !gone.contains(draft.begun.name.as_str()) || new.contains(&draft.begun.key.space);
+    let came: HashSet<SpaceId> = spaces(drafts, stays);
+    let stayed = drafts.spaces.iter().filter(|draft| stays(draft)).map(|draft| draft.begun.name.as_str());
+    let names: HashSet<&str> = stayed.chain(drafts.files.keys().map(String::as_str)).collect();
+    let before: HashMap<(u64, Option<i64>), &str> =
+        order.survey.walk.files().map(|(name, file)| ((file.inode, file.birth_ns), name)).collect();
+    let system = super::system_files(&order.survey.facts.innodb.data_file_path);
+    let mut silent = Vec::new();
+    for (name, file) in after.files() {
+        let Some(earlier) = before.get(&(file.inode, file.birth_ns)) else { continue };
+        // The tool passes over what ALTER TABLE is still building, as haulout wants it.
+        let unfinished = name.rsplit('/').next().is_some_and(|file| file.starts_with("#sql"));
+        if unfinished || names.contains(name) || names.contains(earlier) {
+            continue;
+        }
+        let missing = match order.source.space_on_disk(&order.survey, name) {
+            // Of the system tablespace only the first file says so itself.
+            _ if !name.contains('/') => system.iter().any(|file| file == name),
+            Some(space) => space != SpaceId(0) && !came.contains(&space),
+            None => false,
+        };
+        if missing {
+            silent.push(name);
+        }
+    }
+    if silent.is_empty() { Ok(()) } else { Err(BackupError::LeftOut { names: silent.join(", ") }) }
+}
+
+/// The tablespaces of the drafts for which `holds`.
+fn spaces(drafts: &Drafts, holds: impl Fn(&SpaceDraft) -> bool) -> HashSet<SpaceId> {
+    drafts.spaces.iter().filter(|draft| holds(draft)).map(|draft| draft.begun.key.space).collect()
+}
+
+/// What the file system says before the capture and at its end.
 fn surroundings(
     order: &Order,
     facts: &StreamFacts,
     drafts: &Drafts,
     redo: &RedoSummary,
     last: Lsn,
+    blocked: Option<DatadirWalk>,
 ) -> Result<Surroundings, BackupError> {
     let before = &order.survey.walk;
-    let after = order.source.look_again(&order.survey)?;
+    // What happened to files once DDL was no longer blocked is none of this backup's business, but if nobody looked in time,
+    // more may look suspicious than is.
+    let settled = blocked.is_some();
+    let after = match blocked {
+        Some(walk) => walk,
+        None => order.source.look_again(&order.survey)?,
+    };
+    check_none_silent(order, drafts, &after)?;
     let deleted_spaces: HashSet<SpaceId> =
         redo.file_ops.iter().flat_map(|operations| &operations.deleted).copied().collect();
     let read_before: HashSet<SpaceId> = drafts
@@ -315,7 +382,7 @@ fn surroundings(
     for draft in &drafts.spaces {
         let name = &draft.begun.name;
         let identity = before.identity(name).filter(|_| draft.begun.origin != Origin::New);
-        if let Some(identity) = identity.or_else(|| after.identity(name)) {
+        if let Some(identity) = identity.or_else(|| after.identity(name).filter(|_| settled)) {
             identities.insert(name.clone(), stored(identity));
         }
     }

@@ -1,6 +1,6 @@
 //! Decides whether a backup can be an incremental (rule 3: what LSNs cannot see forces a full).
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use super::base::Base;
 use super::{Obstacle, Source, Survey, Want};
@@ -64,30 +64,34 @@ pub(super) fn system_file(survey: &Survey) -> Option<crate::format::map::FileIde
 /// # Errors
 /// The first such tablespace.
 pub(super) fn compare_files(parent: &Base, survey: &Survey, source: &dyn Source) -> Result<(), Obstacle> {
-    let known: HashMap<u64, Option<i64>> = parent
-        .spaces
-        .values()
-        .filter_map(|record| record.identity)
-        .map(|identity| (identity.inode, identity.born_ns))
-        .collect();
-    let spaces: HashMap<SpaceId, bool> =
-        parent.spaces.values().map(|record| (record.key.space, record.suspect)).collect();
     if let Some(record) = parent.spaces.values().find(|record| record.suspect) {
         return Err(Obstacle::Suspect { name: record.name.clone() });
     }
-    let unknown = parent.spaces.values().filter(|record| record.identity.is_none());
-    let unknown: HashMap<SpaceId, ()> = unknown.map(|record| (record.key.space, ())).collect();
+    if let Some(record) = parent.spaces.values().find(|record| record.identity.is_none()) {
+        return Err(Obstacle::Unseen { name: record.name.clone() });
+    }
+    let known: HashMap<(u64, Option<i64>), SpaceId> = parent
+        .spaces
+        .values()
+        .filter_map(|record| record.identity.map(|file| ((file.inode, file.born_ns), record.key.space)))
+        .collect();
+    let spaces: HashSet<SpaceId> = parent.spaces.values().map(|record| record.key.space).collect();
     for (name, identity) in survey.walk.files() {
-        if known.get(&identity.inode).is_some_and(|born| *born == identity.birth_ns) {
+        let read = known.get(&(identity.inode, identity.birth_ns));
+        // Without a time of birth, the inode may be another table's that was dropped.
+        if read.is_some() && (identity.birth_ns.is_some() || !name.contains('/')) {
+            continue;
+        }
+        let space = source.space_on_disk(survey, name).filter(|space| space.0 != 0);
+        if read.is_some() && read == space.as_ref() {
             continue;
         }
         // A file that the parent did not read: of a table made since, unless it says that it is one of the parent's.
-        let space = source.space_on_disk(survey, name).filter(|space| space.0 != 0);
-        if space.is_some_and(|space| spaces.contains_key(&space) && !unknown.contains_key(&space)) {
+        if space.is_some_and(|space| spaces.contains(&space)) {
             return Err(Obstacle::Replaced { name: name.to_owned() });
         }
     }
-    Ok(())
+    super::timeline::check(parent, survey, source)
 }
 
 /// The reason that a full backup gives.

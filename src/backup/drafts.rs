@@ -9,13 +9,14 @@ use super::collect::{RedoFacts, SpaceBegun, SpaceEnded};
 use super::mappack::MapPacks;
 use super::merge::{fit, lay_out};
 use super::slots::{Slot, SlotTable};
+use super::timeline::Newest;
 use crate::format::map::{
     BLOCK_EXTENTS, BLOCK_FILE_PIECES, Content, Extent, ExtentBlock, ExtentBlockRef, FileBlock, FileBlockRef, FileMap,
     FilePiece, INLINE_EXTENTS_MAX, INLINE_FILE_PIECES_MAX, SpaceKey, SpaceMap, SpaceRecord,
 };
 use crate::mariadb::delta::DeltaMeta;
 use crate::mariadb::page_set::PageSet;
-use crate::model::{EXTENT_PAGES, ExtentNo, Lsn, PageMask};
+use crate::model::{EXTENT_PAGES, ExtentNo, PageMask, PageNo};
 
 /// Pages of a whole extent block.
 const BLOCK_PAGES: u32 = BLOCK_EXTENTS * EXTENT_PAGES;
@@ -92,7 +93,8 @@ pub(super) struct SpaceDraft {
     pub ended: Option<SpaceEnded>,
     /// Length of the file, once it is known.
     pub pages: Option<u32>,
-    pub lsn_max: Lsn,
+    /// Its newest pages.
+    pub newest: Newest,
     /// Pages in the stream by extent, of a tablespace that the parent does not have: 16 bytes for each MiB.
     pub present: Vec<(ExtentNo, PageMask)>,
     /// Pages that its descriptor pages call allocated, of such a tablespace.
@@ -109,7 +111,7 @@ impl SpaceDraft {
             begun,
             ended: None,
             pages: None,
-            lsn_max: Lsn(0),
+            newest: Newest::default(),
             present: Vec::new(),
             allocated: Vec::new(),
             gathered: None,
@@ -182,13 +184,20 @@ impl SpaceDraft {
     pub(super) fn pages_missing(&self, voided: Option<&PageSet>) -> u64 {
         let Some(page0) = self.ended.as_ref().and_then(|ended| ended.page0) else { return 0 };
         let end = page0.free_limit.0.min(page0.size_pages);
+        let known = |extent: ExtentNo| {
+            let place = self.present.binary_search_by_key(&extent, |(extent, _)| *extent).ok();
+            let present = place.map_or(PageMask::EMPTY, |place| self.present[place].1);
+            present.union(voided.map_or(PageMask::EMPTY, |pages| pages.of(self.begun.key.space, extent)))
+        };
         let mut missing = 0;
         for (extent, allocated) in &self.allocated {
             let used = allocated.intersection(PageMask::first(end.saturating_sub(extent.first_page().0)));
-            let place = self.present.binary_search_by_key(extent, |(extent, _)| *extent).ok();
-            let present = place.map_or(PageMask::EMPTY, |place| self.present[place].1);
-            let void = voided.map_or(PageMask::EMPTY, |pages| pages.of(self.begun.key.space, *extent));
-            missing += u64::from(used.without(present).without(void).len());
+            missing += u64::from(used.without(known(*extent)).len());
+        }
+        // A descriptor page that did not come would have told of as many pages as a page has bytes.
+        let described = u32::from(self.begun.page_size);
+        for page in (0..end).step_by(described as usize).map(PageNo) {
+            missing += u64::from(!known(page.extent()).contains(page.index()));
         }
         missing
     }

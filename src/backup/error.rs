@@ -78,6 +78,12 @@ pub enum Obstacle {
         /// The table's file.
         name: String,
     },
+    /// The parent read a file, and nobody saw which.
+    #[error("it is not known which file of {name} the parent read")]
+    Unseen {
+        /// The table's file.
+        name: String,
+    },
     /// A tablespace's file was replaced during the backup.
     #[error("the file of {name} was replaced during the backup, as IMPORT TABLESPACE does")]
     ReplacedDuring {
@@ -107,6 +113,34 @@ pub enum Obstacle {
     /// The tool says that undo tablespaces changed.
     #[error("the number of undo tablespaces changed")]
     UndoTablespaces,
+    /// A page on disk cannot follow the parent's.
+    #[error(
+        "page {page} of {name} is of LSN {found} on the server's disk, which cannot follow the parent's {parent}: the \
+         server's files were taken back to an older state"
+    )]
+    Forked {
+        /// The file.
+        name: String,
+        /// The page.
+        page: PageNo,
+        /// LSN that the parent has of it.
+        parent: Lsn,
+        /// LSN that it has on disk.
+        found: Lsn,
+    },
+    /// The binlog that the parent saw is another, or shorter.
+    #[error(
+        "binlog {name} had {parent} bytes at the parent and is another file now, of {found} bytes: the server's files were \
+         taken back to an older state"
+    )]
+    BinlogWentBack {
+        /// Its name.
+        name: String,
+        /// Length at the parent.
+        parent: u64,
+        /// Length now.
+        found: u64,
+    },
     /// The start checkpoint lies before the parent's.
     #[error("the backup began at LSN {found}, before its parent's {parent}: the server was restored to an older state")]
     StartWentBack {
@@ -411,10 +445,13 @@ impl Diagnose for BackupError {
                 "give --spool-dir a directory on a disk with room for the spool, or a smaller --spool-size"
             }
             BackupError::Interrupted => "nothing was committed; run the command again",
+            BackupError::LeftOut { .. } => {
+                "run the backup again; after an IMPORT TABLESPACE, SET GLOBAL innodb_log_checkpoint_now=ON first; if it \
+                 happens again, check the files' permissions"
+            }
             BackupError::TablesAltered { .. } => {
                 "run the backup again while no MyISAM or Aria table is renamed or dropped; for InnoDB tables that does not matter"
             }
-            BackupError::LeftOut { .. } => "run the backup again; if it happens again, check the files' permissions",
             BackupError::Unopened { .. } => {
                 "the tool does not follow symbolic links, as Aria tables with DATA DIRECTORY or INDEX DIRECTORY have: make \
                  such tables anew without these options; otherwise check the files' permissions and run the backup again"

@@ -23,6 +23,7 @@ mod source;
 mod stash;
 #[cfg(test)]
 mod tests;
+mod timeline;
 mod upload;
 mod work;
 mod write_map;
@@ -36,7 +37,7 @@ use tokio::sync::watch;
 use tokio::task::spawn_blocking;
 
 pub use error::{BackupError, Obstacle};
-pub use source::{Capture, MariadbBackup, Source, SourceError, Survey, check_engines, check_layout};
+pub use source::{Capture, Finished, MariadbBackup, Source, SourceError, Survey, check_engines, check_layout};
 pub use stash::Stash;
 pub use upload::SpoolOptions;
 
@@ -204,18 +205,31 @@ async fn run(
             }
             BackupError::Source(error) => error.remedy() == Remedy::Retry,
             BackupError::TablesAltered { .. } => true,
+            // A table that was imported shortly before, or that got another name just while the tool looked which there are.
+            BackupError::LeftOut { .. } => true,
             _ => false,
         };
         attempt += 1;
         if !again || attempt > ATTEMPTS_MAX || *context.cancel.borrow() {
             return Err(error);
         }
+        // As long as the redo log begins before a DISCARD TABLESPACE, the tool takes the table for dropped, even if another
+        // file was imported since.
+        let imported =
+            matches!(error, BackupError::LeftOut { .. } | BackupError::NeedsFull(Obstacle::ReplacedDuring { .. }));
         match error {
             BackupError::NeedsFull(obstacle) => {
                 context.progress.warn(&format!("taking a full backup instead: {obstacle}"));
                 choice = Choice { kind: BackupKind::Full, reason: obstacle.to_string(), base: choice.base };
             }
             error => context.progress.warn(&format!("trying again: {error}")),
+        }
+        if imported {
+            let source = source.clone();
+            if !joined(spawn_blocking(move || source.checkpoint()).await)? {
+                let note = "the server made no checkpoint: the account may not set innodb_log_checkpoint_now";
+                context.progress.note(note);
+            }
         }
         survey = joined(spawn_survey(context, &source).await)??;
     };
@@ -475,6 +489,7 @@ fn manifest(
             position: Some(position.position),
             gtid: position.gtid,
         }),
+        timeline: captured.timeline,
         filters: Vec::new(),
         sizes: Sizes {
             logical_bytes: captured.totals.logical_bytes,

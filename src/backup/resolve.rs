@@ -53,8 +53,8 @@ pub(super) fn resolve(
     let lengths = system_lengths(&named, parent, around)?;
     let mut spaces = BTreeMap::new();
     for (name, draft) in named {
-        if draft.lsn_max > around.last {
-            return Err(BackupError::FutureLsn { path: name, found: draft.lsn_max, last: around.last });
+        if draft.newest.lsn() > around.last {
+            return Err(BackupError::FutureLsn { path: name, found: draft.newest.lsn(), last: around.last });
         }
         let key = draft.begun.key;
         let record = record(name, draft, parent, around, &lengths, slots, maps)?;

@@ -1,19 +1,20 @@
 //! Where pages come from. `mariadb-backup` is the first source; a simulation is another.
 
 use std::io::{self, Read};
+use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use crate::error::{Diagnose, Kind};
 use crate::mariadb::child::{BackupChild, BackupOptions, ChildError, ChildReport};
 use crate::mariadb::connection::Connection;
 use crate::mariadb::facts::{FactsError, ServerFacts};
-use crate::mariadb::identity::{DatadirLayout, DatadirWalk, FileIdentity, WalkError};
+use crate::mariadb::identity::{DatadirLayout, DatadirWalk, FileIdentity, WalkError, identity_of};
 use crate::mariadb::messages::{ChildEvent, Remedy};
-use crate::mariadb::page::page_space_id;
+use crate::mariadb::page::{page_lsn, page_no, page_space_id};
 use crate::mariadb::sql::Session;
 use crate::mariadb::tool::{ToolError, ToolFit, ToolPaths, Tools};
-use crate::model::{Lsn, Progress, SpaceId};
+use crate::model::{Lsn, PageNo, PageSize, Progress, SpaceId};
 
 /// The server before or after a capture.
 #[derive(Debug, Clone)]
@@ -24,6 +25,15 @@ pub struct Survey {
     pub walk: DatadirWalk,
     /// Version of the tool that captures.
     pub tool_version: String,
+}
+
+impl Survey {
+    /// The binlog file of this name; none when the server keeps no such file.
+    pub(super) fn binlog(&self, name: &str) -> Option<FileIdentity> {
+        // The tool gives a name without a directory.
+        let plain = std::path::Path::new(name).file_name().is_some_and(|file| file == name);
+        identity_of(&self.facts.binlog_directory.as_ref().filter(|_| plain)?.join(name))
+    }
 }
 
 /// A source of streams in the format of `mariadb-backup`.
@@ -46,11 +56,23 @@ pub trait Source: Send + Sync {
     /// True when the server has a file `name` in its datadir, now.
     fn has(&self, survey: &Survey, name: &str) -> bool;
 
+    /// LSN that page `page` of the file of InnoDB named `name` has on disk; none when there is no such page.
+    fn page_lsn_on_disk(&self, survey: &Survey, name: &str, page: PageNo, page_size: PageSize) -> Option<Lsn>;
+
+    /// Lets the server make a checkpoint, so that its redo log begins behind what happened until now; false when it cannot be
+    /// had.
+    fn checkpoint(&self) -> bool;
+
     /// Begins to capture all pages, or those newer than `from`.
     ///
     /// # Errors
     /// When it cannot begin.
-    fn start(&self, from: Option<Lsn>, progress: Arc<dyn Progress>) -> Result<Box<dyn Capture>, SourceError>;
+    fn start(
+        &self,
+        survey: &Survey,
+        from: Option<Lsn>,
+        progress: Arc<dyn Progress>,
+    ) -> Result<Box<dyn Capture>, SourceError>;
 }
 
 /// A capture that is under way; dropping it ends it.
@@ -65,7 +87,17 @@ pub trait Capture: Send {
     ///
     /// # Errors
     /// Unless the capture is known to be whole.
-    fn finish(self: Box<Self>) -> Result<ChildReport, SourceError>;
+    fn finish(self: Box<Self>) -> Result<Finished, SourceError>;
+}
+
+/// A capture that is whole.
+#[derive(Debug, Clone)]
+pub struct Finished {
+    /// What the tool said.
+    pub report: ChildReport,
+    /// The server's files while all DDL was blocked, so that they are those of the backup's last LSN; none when nobody
+    /// looked in time.
+    pub blocked: Option<DatadirWalk>,
 }
 
 /// Why a source gives nothing.
@@ -198,7 +230,7 @@ impl Source for MariadbBackup {
 
     fn space_on_disk(&self, survey: &Survey, name: &str) -> Option<SpaceId> {
         let mut head = [0; 64];
-        let mut file = std::fs::File::open(survey.walk.datadir.join(name)).ok()?;
+        let mut file = std::fs::File::open(survey.walk.place(name)).ok()?;
         file.read_exact(&mut head).ok()?;
         page_space_id(&head)
     }
@@ -208,7 +240,27 @@ impl Source for MariadbBackup {
         !matches!(survey.walk.datadir.join(name).symlink_metadata(), Err(error) if error.kind() == io::ErrorKind::NotFound)
     }
 
-    fn start(&self, from: Option<Lsn>, progress: Arc<dyn Progress>) -> Result<Box<dyn Capture>, SourceError> {
+    fn page_lsn_on_disk(&self, survey: &Survey, name: &str, page: PageNo, page_size: PageSize) -> Option<Lsn> {
+        let mut head = [0; 64];
+        let file = std::fs::File::open(survey.walk.place(name)).ok()?;
+        file.read_exact_at(&mut head, u64::from(page.0) * page_size.bytes() as u64).ok()?;
+        // Pages that were freed may have been wiped.
+        let lsn = Some(page_lsn(&head)).filter(|lsn| *lsn > Lsn(0));
+        lsn.filter(|_| page_no(&head) == Some(page))
+    }
+
+    fn checkpoint(&self) -> bool {
+        let Ok(tools) = self.tools() else { return false };
+        // The statement waits until all pages are on disk; it asks for SUPER, which an account for backups need not have.
+        Session::new(tools, &self.connection).query("SET GLOBAL innodb_log_checkpoint_now = ON; SELECT 1").is_ok()
+    }
+
+    fn start(
+        &self,
+        survey: &Survey,
+        from: Option<Lsn>,
+        progress: Arc<dyn Progress>,
+    ) -> Result<Box<dyn Capture>, SourceError> {
         let tools = self.tools()?;
         let scratch = Scratch::new(&self.scratch)
             .map_err(|source| SourceError::Scratch { directory: self.scratch.clone(), source })?;
@@ -219,14 +271,23 @@ impl Source for MariadbBackup {
             nice: self.nice,
             extra_args: self.extra_args.clone(),
         };
+        let layout = DatadirLayout::of(&survey.facts);
+        let blocked = Arc::new(Mutex::new(None));
+        let looked = blocked.clone();
         let on_line = move |event: &ChildEvent, line: &str| {
             tracing::debug!(target: "mariadb-backup", "{line}");
-            if matches!(event, ChildEvent::Warning(_)) {
-                progress.note(line);
+            match event {
+                ChildEvent::Warning(_) => progress.note(line),
+                // The tool goes on meanwhile, with work for longer: it has all plain files to copy before it lets go.
+                ChildEvent::DdlBlocked => {
+                    let walk = DatadirWalk::walk(&layout).ok();
+                    *looked.lock().unwrap_or_else(PoisonError::into_inner) = walk;
+                }
+                _ => {}
             }
         };
         let child = BackupChild::spawn(tools, &self.connection, &options, Some(Box::new(on_line)))?;
-        Ok(Box::new(ChildCapture { child, _scratch: scratch }))
+        Ok(Box::new(ChildCapture { child, blocked, _scratch: scratch }))
     }
 }
 
@@ -285,6 +346,7 @@ impl Drop for Scratch {
 
 struct ChildCapture {
     child: BackupChild,
+    blocked: Arc<Mutex<Option<DatadirWalk>>>,
     _scratch: Scratch,
 }
 
@@ -298,8 +360,10 @@ impl Capture for ChildCapture {
         Box::new(move || stopper.stop())
     }
 
-    fn finish(self: Box<Self>) -> Result<ChildReport, SourceError> {
-        Ok(self.child.finish()?)
+    fn finish(self: Box<Self>) -> Result<Finished, SourceError> {
+        let report = self.child.finish()?;
+        let blocked = self.blocked.lock().unwrap_or_else(PoisonError::into_inner).take();
+        Ok(Finished { report, blocked })
     }
 }
 

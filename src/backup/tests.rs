@@ -373,6 +373,7 @@ impl World {
                 checkpoint_max_age: 1,
             },
             log_bin: false,
+            binlog_directory: None,
             gtid_binlog_pos: String::new(),
             gtid_current_pos: String::new(),
             replica: false,
@@ -406,24 +407,38 @@ impl Source for MadeUp {
         survey.walk.datadir.join(name).exists()
     }
 
-    fn start(&self, from: Option<Lsn>, _: Arc<dyn Progress>) -> Result<Box<dyn Capture>, SourceError> {
-        Ok(Box::new(Streamed(Some(self.0.lock().unwrap().stream(from)))))
+    fn checkpoint(&self) -> bool {
+        false
+    }
+
+    fn page_lsn_on_disk(&self, _: &Survey, name: &str, page: PageNo, _: PageSize) -> Option<Lsn> {
+        let world = self.0.lock().unwrap();
+        let (_, space) = world.spaces.iter().find(|(_, space)| space.name == name)?;
+        space.pages.get(&page.0).map(|page| lsn_of(page))
+    }
+
+    fn start(&self, survey: &Survey, from: Option<Lsn>, _: Arc<dyn Progress>) -> Result<Box<dyn Capture>, SourceError> {
+        let stream = self.0.lock().unwrap().stream(from);
+        Ok(Box::new(Streamed { stream: Some(stream), blocked: self.look_again(survey)? }))
     }
 }
 
-struct Streamed(Option<Vec<u8>>);
+struct Streamed {
+    stream: Option<Vec<u8>>,
+    blocked: DatadirWalk,
+}
 
 impl Capture for Streamed {
     fn take_stream(&mut self) -> Option<Box<dyn Read + Send>> {
-        self.0.take().map(|bytes| Box::new(Cursor::new(bytes)) as Box<dyn Read + Send>)
+        self.stream.take().map(|bytes| Box::new(Cursor::new(bytes)) as Box<dyn Read + Send>)
     }
 
     fn stopper(&self) -> Box<dyn Fn() + Send + Sync> {
         Box::new(|| {})
     }
 
-    fn finish(self: Box<Self>) -> Result<ChildReport, SourceError> {
-        Ok(ChildReport {
+    fn finish(self: Box<Self>) -> Result<Finished, SourceError> {
+        let report = ChildReport {
             server: None,
             redo_copied: None,
             ddl_count: 0,
@@ -432,7 +447,8 @@ impl Capture for Streamed {
             dropped: Vec::new(),
             unopened: Default::default(),
             warnings: Vec::new(),
-        })
+        };
+        Ok(Finished { report, blocked: Some(self.blocked) })
     }
 }
 
@@ -633,5 +649,36 @@ async fn a_stream_that_was_damaged_on_its_way_is_no_backup() {
     let mut reader = Reader { repository: &repository, chunks: HashMap::new() };
     for (manifest, expected) in &sound {
         assert_same(manifest.id.as_str(), &reader.files(manifest).await, expected);
+    }
+}
+
+/// A server whose files are taken back in place, and which then writes until its LSN has passed the parent's.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_was_taken_back_in_place_is_found_out_before_the_capture() {
+    for seed in 0..SEEDS {
+        let repository = repository().await;
+        let (context, _stop) = context(&repository);
+        let source = Arc::new(MadeUp(Mutex::new(World::new(seed))));
+        backup(&context, source.clone(), &options(Want::Full, u32::MAX)).await.unwrap();
+        let kept = {
+            let world = &mut *source.0.lock().unwrap();
+            let kept = (world.spaces.clone(), world.log.clone(), world.now, world.checkpoint);
+            world.dml(60);
+            kept
+        };
+        let parent = backup(&context, source.clone(), &options(Want::Incremental, u32::MAX)).await.unwrap();
+        {
+            let world = &mut *source.0.lock().unwrap();
+            (world.spaces, world.log, world.now, world.checkpoint) = kept;
+            while world.now <= parent.manifest.lsn.last {
+                world.dml(3);
+                world.log(100 << 10);
+            }
+        }
+        let error = backup(&context, source.clone(), &options(Want::Incremental, u32::MAX)).await.unwrap_err();
+        assert!(matches!(error, BackupError::NeedsFull(Obstacle::Forked { .. })), "seed {seed}: {}", chain(&error));
+        let full = backup(&context, source.clone(), &options(Want::Either, u32::MAX)).await.unwrap();
+        assert_eq!(full.manifest.kind, BackupKind::Full, "seed {seed}");
+        backup(&context, source.clone(), &options(Want::Incremental, u32::MAX)).await.unwrap();
     }
 }

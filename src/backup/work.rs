@@ -66,8 +66,8 @@ pub(super) struct PageResult {
     pub kept: Vec<Piece<Slot>>,
     /// The other pages and their chunk.
     pub fresh: Option<(PageMask, FreshChunk)>,
-    /// Newest LSN of any page.
-    pub lsn_max: Lsn,
+    /// The newest page, and its LSN.
+    pub newest: Option<(Lsn, PageNo)>,
     /// Pages whose checksum could not be checked without a key.
     pub unverifiable: u32,
     /// Pages that a descriptor page in the extent calls allocated, where that was asked for.
@@ -117,7 +117,7 @@ impl Workshop {
             extent: job.extent,
             kept: Vec::new(),
             fresh: None,
-            lsn_max: Lsn(0),
+            newest: None,
             unverifiable: 0,
             allocated: if job.describe { allocated(&job) } else { Vec::new() },
         };
@@ -138,7 +138,7 @@ impl Workshop {
                 PageVerdict::Bad(fault) => return Err(job.bad_page(number, fault)),
             }
             let lsn = page_lsn(page);
-            result.lsn_max = result.lsn_max.max(lsn);
+            result.newest = result.newest.max(Some((lsn, number)));
             if lsn <= self.parent_last {
                 older = older.union(PageMask::only(index));
             }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::{
-    format::{BackupKind, GtidPosition, LsnRange, Manifest, RedoFormat, Server, Sizes, StoredBlock},
+    format::{BackupKind, GtidPosition, LsnRange, Manifest, RedoFormat, Server, Sizes, StoredBlock, Timeline},
     model::{ChunkId, Lsn, PackId, RepositoryId, Timestamp},
 };
 
@@ -42,6 +42,7 @@ pub fn manifest(day: u32) -> Manifest {
             position: Some(1_234_567),
             gtid: Some(format!("0-1-{}", 8_000_000 + day)),
         },
+        timeline: Timeline::default(),
         filters: Vec::new(),
         sizes: Sizes {
             logical_bytes: 120 << 30,

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::map::{BlockRef, FileIdentity, Location, MapTotals, PackRef};
 use super::{Document, Encoding, FormatError};
-use crate::model::{BackupId, ChunkId, Lsn, PackId, RepositoryId, Timestamp};
+use crate::model::{BackupId, ChunkId, Lsn, PackId, PageNo, RepositoryId, SpaceId, Timestamp};
 
 /// How a backup was captured; both kinds restore alike.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -90,6 +90,49 @@ pub struct SystemFile {
 impl From<FileIdentity> for SystemFile {
     fn from(identity: FileIdentity) -> SystemFile {
         SystemFile { inode: identity.inode, born_ns: identity.born_ns }
+    }
+}
+
+/// A page by which the next run knows that the server is still on the backup's timeline.
+///
+/// In JSON a list: space id, page number, LSN.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "(SpaceId, PageNo, Lsn)", into = "(SpaceId, PageNo, Lsn)")]
+pub struct Witness {
+    /// The tablespace; of the system tablespace its first file.
+    pub space: SpaceId,
+    /// The page.
+    pub page: PageNo,
+    /// LSN that it has in the backup.
+    pub lsn: Lsn,
+}
+
+impl From<(SpaceId, PageNo, Lsn)> for Witness {
+    fn from((space, page, lsn): (SpaceId, PageNo, Lsn)) -> Witness {
+        Witness { space, page, lsn }
+    }
+}
+
+impl From<Witness> for (SpaceId, PageNo, Lsn) {
+    fn from(witness: Witness) -> (SpaceId, PageNo, Lsn) {
+        (witness.space, witness.page, witness.lsn)
+    }
+}
+
+/// What a later run needs to see that the server's files were not taken back to an older state meanwhile.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Timeline {
+    /// Identity of the binlog that `position.file` names.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub binlog: Option<SystemFile>,
+    /// Newest pages, the newest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub witnesses: Vec<Witness>,
+}
+
+impl Timeline {
+    fn is_empty(&self) -> bool {
+        *self == Timeline::default()
     }
 }
 
@@ -211,6 +254,9 @@ pub struct Manifest {
     pub redo: RedoFormat,
     /// Binary log and GTID.
     pub position: GtidPosition,
+    /// What a later run compares the server with.
+    #[serde(default, skip_serializing_if = "Timeline::is_empty")]
+    pub timeline: Timeline,
     /// Options of the capture that choose what is backed up, which must be the same along a lineage.
     pub filters: Vec<String>,
     /// Bytes.
@@ -315,6 +361,10 @@ mod tests {
             lsn: LsnRange { from: Lsn(0), start: Lsn(1000), to: Lsn(2000), last: Lsn(3000) },
             redo: RedoFormat { creator: "Backup 10.11.19".to_owned(), encrypted: false, bytes: 2000 },
             position: GtidPosition::default(),
+            timeline: Timeline {
+                binlog: Some(SystemFile { inode: 7, born_ns: None }),
+                witnesses: vec![Witness { space: SpaceId(5), page: PageNo(3), lsn: Lsn(2500) }],
+            },
             filters: Vec::new(),
             sizes: Sizes::default(),
             spaces: 1,

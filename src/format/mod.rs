@@ -13,7 +13,9 @@ pub mod pack;
 pub use codec::{Decoder, Encoder, TEXT_BYTES_MAX};
 pub use envelope::{Config, DOCUMENT_BYTES_MAX, Document, Lease, decode_document, encode_document};
 pub use hash::{Namer, PageHash, PageSum, pack_id};
-pub use manifest::{BackupKind, GtidPosition, LsnRange, Manifest, RedoFormat, Server, Sizes, StoredBlock};
+pub use manifest::{
+    BackupKind, GtidPosition, LsnRange, Manifest, RedoFormat, Server, Sizes, StoredBlock, SystemFile, Timeline, Witness,
+};
 pub use pack::Encoding;
 
 use crate::error::{Diagnose, Kind};

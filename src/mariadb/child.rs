@@ -145,6 +145,10 @@ impl BackupChild {
         drop(self.stdout);
         let ended = self.process.wait(Some(FINISH_LIMIT)).map_err(|_| ChildError::Stuck { limit: FINISH_LIMIT })?;
         let Ended { status, listener: Watch { findings, .. }, tail, stopped } = ended;
+        // What it said before counts also of a tool that was stopped because its stream made no sense any more.
+        if findings.cause.as_ref().is_some_and(|cause| cause.remedy() == Remedy::TakeFull) {
+            return Err(ChildError::Failed { status, cause: findings.cause, tail });
+        }
         if stopped {
             return Err(ChildError::Stopped);
         }
@@ -222,7 +226,11 @@ impl Findings {
             ChildEvent::PageRetry => self.report.page_retries += 1,
             ChildEvent::Failure(cause) => self.note_cause(cause),
             ChildEvent::Warning(line) if self.report.warnings.len() < WARNINGS_MAX => self.report.warnings.push(line),
-            ChildEvent::Warning(_) | ChildEvent::Unopened { .. } | ChildEvent::RedoRetry | ChildEvent::Other => {}
+            ChildEvent::Warning(_)
+            | ChildEvent::Unopened { .. }
+            | ChildEvent::DdlBlocked
+            | ChildEvent::RedoRetry
+            | ChildEvent::Other => {}
         }
     }
 

@@ -6,7 +6,7 @@ use std::{
 };
 
 use super::{
-    sql::{Session, SqlError},
+    sql::{ResultSet, Session, SqlError},
     tool::{ServerVersion, ToolError},
 };
 use crate::{
@@ -50,6 +50,8 @@ pub struct ServerFacts {
     pub innodb: InnodbFacts,
     /// True when it writes binlogs.
     pub log_bin: bool,
+    /// Directory of its binlogs.
+    pub binlog_directory: Option<PathBuf>,
     /// Last transaction in its own binlog.
     pub gtid_binlog_pos: String,
     /// Last transaction of all.
@@ -117,7 +119,12 @@ impl ServerFacts {
             "SHOW GRANTS",
             "SELECT CURRENT_USER(), UNIX_TIMESTAMP()",
         ])?;
-        let [variables, states, engines, grants, who] = sets.as_slice() else {
+        ServerFacts::read(&sets)
+    }
+
+    /// Reads the answers to the questions of [`ServerFacts::gather`].
+    fn read(sets: &[ResultSet]) -> Result<ServerFacts, FactsError> {
+        let [variables, states, engines, grants, who] = sets else {
             return Err(FactsError::Sql(SqlError::Garbled));
         };
         let table = Table::new(variables.rows.iter().chain(&states.rows));
@@ -147,6 +154,11 @@ impl ServerFacts {
             socket: table.get("socket").filter(|path| !path.is_empty()).map(PathBuf::from),
             innodb: table.innodb()?,
             log_bin: table.on("log_bin"),
+            binlog_directory: table
+                .get("log_bin_basename")
+                .and_then(|base| Path::new(base).parent())
+                .filter(|directory| directory.is_absolute())
+                .map(Path::to_owned),
             gtid_binlog_pos: table.text("gtid_binlog_pos")?,
             gtid_current_pos: table.text("gtid_current_pos")?,
             replica: table.get("slaves_running").is_some_and(|count| count != "0")
@@ -346,6 +358,64 @@ mod tests {
             "GRANT ALL PRIVILEGES ON `db`.* TO `b7`@`localhost`",
         ];
         assert_eq!(privileges(&role), Privileges { missing: vec!["BINLOG MONITOR"], advised: vec!["LOCK TABLES"] });
+    }
+
+    /// The answers of a server of which these variables differ from those of a usual one.
+    fn answers(different: &[(&str, &str)]) -> Vec<ResultSet> {
+        let usual = [
+            ("version", "13.0.1-MariaDB"),
+            ("gtid_binlog_pos", ""),
+            ("gtid_current_pos", ""),
+            ("hostname", "db1"),
+            ("server_id", "1"),
+            ("datadir", "/var/lib/mysql/"),
+            ("innodb_page_size", "16384"),
+            ("innodb_data_file_path", "ibdata1:12M:autoextend"),
+            ("innodb_data_home_dir", ""),
+            ("innodb_undo_tablespaces", "3"),
+            ("innodb_undo_directory", "./"),
+            ("innodb_log_group_home_dir", "./"),
+            ("innodb_log_file_size", "100663296"),
+        ];
+        let states = [
+            ("Innodb_lsn_current", "2"),
+            ("Innodb_lsn_last_checkpoint", "1"),
+            ("Innodb_checkpoint_age", "1"),
+            ("Innodb_checkpoint_max_age", "9"),
+            ("Uptime", "7"),
+        ];
+        let set = |rows: Vec<Vec<&str>>| ResultSet {
+            rows: rows.into_iter().map(|row| row.into_iter().map(|value| Some(value.to_owned())).collect()).collect(),
+        };
+        vec![
+            set(usual.iter().chain(different).map(|(name, value)| vec![*name, *value]).collect()),
+            set(states.iter().map(|(name, value)| vec![*name, *value]).collect()),
+            set(vec![vec!["InnoDB", "DEFAULT"]]),
+            set(vec![vec!["GRANT ALL PRIVILEGES ON *.* TO `root`@`localhost`"]]),
+            set(vec![vec!["root@localhost", "1795374363"]]),
+        ]
+    }
+
+    #[test]
+    fn a_server_that_archives_its_redo_log_is_refused_with_the_reason() {
+        for off in [&[][..], &[("innodb_log_archive", "OFF")]] {
+            ServerFacts::read(&answers(off)).unwrap().check().unwrap();
+        }
+        let facts = ServerFacts::read(&answers(&[("innodb_log_archive", "ON")])).unwrap();
+        let error = facts.check().unwrap_err();
+        assert_eq!(error.to_string(), "the server archives its redo log, which mariadb-backup cannot copy");
+        assert_eq!(
+            (error.kind(), error.hint().unwrap().as_str()),
+            (Kind::DatabaseRefused, "set innodb_log_archive=OFF")
+        );
+    }
+
+    #[test]
+    fn binlogs_lie_where_the_server_says() {
+        let of = |different| ServerFacts::read(&answers(different)).unwrap().binlog_directory;
+        assert_eq!(of(&[]), None);
+        assert_eq!(of(&[("log_bin_basename", "/logs/binlog")]), Some(PathBuf::from("/logs")));
+        assert_eq!(of(&[("log_bin_basename", "")]), None);
     }
 
     #[test]

@@ -143,6 +143,17 @@ impl DatadirWalk {
         self.files.iter().map(|(name, identity)| (&**name, *identity))
     }
 
+    /// Where the file of InnoDB named `name` lies: in the datadir, or where the `.isl` beside it says.
+    pub fn place(&self, name: &str) -> PathBuf {
+        let here = self.datadir.join(name);
+        if here.exists() {
+            return here;
+        }
+        let elsewhere =
+            name.strip_suffix(".ibd").and_then(|table| isl_target(&self.datadir.join(format!("{table}.isl"))).ok());
+        elsewhere.unwrap_or(here)
+    }
+
     /// Mode and owner of the file at `path` in the datadir.
     pub fn file_ownership(&self, path: &str) -> Ownership {
         self.exceptions.get(path).copied().unwrap_or(self.plain_files)
@@ -233,12 +244,11 @@ impl DatadirWalk {
     /// A table with DATA DIRECTORY: its `.isl` file holds the path of its `.ibd`, which a backup names as if it lay here.
     fn linked(&mut self, isl: &str) -> Result<(), WalkError> {
         let path = self.datadir.join(isl);
-        let text = match read_short(&path) {
-            Ok(text) => text,
+        let target = match isl_target(&path) {
+            Ok(target) => target,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
             Err(source) => return Err(at(&path, source)),
         };
-        let target = PathBuf::from(text.trim_end_matches(['\n', '\r', ' ']));
         let name = format!("{}.ibd", isl.strip_suffix(".isl").unwrap_or(isl));
         self.single(&name, &target)
     }
@@ -289,6 +299,16 @@ fn identity(status: &Statx) -> FileIdentity {
 
 fn ownership(status: &Statx) -> Ownership {
     Ownership { mode: u32::from(status.stx_mode) & 0o7777, uid: status.stx_uid, gid: status.stx_gid }
+}
+
+/// The path that an `.isl` file holds.
+fn isl_target(isl: &Path) -> io::Result<PathBuf> {
+    Ok(PathBuf::from(read_short(isl)?.trim_end_matches(['\n', '\r', ' '])))
+}
+
+/// What tells the file at `path` from another of the same name; none when there is none that can be looked at.
+pub fn identity_of(path: &Path) -> Option<FileIdentity> {
+    stat(CWD, path).ok().map(|status| identity(&status))
 }
 
 fn read_short(path: &Path) -> io::Result<String> {

@@ -52,6 +52,8 @@ pub enum ChildEvent {
         /// Its path in the datadir, such as `db/t.MAI`.
         path: String,
     },
+    /// From here to the end of the backup no DDL can happen.
+    DdlBlocked,
     /// Reading the redo log is tried again.
     RedoRetry,
     /// A page was torn or wrong and is read again.
@@ -231,6 +233,9 @@ impl ChildEvent {
         }
         if let Some(event) = redo_copied(line) {
             return event;
+        }
+        if line.contains("Acquired locks for BACKUP STAGE BLOCK_DDL") {
+            return ChildEvent::DdlBlocked;
         }
         if line.contains("Retrying read of log at LSN") {
             return ChildEvent::RedoRetry;

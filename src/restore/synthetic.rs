@@ -17,7 +17,8 @@ use crate::format::map::{
 };
 use crate::format::pack::{self, NewChunk, PackBuilder, PackKind};
 use crate::format::{
-    BackupKind, GtidPosition, LsnRange, Manifest, PageSum, RedoFormat, Server, Sizes, StoredBlock, encode_document,
+    BackupKind, GtidPosition, LsnRange, Manifest, PageSum, RedoFormat, Server, Sizes, StoredBlock, Timeline,
+    encode_document,
 };
 use crate::model::{
     BackupId, ChunkId, Clock, EXTENT_PAGES, Entropy, ExtentNo, Lsn, PackId, PageMask, PageSize, SpaceId, Timestamp,
@@ -322,6 +323,7 @@ impl Synthetic {
             },
             redo: RedoFormat { creator: "Backup 10.11.19-MariaDB".to_owned(), encrypted: false, bytes: 500 },
             position: GtidPosition::default(),
+            timeline: Timeline::default(),
             filters: Vec::new(),
             sizes: Sizes { logical_bytes: totals.logical_bytes, stored_bytes: totals.stored_bytes, ..Sizes::default() },
             spaces: totals.spaces,

@@ -7,7 +7,9 @@ use std::{
 };
 
 use haulout::{
-    backup::{BackupError, BackupOptions, Capture, Context, Source, SourceError, SpoolOptions, Survey, Want, backup},
+    backup::{
+        BackupError, BackupOptions, Capture, Context, Finished, Source, SourceError, SpoolOptions, Survey, Want, backup,
+    },
     mariadb::{
         child::ChildReport,
         control::{BackupType, Checkpoints},
@@ -144,24 +146,35 @@ impl Source for Streamed {
         false
     }
 
-    fn start(&self, _: Option<Lsn>, _: Arc<dyn Progress>) -> Result<Box<dyn Capture>, SourceError> {
-        Ok(Box::new(OneStream(self.stream.lock().unwrap().take())))
+    fn page_lsn_on_disk(&self, _: &Survey, _: &str, _: PageNo, _: PageSize) -> Option<Lsn> {
+        None
+    }
+
+    fn checkpoint(&self) -> bool {
+        false
+    }
+
+    fn start(&self, survey: &Survey, _: Option<Lsn>, _: Arc<dyn Progress>) -> Result<Box<dyn Capture>, SourceError> {
+        Ok(Box::new(OneStream { stream: self.stream.lock().unwrap().take(), walk: survey.walk.clone() }))
     }
 }
 
-struct OneStream(Option<Vec<u8>>);
+struct OneStream {
+    stream: Option<Vec<u8>>,
+    walk: DatadirWalk,
+}
 
 impl Capture for OneStream {
     fn take_stream(&mut self) -> Option<Box<dyn Read + Send>> {
-        self.0.take().map(|bytes| Box::new(Cursor::new(bytes)) as Box<dyn Read + Send>)
+        self.stream.take().map(|bytes| Box::new(Cursor::new(bytes)) as Box<dyn Read + Send>)
     }
 
     fn stopper(&self) -> Box<dyn Fn() + Send + Sync> {
         Box::new(|| {})
     }
 
-    fn finish(self: Box<Self>) -> Result<ChildReport, SourceError> {
-        Ok(ChildReport::default())
+    fn finish(self: Box<Self>) -> Result<Finished, SourceError> {
+        Ok(Finished { report: ChildReport::default(), blocked: Some(self.walk) })
     }
 }
 
@@ -198,6 +211,7 @@ fn survey() -> Survey {
             checkpoint_max_age: 1,
         },
         log_bin: false,
+        binlog_directory: None,
         gtid_binlog_pos: String::new(),
         gtid_current_pos: String::new(),
         replica: false,
