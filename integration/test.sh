@@ -7,7 +7,8 @@ usage() {
   cat <<USAGE
 usage: integration/test.sh [--full] [arguments of cargo test]
 
---full  adds the long tests, and runs those that need a server a second time on MariaDB 11.8, see integration/trixie.sh
+--full  adds the long tests, and runs those that need a server a second time on MariaDB 11.8: see
+        integration/trixie.sh
 
 Environment: CARGO_TARGET_DIR; HAULOUT_CACHE (default ~/.cache/haulout) for what is installed outside the tree;
 HAULOUT_TEST_S3_ENDPOINT for an S3-compatible server that runs already (keys test/test).
@@ -40,6 +41,9 @@ if [ -n "$full" ]; then
   newer=$("$top/integration/trixie.sh")
   # For the tests that upgrade a server: where they find one, and where the other.
   export HAULOUT_TEST_OLDER_PATH=$PATH HAULOUT_TEST_NEWER_PATH=$newer:$PATH
+  # For the one that sees a server refused.
+  HAULOUT_TEST_OLD_PATH=$("$top/integration/bullseye.sh"):$PATH
+  export HAULOUT_TEST_OLD_PATH
 fi
 
 heading "building"

@@ -79,6 +79,8 @@ wrap_programs() {
     ln -s "$loader" "$folder/loader/$program"
     wrapper "$folder" "$program" "$path" "$libraries" "${share:?}" >"$folder/bin/$program"
   done
+  # The name by which the mariadb-install-db of 10.5 looks for it.
+  ln -s mariadbd "$folder/bin/mysqld"
   cat >"$folder/bin/mariadb-install-db" <<SCRIPT
 #!/bin/bash
 $(first_options)

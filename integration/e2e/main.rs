@@ -20,3 +20,4 @@ mod smoke;
 mod stopped;
 #[path = "../support/mod.rs"]
 mod support;
+mod versions;
