@@ -159,6 +159,15 @@ fn headers_that_are_damaged_or_of_a_server_are_refused() {
 }
 
 #[test]
+fn the_log_of_a_real_backup_of_10_5_is_refused_by_name() {
+    // The first 4 KiB of the log of a backup of 10.5.23, whose checkpoints file says to_lsn = 45580.
+    let log = zstd::decode_all(&include_bytes!("testdata/redo_10_5.zst")[..]).unwrap();
+    let error = RedoHeader::parse(&log).unwrap_err();
+    let creator = "Backup 10.5.23-MariaDB".to_owned();
+    assert_eq!(error, RedoError::Old { name: "MariaDB 10.5 to 10.7", creator, start: Lsn(45_580) });
+}
+
+#[test]
 fn older_logs_are_refused_by_name_with_their_start() {
     for (number, expected) in [
         (0x5048_5953, "MariaDB 10.5 to 10.7"),
