@@ -81,7 +81,7 @@ pub struct Judges<'a> {
 
 /// What the stock tools made of a backup.
 enum Stock {
-    Runs { server: MariaDb, datadir: PathBuf },
+    Runs { server: Box<MariaDb>, datadir: PathBuf },
     Cannot,
 }
 
@@ -180,7 +180,7 @@ impl<'a> Judges<'a> {
         let datadir = self.folder.join(format!("stock-{}", taken.number));
         self.chain.as_ref().expect("a chain").copy(&datadir);
         match MariaDb::try_on(&datadir, self.options.clone()) {
-            Ok(server) => Stock::Runs { server, datadir },
+            Ok(server) => Stock::Runs { server: Box::new(server), datadir },
             Err(log) => {
                 counts.add("stock_cannot_start", 1);
                 counts.note("stock", format!("{name} start: {log}"));
