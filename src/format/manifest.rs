@@ -27,7 +27,7 @@ impl BackupKind {
 }
 
 /// The LSNs of one backup; they are those of `xtrabackup_checkpoints`, and the start checkpoint which that file lacks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LsnRange {
     /// Pages at or below this LSN were left out; 0 for a full backup.
     pub from: Lsn,

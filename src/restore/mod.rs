@@ -27,6 +27,7 @@ mod workdir;
 mod write;
 
 #[cfg(test)]
+#[allow(dead_code, reason = "the tests of `verify` use the rest of it")]
 mod synthetic;
 #[cfg(test)]
 mod tests;

@@ -29,6 +29,9 @@ use crate::store::{RetryPolicy, Store, StoreOptions};
 /// Packs are small here, so that a backup has many.
 const PACK_BYTES: usize = 64 << 10;
 
+/// `FIL_PAGE_INDEX`, and the type of page 0.
+const PAGE_TYPES: [u16; 2] = [17855, 8];
+
 /// A made-up server and its repository.
 pub struct Synthetic {
     pub objects: Arc<InMemory>,
@@ -37,6 +40,8 @@ pub struct Synthetic {
     pub files: BTreeMap<String, Vec<u8>>,
     /// What is wrong with the next map.
     pub mistake: Option<Mistake>,
+    /// Added to the LSN of each page that is written.
+    pub ahead: u64,
     rng: StdRng,
     generation: u32,
     last: Option<Manifest>,
@@ -51,6 +56,14 @@ pub enum Mistake {
     Forget(SpaceKey),
     /// The first chunk of this file is said to begin a byte early.
     Misplace(SpaceKey),
+    /// Two extents of this file are said to be in each other's place.
+    Exchange(SpaceKey),
+    /// The second extent of the first file is said to be the second file's.
+    Borrow(SpaceKey, SpaceKey),
+    /// The last extent of this file is left out, and the record says so.
+    Shorten(SpaceKey),
+    /// The record of this file has other flags.
+    Flags(SpaceKey),
 }
 
 /// A tablespace as it is now, and where its pages are stored.
@@ -97,6 +110,7 @@ impl Synthetic {
             spaces: BTreeMap::new(),
             files: BTreeMap::new(),
             mistake: None,
+            ahead: 0,
             rng: StdRng::seed_from_u64(seed),
             generation: 0,
             last: None,
@@ -129,7 +143,11 @@ impl Synthetic {
         let made = Space {
             name: name.to_owned(),
             page_size,
-            flags: 21,
+            // ROW_FORMAT=COMPRESSED below 4 KiB, full_crc32 from there on.
+            flags: match page_bytes.trailing_zeros() - 9 {
+                shift @ 0..3 => 0x21 | shift << 1,
+                shift => 0x10 | shift,
+            },
             mode: Some(0o640),
             pages: Vec::new(),
             dirty: BTreeSet::new(),
@@ -140,12 +158,35 @@ impl Synthetic {
     }
 
     fn grow(&mut self, key: SpaceKey, pages: u32) {
-        for _ in 0..pages {
-            let space = self.spaces.get_mut(&key).unwrap();
-            let page = random_page(&mut self.rng, space.page_size);
-            space.dirty.insert(space.pages.len() as u32);
-            space.pages.push(page);
+        let lsn = self.lsn();
+        let space = self.spaces.get_mut(&key).unwrap();
+        let length = space.pages.len() as u32;
+        space.pages.resize((length + pages) as usize, Vec::new());
+        for number in std::iter::once(0).chain(length..length + pages) {
+            space.write(&mut self.rng, key, number, lsn);
         }
+    }
+
+    /// LSN of what is written now: within the window of the next backup.
+    fn lsn(&self) -> u64 {
+        1000 * u64::from(self.generation + 1) + 50 + self.ahead
+    }
+
+    /// Writes a page anew.
+    pub fn write(&mut self, key: SpaceKey, number: u32) {
+        let lsn = self.lsn();
+        let space = self.spaces.get_mut(&key).unwrap();
+        space.write(&mut self.rng, key, number, lsn);
+    }
+
+    /// Writes a page with a wrong checksum.
+    pub fn spoil(&mut self, key: SpaceKey, number: u32) {
+        let lsn = self.lsn();
+        let space = self.spaces.get_mut(&key).unwrap();
+        space.pages[number as usize] = vec![7; space.page_size.bytes()];
+        space.seal(key, number, lsn);
+        let last = space.page_size.bytes() - 30;
+        space.pages[number as usize][last] ^= 1;
     }
 
     /// Adds a plain file of `bytes` bytes.
@@ -160,12 +201,12 @@ impl Synthetic {
     /// Changes `pages` pages here and there, and lets tablespaces grow.
     pub fn live(&mut self, pages: u32) {
         let keys: Vec<_> = self.spaces.keys().copied().collect();
+        let lsn = self.lsn();
         for _ in 0..pages {
             let key = keys[self.rng.random_range(0..keys.len())];
             let space = self.spaces.get_mut(&key).unwrap();
             let page = self.rng.random_range(0..space.pages.len());
-            space.pages[page] = random_page(&mut self.rng, space.page_size);
-            space.dirty.insert(page as u32);
+            space.write(&mut self.rng, key, page as u32, lsn);
         }
         let key = keys[self.rng.random_range(0..keys.len())];
         let more = self.rng.random_range(0..90);
@@ -248,10 +289,15 @@ impl Synthetic {
         let mut totals = MapTotals::default();
         let mut directories: BTreeMap<u32, Vec<SpaceRecord>> = BTreeMap::new();
         for (key, space) in &self.spaces {
-            let record = space.record(*key, self.mistake, &mut maps, &self.repository, &self.known_blocks);
+            let lent = match self.mistake {
+                Some(Mistake::Borrow(borrower, lender)) if borrower == *key => self.spaces.get(&lender),
+                _ => None,
+            };
+            let (record, stored) =
+                space.record(*key, self.mistake, lent, &mut maps, &self.repository, &self.known_blocks);
             totals.spaces += 1;
             totals.logical_bytes += record.bytes();
-            totals.stored_bytes += space.extents.iter().flatten().map(Piece::stored_bytes).sum::<u64>();
+            totals.stored_bytes += stored;
             directories.entry(space_bucket(key.space)).or_default().push(record);
         }
         let mut root = MapRoot::default();
@@ -362,22 +408,53 @@ impl Synthetic {
     }
 }
 
-fn random_page(rng: &mut StdRng, size: PageSize) -> Vec<u8> {
-    let mut page = vec![0; size.bytes()];
-    if rng.random_bool(0.7) {
-        // Half of it compresses.
-        let half = page.len() / 2;
-        rng.fill_bytes(&mut page[..half]);
-    }
-    page
-}
-
 /// Stands for the pack of that number among those that are being filled.
 const DRAFT: PackId = PackId([0xdd; 32]);
 
 type PieceDraft = (SpaceKey, usize, PageMask, Piece);
 
 impl Space {
+    /// Writes page `number`: some are zero, half of each other compresses.
+    fn write(&mut self, rng: &mut StdRng, key: SpaceKey, number: u32, lsn: u64) {
+        let mut page = vec![0; self.page_size.bytes()];
+        let is_written = number == 0 || rng.random_bool(0.7);
+        if is_written {
+            let half = page.len() / 2;
+            rng.fill_bytes(&mut page[..half]);
+        }
+        self.pages[number as usize] = page;
+        self.dirty.insert(number);
+        if is_written {
+            self.seal(key, number, lsn);
+        }
+    }
+
+    /// Writes header and checksum of page `number`.
+    fn seal(&mut self, key: SpaceKey, number: u32, lsn: u64) {
+        let (pages, flags, bytes) = (self.pages.len() as u32, self.flags, self.page_size.bytes());
+        let page = &mut self.pages[number as usize];
+        self.dirty.insert(number);
+        page[..4].fill(0);
+        page[4..8].copy_from_slice(&number.to_be_bytes());
+        page[16..24].copy_from_slice(&lsn.to_be_bytes());
+        page[24..26].copy_from_slice(&PAGE_TYPES[usize::from(number == 0)].to_be_bytes());
+        page[26..34].fill(0);
+        page[34..38].copy_from_slice(&key.space.0.to_be_bytes());
+        if number == 0 {
+            for (at, figure) in [(38, key.space.0), (46, pages), (50, pages), (54, flags)] {
+                page[at..at + 4].copy_from_slice(&figure.to_be_bytes());
+            }
+        }
+        if flags & 0x10 != 0 {
+            page[bytes - 8..bytes - 4].copy_from_slice(&(lsn as u32).to_be_bytes());
+            let crc = crc32c::crc32c(&page[..bytes - 4]);
+            page[bytes - 4..].copy_from_slice(&crc.to_be_bytes());
+        } else {
+            let crc = crc32c::crc32c(&page[4..16]) ^ crc32c::crc32c(&page[24..26]) ^ crc32c::crc32c(&page[34..]);
+            page[..4].copy_from_slice(&crc.to_be_bytes());
+        }
+    }
+
     /// Adds the chunks of all changed pages to `packs`.
     fn store(&mut self, key: SpaceKey, repository: &Repository, packs: &mut Packs, drafts: &mut Vec<PieceDraft>) {
         let mut extents: BTreeMap<u32, PageMask> = BTreeMap::new();
@@ -422,16 +499,32 @@ impl Space {
         &self,
         key: SpaceKey,
         mistake: Option<Mistake>,
+        lent: Option<&Space>,
         maps: &mut Maps,
         repository: &Repository,
         known: &HashMap<ChunkId, BlockRef>,
-    ) -> SpaceRecord {
+    ) -> (SpaceRecord, u64) {
         let extents = self.extents.iter().enumerate();
         let mut extents: Vec<_> =
             extents.map(|(no, pieces)| Extent { no: ExtentNo(no as u32), pieces: pieces.clone() }).collect();
-        if mistake == Some(Mistake::Forget(key)) {
-            extents.remove(0);
+        let (mut pages, mut flags) = (self.pages.len() as u32, self.flags);
+        match mistake {
+            Some(Mistake::Forget(wrong)) if wrong == key => drop(extents.remove(0)),
+            Some(Mistake::Exchange(wrong)) if wrong == key => {
+                let (one, other) = (extents[1].pieces.clone(), extents[2].pieces.clone());
+                (extents[1].pieces, extents[2].pieces) = (other, one);
+            }
+            Some(Mistake::Shorten(wrong)) if wrong == key => {
+                extents.pop();
+                pages = extents.len() as u32 * EXTENT_PAGES;
+            }
+            Some(Mistake::Flags(wrong)) if wrong == key => flags ^= 0x20,
+            _ => {}
         }
+        if let Some(lent) = lent {
+            extents[1].pieces = lent.extents[1].clone();
+        }
+        let stored = extents.iter().flat_map(|extent| &extent.pieces).map(Piece::stored_bytes).sum::<u64>();
         let chunks =
             extents.iter_mut().flat_map(|extent| &mut extent.pieces).filter_map(|piece| match &mut piece.content {
                 Content::Chunk(chunk) => Some(chunk),
@@ -451,9 +544,9 @@ impl Space {
             });
             SpaceMap::Blocks(blocks.collect())
         };
-        let pages = self.pages.len() as u32;
-        let (name, page_size, flags, mode) = (self.name.clone(), self.page_size, self.flags, self.mode);
-        SpaceRecord { key, name, page_size, flags, encrypted: None, pages, identity: None, suspect: false, mode, map }
+        let (name, page_size, mode) = (self.name.clone(), self.page_size, self.mode);
+        let (encrypted, identity, suspect) = (None, None, false);
+        (SpaceRecord { key, name, page_size, flags, encrypted, pages, identity, suspect, mode, map }, stored)
     }
 }
 

@@ -1,15 +1,16 @@
-//! Reads packs and proves that every chunk in them is what its name says.
+//! Reads packs and proves that every chunk in them is what its name says, and its pages what the maps say of them.
 
 use std::collections::HashMap;
 use std::ops::Range;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use futures::{StreamExt, TryStreamExt};
 use tokio::sync::Semaphore;
 
 use super::VerifyError;
 use super::error::{chain, damage};
-use super::tour::{ChunkKind, ChunkRef, Visitor};
+use super::pages::{Header, PageFault, Place, check_pages};
+use super::tour::{ChunkKind, ChunkRef, Mark, Visitor};
 use crate::format::map::PackRef;
 use crate::format::pack::{self, PackEntry, PackKind};
 use crate::format::{FormatError, Namer};
@@ -22,8 +23,9 @@ const IN_FLIGHT_BYTES: u64 = 48 << 20;
 const PERMIT_BYTES: u64 = 1 << 20;
 /// Packs read at the same time, where the budget allows.
 const PACKS_AHEAD: usize = 8;
-/// References that are held at the same time: 36 MiB of table; those of a larger repository are checked in several turns.
-const REFERENCES_MAX: usize = 1_800_000;
+/// References that are held at the same time: 36 MiB of table, and what is needed at several places besides; those of a
+/// larger repository are checked in several turns.
+const REFERENCES_MAX: usize = 450_000;
 
 /// Sixteen hexadecimal digits' worth of a reference: two different ones agree in none of a million repositories.
 pub(super) type Fingerprint = u64;
@@ -50,9 +52,27 @@ pub(super) fn fingerprint(chunk: &ChunkRef) -> Fingerprint {
 pub(super) struct References {
     /// Names by their first 32 bits.
     range: Range<u64>,
-    /// Each with the first 32 bits of its pack's name.
-    found: HashMap<Fingerprint, u32>,
+    found: HashMap<Fingerprint, Reference>,
+    /// Further places of chunks that are needed at several, or by several backups with several pages of them.
+    more: HashMap<Fingerprint, Vec<Place>>,
+    /// What is said of the tablespace whose page 0 a chunk holds.
+    headers: HashMap<Fingerprint, Vec<Header>>,
+    held: usize,
     max: usize,
+}
+
+#[derive(Debug)]
+struct Reference {
+    /// The first 32 bits of the pack's name.
+    pack: u32,
+    place: Option<Place>,
+}
+
+/// All that maps say of a chunk's pages.
+#[derive(Debug, Default)]
+struct Wanted {
+    places: Vec<Place>,
+    headers: Vec<Header>,
 }
 
 /// The first 32 bits of a pack's name.
@@ -63,7 +83,8 @@ pub(super) fn prefix(pack: PackId) -> u32 {
 impl References {
     /// Begins at `start`.
     pub fn from(start: u64) -> References {
-        References { range: start..1 << 32, found: HashMap::new(), max: REFERENCES_MAX }
+        let (found, more, headers) = (HashMap::new(), HashMap::new(), HashMap::new());
+        References { range: start..1 << 32, found, more, headers, held: 0, max: REFERENCES_MAX }
     }
 
     #[cfg(test)]
@@ -76,20 +97,61 @@ impl References {
         self.range.clone()
     }
 
+    fn add(&mut self, chunk: &ChunkRef, place: Option<&Place>) {
+        let (name, pack) = (fingerprint(chunk), prefix(chunk.pack.id));
+        let known = self.found.entry(name).or_insert_with(|| {
+            self.held += 1;
+            Reference { pack, place: place.copied() }
+        });
+        let Some(place) = place else { return };
+        let further = self.more.get(&name).into_iter().flatten();
+        if known.place.iter().chain(further).any(|known| known.covers(place)) {
+            return;
+        }
+        self.held += 1;
+        self.more.entry(name).or_default().push(*place);
+    }
+
+    fn add_header(&mut self, chunk: &ChunkRef, header: &Header) {
+        let name = fingerprint(chunk);
+        let known = self.headers.entry(name).or_default();
+        if !known.contains(header) {
+            self.held += 1;
+            known.push(*header);
+        }
+    }
+
+    /// Lets go of the upper half of the range until the rest fits.
+    fn fit(&mut self) {
+        while self.held > self.max && self.range.end - self.range.start > 1 {
+            let Range { start, end } = self.range;
+            self.range = start..start + (end - start) / 2;
+            let References { range, found, more, headers, .. } = self;
+            found.retain(|_, reference| range.contains(&u64::from(reference.pack)));
+            more.retain(|name, _| found.contains_key(name));
+            headers.retain(|name, _| found.contains_key(name));
+            self.held = found.len() + more.values().map(Vec::len).sum::<usize>();
+            self.held += headers.values().map(Vec::len).sum::<usize>();
+        }
+    }
+
     /// Takes away a reference that the pack's directory has; what stays is in no directory.
-    pub fn resolve(&mut self, fingerprint: Fingerprint) {
-        self.found.remove(&fingerprint);
+    fn resolve(&mut self, name: Fingerprint) -> Wanted {
+        let Some(reference) = self.found.remove(&name) else { return Wanted::default() };
+        let further = self.more.remove(&name).unwrap_or_default();
+        let places = reference.place.into_iter().chain(further).collect();
+        Wanted { places, headers: self.headers.remove(&name).unwrap_or_default() }
     }
 
     /// Forgets references to packs of which more is wrong.
     pub fn forget(&mut self, packs: &[PackId]) {
         let forgotten: std::collections::HashSet<u32> = packs.iter().map(|pack| prefix(*pack)).collect();
-        self.found.retain(|_, pack| !forgotten.contains(pack));
+        self.found.retain(|_, reference| !forgotten.contains(&reference.pack));
     }
 
     /// References that were not resolved.
-    pub fn rest(self) -> impl Iterator<Item = Fingerprint> {
-        self.found.into_keys()
+    pub fn rest(&mut self) -> impl Iterator<Item = Fingerprint> {
+        std::mem::take(&mut self.found).into_keys()
     }
 }
 
@@ -101,20 +163,25 @@ pub(super) struct Gather<'a> {
     pub chosen: &'a dyn Fn(PackId) -> bool,
 }
 
+impl Gather<'_> {
+    fn wants(&self, chunk: &ChunkRef) -> bool {
+        self.references.range.contains(&u64::from(prefix(chunk.pack.id))) && (self.chosen)(chunk.pack.id)
+    }
+}
+
 impl Visitor for Gather<'_> {
-    fn chunk(&mut self, _: &str, chunk: &ChunkRef) -> Option<usize> {
-        let references = &mut self.references;
-        let pack = prefix(chunk.pack.id);
-        if !references.range.contains(&u64::from(pack)) || !(self.chosen)(chunk.pack.id) {
-            return None;
+    fn chunk(&mut self, _: &str, chunk: &ChunkRef, place: Option<&Place>, _: &mut Vec<Mark>) {
+        if self.wants(chunk) {
+            self.references.add(chunk, place);
+            self.references.fit();
         }
-        references.found.insert(fingerprint(chunk), pack);
-        while references.found.len() > references.max && references.range.end - references.range.start > 1 {
-            let Range { start, end } = references.range;
-            references.range = start..start + (end - start) / 2;
-            references.found.retain(|_, pack| references.range.contains(&u64::from(*pack)));
+    }
+
+    fn header(&mut self, _: &str, chunk: &ChunkRef, header: &Header, _: &mut Vec<Mark>) {
+        if self.wants(chunk) {
+            self.references.add_header(chunk, header);
+            self.references.fit();
         }
-        None
     }
 }
 
@@ -124,22 +191,32 @@ pub(super) struct PackResult {
     pub pack: PackId,
     /// Bytes that were read.
     pub bytes: u64,
-    /// Fingerprints of all chunks that are right, or what is wrong with the pack.
-    pub chunks: Result<Vec<Fingerprint>, String>,
+    /// What its chunks told, or what is wrong with the pack.
+    pub found: Result<PackFinding, String>,
 }
 
-/// Reads `packs` and gives each result to `tell`.
+/// What the pages of a pack that is right told.
+#[derive(Debug, Default)]
+pub(super) struct PackFinding {
+    /// Pages that were checked.
+    pub pages: u64,
+    /// Pages that are not what maps say, by the chunk.
+    pub faults: Vec<(ChunkRef, PageFault)>,
+}
+
+/// Reads `packs`, resolves what `references` has of them and gives each result to `tell`.
 ///
 /// # Errors
 /// When the store does not answer.
 pub(super) async fn read_packs(
     repository: &Repository,
     packs: Vec<PackRef>,
+    references: &Arc<Mutex<References>>,
     progress: &dyn Progress,
     mut tell: impl FnMut(PackResult),
 ) -> Result<(), VerifyError> {
     let budget = Arc::new(Semaphore::new((IN_FLIGHT_BYTES / PERMIT_BYTES) as usize));
-    let reads = packs.into_iter().map(|pack| read_pack(repository, pack, budget.clone(), progress));
+    let reads = packs.into_iter().map(|pack| read_pack(repository, pack, budget.clone(), references.clone(), progress));
     let mut results = futures::stream::iter(reads).buffer_unordered(PACKS_AHEAD);
     while let Some(result) = results.try_next().await? {
         tell(result);
@@ -151,6 +228,7 @@ async fn read_pack(
     repository: &Repository,
     pack: PackRef,
     budget: Arc<Semaphore>,
+    references: Arc<Mutex<References>>,
     progress: &dyn Progress,
 ) -> Result<PackResult, VerifyError> {
     let permits = u64::from(pack.bytes).div_ceil(PERMIT_BYTES).clamp(1, IN_FLIGHT_BYTES / PERMIT_BYTES);
@@ -158,20 +236,33 @@ async fn read_pack(
     let _permits = budget.acquire_many(permits as u32).await.ok();
     let bytes = match repository.read_pack(pack.id).await {
         Ok(bytes) => bytes,
-        Err(error) => return Ok(PackResult { pack: pack.id, bytes: 0, chunks: Err(damage(error)?) }),
+        Err(error) => return Ok(PackResult { pack: pack.id, bytes: 0, found: Err(damage(error)?) }),
     };
     let length = bytes.len() as u64;
     let namer = repository.namer().clone();
-    let chunks = tokio::task::spawn_blocking(move || check_pack(pack, &bytes, &namer)).await?;
+    let found = tokio::task::spawn_blocking(move || check_pack(pack, &bytes, &namer, &references)).await?;
     progress.advance(Phase::Check, length);
-    let chunks = chunks.map_err(|error| chain(&error));
-    Ok(PackResult { pack: pack.id, bytes: length, chunks })
+    let found = found.map_err(|error| chain(&error));
+    Ok(PackResult { pack: pack.id, bytes: length, found })
 }
 
-/// Proves a pack and all chunks in it.
-fn check_pack(pack: PackRef, bytes: &[u8], namer: &Namer) -> Result<Vec<Fingerprint>, FormatError> {
+/// Proves a pack and all chunks in it, and those of their pages that are needed.
+fn check_pack(
+    pack: PackRef,
+    bytes: &[u8],
+    namer: &Namer,
+    references: &Mutex<References>,
+) -> Result<PackFinding, FormatError> {
     let parsed = pack::parse_pack(pack.id, bytes)?;
-    parsed.entries.iter().map(|entry| check_chunk(pack, parsed.kind, entry, bytes, namer)).collect()
+    let mut finding = PackFinding::default();
+    for entry in &parsed.entries {
+        let (chunk, raw) = check_chunk(pack, parsed.kind, entry, bytes, namer)?;
+        let wanted = references.lock().unwrap_or_else(PoisonError::into_inner).resolve(fingerprint(&chunk));
+        let mut faults = Vec::new();
+        finding.pages += check_pages(&raw, &wanted.places, &wanted.headers, &mut faults);
+        finding.faults.extend(faults.into_iter().map(|fault| (chunk, fault)));
+    }
+    Ok(finding)
 }
 
 fn check_chunk(
@@ -180,7 +271,7 @@ fn check_chunk(
     entry: &PackEntry,
     bytes: &[u8],
     namer: &Namer,
-) -> Result<Fingerprint, FormatError> {
+) -> Result<(ChunkRef, Vec<u8>), FormatError> {
     let PackEntry { id, offset, stored_bytes, raw_bytes, encoding, ref sums } = *entry;
     let damaged = |problem: String| FormatError::Document { what: format!("chunk {id}"), problem };
     let range = offset as usize..offset as usize + stored_bytes as usize;
@@ -204,5 +295,5 @@ fn check_chunk(
     if found != id {
         return Err(FormatError::WrongHash { what: "chunk", expected: id.to_string(), found: found.to_string() });
     }
-    Ok(fingerprint(&ChunkRef { pack, id, offset, stored_bytes, raw_bytes, encoding, kind }))
+    Ok((ChunkRef { pack, id, offset, stored_bytes, raw_bytes, encoding, kind }, raw))
 }

@@ -138,6 +138,118 @@ async fn a_reference_to_what_a_pack_does_not_hold_is_found_when_packs_are_read()
     assert_eq!(report.damages[0].files, ["shop/orders.ibd"]);
 }
 
+fn key(space: u32) -> SpaceKey {
+    SpaceKey { space: SpaceId(space), part: 0 }
+}
+
+/// A server with two tables of 4 KiB pages, and its first backup.
+async fn twins(seed: u64) -> (Synthetic, Manifest) {
+    let mut server = Synthetic::populated(seed).await;
+    server.add_space(5, "shop/twin.ibd", 4096, 64 * 5);
+    let whole = server.backup().await;
+    assert!(run(&server, Some(ALL)).await.is_clean());
+    (server, whole)
+}
+
+#[tokio::test]
+async fn every_page_that_is_stored_and_needed_is_counted_once() {
+    let (mut server, _) = twins(20).await;
+    let stored = |server: &Synthetic| {
+        let pages = server.spaces.values().flat_map(|space| &space.pages);
+        pages.filter(|page| page.iter().any(|byte| *byte != 0)).count() as u64
+    };
+    assert_eq!(run(&server, Some(ALL)).await.pages, stored(&server));
+    assert_eq!(run(&server, None).await.pages, 0);
+    let before = stored(&server);
+    server.live(30);
+    server.backup().await;
+    let after = run(&server, Some(ALL)).await;
+    assert!(after.is_clean(), "{after:#?}");
+    assert!(after.pages > before && after.pages <= before + 31 + 90 + 1, "{} after {before}", after.pages);
+}
+
+#[tokio::test]
+async fn a_map_that_points_at_wrong_pages_is_found_with_the_backups_and_files_it_hits() {
+    let other = "calls itself page";
+    for (mistake, problem, file) in [
+        (Mistake::Exchange(key(3)), other, "shop/orders.ibd"),
+        (Mistake::Exchange(key(4)), other, "shop/items.ibd"),
+        (Mistake::Borrow(key(3), key(5)), "page of tablespace 5, expected 3", "shop/orders.ibd"),
+        (Mistake::Shorten(key(3)), "page 0 says 300 pages, the page map 256", "shop/orders.ibd"),
+        (Mistake::Shorten(key(4)), "page 0 says 581 pages, the page map 576", "shop/items.ibd"),
+        (Mistake::Flags(key(70)), "page 0 has flags 0x15, the page map says 0x35", "other/small.ibd"),
+    ] {
+        let (mut server, _) = twins(21).await;
+        server.mistake = Some(mistake);
+        let broken = [server.backup().await, server.backup().await];
+        server.mistake = None;
+        server.backup().await;
+        assert!(run(&server, None).await.is_clean(), "{mistake:?}: sizes and coverage are right");
+        let report = run(&server, Some(ALL)).await;
+        assert_eq!(report.damaged_backups, ids(&broken), "{mistake:?}: {report:#?}");
+        let says = |damage: &Damage| damage.problem.contains(problem);
+        assert!(report.damages.iter().any(says), "{mistake:?}: {report:#?}");
+        for damage in &report.damages {
+            assert_eq!((damage.files.as_slice(), &damage.backups), (&[file.to_owned()][..], &report.damaged_backups));
+            assert!(damage.object.starts_with("packs/"), "{damage:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_page_from_the_future_is_damage_of_the_backups_that_end_before_it() {
+    let (mut server, whole) = twins(22).await;
+    // The next backups end at 2500, 3500, 4500; these pages are of 3550.
+    server.ahead = 1500;
+    server.live(1);
+    let broken = [server.backup().await, server.backup().await];
+    server.ahead = 0;
+    let sound = server.backup().await;
+    let report = run(&server, Some(ALL)).await;
+    assert_eq!(report.damaged_backups, ids(&broken), "{report:#?}");
+    assert!(report.damages[0].problem.contains("has LSN 3550, but a backup that needs it ends at 2500"), "{report:#?}");
+    for (manifest, clean) in [(&whole, true), (&broken[0], false), (&broken[1], false), (&sound, true)] {
+        let alone = Selection::These(BTreeSet::from([manifest.id.clone()]));
+        let alone = check(&server.repository, &alone, Some(ALL), &Silent).await.unwrap();
+        assert_eq!(alone.is_clean(), clean, "{}: {alone:#?}", manifest.lsn.last);
+    }
+}
+
+#[tokio::test]
+async fn a_page_that_was_stored_with_a_wrong_checksum_is_damage_while_it_is_needed() {
+    for space in [3, 4] {
+        let (mut server, _) = twins(23).await;
+        server.spoil(key(space), 70);
+        let broken = server.backup().await;
+        server.write(key(space), 70);
+        let sound = server.backup().await;
+        let report = run(&server, Some(ALL)).await;
+        assert_eq!(report.damaged_backups, ids(&[broken]), "{report:#?}");
+        assert_eq!(report.damages.len(), 1);
+        let problem = &report.damages[0].problem;
+        assert!(problem.contains(&format!("page 70 of tablespace {space}: checksum is")), "{problem}");
+        let alone = Selection::These(BTreeSet::from([sound.id]));
+        assert!(check(&server.repository, &alone, Some(ALL), &Silent).await.unwrap().is_clean());
+    }
+}
+
+#[tokio::test]
+async fn many_turns_find_wrong_pages_too() {
+    let (mut server, _) = twins(24).await;
+    for mistake in [Mistake::Exchange(key(4)), Mistake::Shorten(key(5))] {
+        server.mistake = Some(mistake);
+        server.backup().await;
+        server.live(9);
+    }
+    let once = run(&server, Some(ALL)).await;
+    assert_eq!(once.damaged_backups.len(), 2, "{once:#?}");
+    let mut check = Check::begin(&server.repository, &Selection::All).await.unwrap();
+    check.look(None).await.unwrap();
+    check.read(ALL, |start| References::from(start).with_max(3), &Silent).await.unwrap();
+    check.blame().await.unwrap();
+    assert_eq!(check.report(true), once);
+}
+
 #[tokio::test]
 async fn many_turns_find_what_one_finds() {
     let mut server = Synthetic::populated(6).await;

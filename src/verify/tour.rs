@@ -9,12 +9,13 @@ use futures::StreamExt;
 
 use super::VerifyError;
 use super::error::damage;
+use super::pages::{Header, Place, SpaceFile};
 use crate::format::map::{
     BLOCK_EXTENTS, BlockRef, Content, Extent, ExtentBlockRef, FileBlockRef, FileDirectory, FileMap, FilePiece,
     FileRecord, FileSource, Location, MapTotals, PackRef, SpaceDirectory, SpaceKey, SpaceMap, SpaceRecord,
 };
 use crate::format::pack::CHUNK_BYTES_MAX;
-use crate::format::{Encoding, FormatError, Manifest};
+use crate::format::{Encoding, FormatError, LsnRange, Manifest};
 use crate::model::{ChunkId, EXTENT_PAGES, PackId, PageMask};
 use crate::repository::{Repository, RepositoryError};
 
@@ -70,9 +71,14 @@ pub(super) enum Mark {
 }
 
 /// Sees every chunk that a map needs, map blocks included, once for each block that speaks of it.
+///
+/// Where several backups share the block, it is seen for the first of them.
 pub(super) trait Visitor {
-    /// Sees a chunk that `file` needs; may leave a mark.
-    fn chunk(&mut self, file: &str, chunk: &ChunkRef) -> Option<usize>;
+    /// Sees a chunk that `file` needs, at `place` when it holds pages; may leave marks.
+    fn chunk(&mut self, file: &str, chunk: &ChunkRef, place: Option<&Place>, marks: &mut Vec<Mark>);
+
+    /// Sees the chunk that holds page 0 of a tablespace, once for each record that speaks of it, after the chunk itself.
+    fn header(&mut self, _file: &str, _chunk: &ChunkRef, _header: &Header, _marks: &mut Vec<Mark>) {}
 }
 
 /// Something wrong with a page map.
@@ -90,6 +96,8 @@ struct Facts {
     totals: MapTotals,
     /// Pages or bytes of its file that a block of pieces covers, without a gap from where it begins.
     covered: u64,
+    /// The chunk that holds page 0, where it is in this block.
+    page0: Option<Box<(ChunkRef, Place)>>,
     marks: Vec<Mark>,
 }
 
@@ -128,6 +136,8 @@ pub(super) struct Tour<'a, V> {
     repository: &'a Repository,
     /// Sees the chunks.
     pub visitor: V,
+    /// LSNs of the backup in hand.
+    lsn: LsnRange,
     directories: HashMap<StoredKey, Facts>,
     blocks: HashMap<BlockKey, Facts>,
     /// What is wrong with the maps.
@@ -137,17 +147,21 @@ pub(super) struct Tour<'a, V> {
 impl<'a, V: Visitor> Tour<'a, V> {
     /// A tour that has seen nothing yet.
     pub fn new(repository: &'a Repository, visitor: V) -> Tour<'a, V> {
-        Tour { repository, visitor, directories: HashMap::new(), blocks: HashMap::new(), faults: Vec::new() }
+        let (directories, blocks) = (HashMap::new(), HashMap::new());
+        Tour { repository, visitor, lsn: LsnRange::default(), directories, blocks, faults: Vec::new() }
     }
 
     /// Visits what no backup before had; returns all marks of the backup.
+    ///
+    /// Backups come by ascending last LSN: that of the first backup to need a page is then the least.
     ///
     /// # Errors
     /// When the store does not answer. What is damaged becomes a fault.
     pub async fn backup(&mut self, manifest: &Manifest) -> Result<Vec<Mark>, VerifyError> {
         let mut all = Facts::default();
+        self.lsn = manifest.lsn;
         if let Ok(block) = BlockRef::try_from(&manifest.map) {
-            all.marks.extend(self.see_block("the page map", &block));
+            self.see_block("the page map", &block, &mut all.marks);
         }
         let root = match self.repository.map_root(manifest).await {
             Ok(root) => root,
@@ -158,7 +172,7 @@ impl<'a, V: Visitor> Tour<'a, V> {
         };
         for (_, block) in &root.spaces {
             self.directory(block, &mut all, SpaceDirectory::decode, |directory| {
-                directory.records.iter().map(File::of_space).collect()
+                directory.records.iter().map(|record| File::of_space(record, &directory.records)).collect()
             })
             .await?;
         }
@@ -188,7 +202,8 @@ impl<'a, V: Visitor> Tour<'a, V> {
             return Ok(());
         }
         let pack = at.at.pack;
-        let mut facts = Facts { marks: Vec::from_iter(self.see_block("the page map", at)), ..Facts::default() };
+        let mut facts = Facts::default();
+        self.see_block("the page map", at, &mut facts.marks);
         let decoded =
             self.repository.read_block(at).await.and_then(|bytes| {
                 decode(&bytes, pack).map_err(|source| RepositoryError::Pack { pack: pack.id, source })
@@ -223,7 +238,7 @@ impl<'a, V: Visitor> Tour<'a, V> {
         let mut reads = futures::stream::iter(reads).buffered(BLOCKS_AHEAD);
         while let Some((block, pieces)) = reads.next().await {
             let mut facts = Facts::default();
-            facts.marks.extend(self.see_block(&block.file, &block.at));
+            self.see_block(&block.file, &block.at, &mut facts.marks);
             let pack = block.at.at.pack.id;
             match pieces {
                 Ok(pieces) => self.pieces(pack, &block.stretch(), &pieces, &mut facts),
@@ -244,28 +259,39 @@ impl<'a, V: Visitor> Tour<'a, V> {
         let mut facts = Facts::default();
         let mut gap = None;
         if let Some(pieces) = &file.inline {
-            let stretch = Stretch { file: file.name, begin: 0, page_bytes: file.page_bytes.unwrap_or(1) };
+            let stretch = Stretch { file: file.name, begin: 0, space: file.space.map(|(space, _)| space) };
             self.pieces(directory, &stretch, pieces, &mut facts);
         }
         for block in &file.blocks {
             let Some(known) = self.blocks.get(&block.key()) else { continue };
+            facts.page0 = facts.page0.take().or_else(|| known.page0.clone());
             if facts.covered != block.begin {
                 gap = gap.or(Some(facts.covered));
             }
             facts.add(known);
             facts.covered += known.covered;
         }
-        facts.totals.spaces = u64::from(file.page_bytes.is_some());
-        facts.totals.files = u64::from(file.page_bytes.is_none());
-        facts.totals.logical_bytes = file.length * u64::from(file.page_bytes.unwrap_or(1));
-        let unit = if file.page_bytes.is_some() { "page" } else { "byte" };
+        let page_bytes = file.space.map(|(space, _)| space.page_bytes());
+        facts.totals.spaces = u64::from(page_bytes.is_some());
+        facts.totals.files = u64::from(page_bytes.is_none());
+        facts.totals.logical_bytes = file.length * page_bytes.unwrap_or(1);
+        let unit = if page_bytes.is_some() { "page" } else { "byte" };
         let problem = match gap {
             Some(at) => Some(format!("page map of {} has no or two sources for {unit} {at}", file.name)),
             None if facts.covered != file.length => {
                 Some(format!("page map of {} covers {} of {} {unit}s", file.name, facts.covered, file.length))
             }
-            None => None,
+            None => file.space.and_then(|(space, _)| {
+                let no_header = space.has_header() && file.length > 0 && facts.page0.is_none();
+                let problem = if no_header { Some("has no page 0".to_owned()) } else { space.problem() };
+                problem.map(|problem| format!("page map of {} {problem}", file.name))
+            }),
         };
+        if let (Some((_, pages)), Some(page0)) = (file.space, facts.page0.take()) {
+            let (chunk, place) = *page0;
+            let header = Header { place, pages, start: self.lsn.start };
+            self.visitor.header(file.name, &chunk, &header, &mut facts.marks);
+        }
         // What is wrong with a block has said enough of the file.
         if let Some(problem) = problem.filter(|_| !facts.has_fault()) {
             facts.marks.push(self.fault(directory, problem));
@@ -283,7 +309,7 @@ impl<'a, V: Visitor> Tour<'a, V> {
                     facts.totals.stored_bytes += piece.stored_bytes();
                     if let FileSource::Chunk { id, raw_bytes, at, .. } = &piece.source {
                         let chunk = ChunkRef::new(*id, at, *raw_bytes, ChunkKind::File);
-                        self.chunk(pack, stretch.file, &chunk, facts);
+                        self.chunk(pack, stretch.file, &chunk, None, facts);
                     }
                 }
             }
@@ -305,29 +331,33 @@ impl<'a, V: Visitor> Tour<'a, V> {
             facts.covered += u64::from(covered.len());
             for piece in &extent.pieces {
                 facts.totals.stored_bytes += piece.stored_bytes();
-                if let Content::Chunk(chunk) = &piece.content {
-                    let pages = chunk.pages.len();
-                    let raw_bytes = pages.saturating_mul(stretch.page_bytes);
-                    let chunk = ChunkRef::new(chunk.id, &chunk.at, raw_bytes, ChunkKind::Pages(pages));
-                    self.chunk(pack, stretch.file, &chunk, facts);
+                if let (Content::Chunk(chunk), Some(file)) = (&piece.content, stretch.space) {
+                    let (pages, used, last) = (chunk.pages, piece.mask, self.lsn.last);
+                    let raw_bytes = pages.len().saturating_mul(file.page_bytes() as u32);
+                    let chunk = ChunkRef::new(chunk.id, &chunk.at, raw_bytes, ChunkKind::Pages(pages.len()));
+                    let place = Place { file, extent: extent.no, pages, used, last };
+                    if first == 0 && used.contains(0) && file.has_header() {
+                        facts.page0 = Some(Box::new((chunk, place)));
+                    }
+                    self.chunk(pack, stretch.file, &chunk, Some(&place), facts);
                 }
             }
         }
     }
 
-    fn chunk(&mut self, pack: PackId, file: &str, chunk: &ChunkRef, facts: &mut Facts) {
+    fn chunk(&mut self, pack: PackId, file: &str, chunk: &ChunkRef, place: Option<&Place>, facts: &mut Facts) {
         let ChunkRef { id, stored_bytes, raw_bytes, .. } = *chunk;
         // A chunk that compression does not make smaller is stored as it is.
         if raw_bytes == 0 || raw_bytes as usize > CHUNK_BYTES_MAX || stored_bytes > raw_bytes {
             let problem = format!("page map of {file} has chunk {id} of {raw_bytes} bytes take {stored_bytes}");
             facts.marks.push(self.fault(pack, problem));
         }
-        facts.marks.extend(self.visitor.chunk(file, chunk).map(Mark::Visitor));
+        self.visitor.chunk(file, chunk, place, &mut facts.marks);
     }
 
-    fn see_block(&mut self, file: &str, block: &BlockRef) -> Option<Mark> {
+    fn see_block(&mut self, file: &str, block: &BlockRef, marks: &mut Vec<Mark>) {
         let chunk = ChunkRef::new(block.id, &block.at, block.raw_bytes, ChunkKind::Map);
-        self.visitor.chunk(file, &chunk).map(Mark::Visitor)
+        self.visitor.chunk(file, &chunk, None, marks);
     }
 
     fn fault(&mut self, pack: PackId, problem: String) -> Mark {
@@ -346,7 +376,8 @@ impl<'a, V: Visitor> Tour<'a, V> {
 struct File<'a> {
     name: &'a str,
     length: u64,
-    page_bytes: Option<u32>,
+    /// The InnoDB file, and the pages that its tablespace has in all of its files.
+    space: Option<(SpaceFile, u32)>,
     inline: Option<Pieces>,
     blocks: Vec<Block>,
 }
@@ -358,7 +389,7 @@ struct Block {
     place: Option<(SpaceKey, u32)>,
     /// First page or byte that it covers.
     begin: u64,
-    page_bytes: u32,
+    space: Option<SpaceFile>,
     stored_bytes: u64,
     at: BlockRef,
 }
@@ -367,7 +398,7 @@ struct Block {
 struct Stretch<'a> {
     file: &'a str,
     begin: u64,
-    page_bytes: u32,
+    space: Option<SpaceFile>,
 }
 
 enum Pieces {
@@ -381,7 +412,7 @@ impl Block {
     }
 
     fn stretch(&self) -> Stretch<'_> {
-        Stretch { file: &self.file, begin: self.begin, page_bytes: self.page_bytes }
+        Stretch { file: &self.file, begin: self.begin, space: self.space }
     }
 
     async fn read(&self, repository: &Repository) -> Result<Pieces, RepositoryError> {
@@ -400,14 +431,17 @@ impl Block {
 }
 
 impl<'a> File<'a> {
-    fn of_space(record: &'a SpaceRecord) -> File<'a> {
+    /// The file of `record`, one of `records`; those of one tablespace are in one directory.
+    fn of_space(record: &'a SpaceRecord, records: &[SpaceRecord]) -> File<'a> {
         let block_pages = u64::from(BLOCK_EXTENTS) * u64::from(EXTENT_PAGES);
-        let page_bytes = record.page_size.bytes() as u32;
+        let space = SpaceFile::of(record);
+        let of_tablespace = records.iter().filter(|other| other.key.space == record.key.space);
+        let pages = of_tablespace.fold(0u32, |pages, other| pages.saturating_add(other.pages));
         let block = |at: &ExtentBlockRef| Block {
             file: record.name.clone(),
             place: Some((record.key, at.index)),
             begin: u64::from(at.index) * block_pages,
-            page_bytes,
+            space: Some(space),
             stored_bytes: at.stored_bytes,
             at: at.block,
         };
@@ -415,7 +449,7 @@ impl<'a> File<'a> {
             SpaceMap::Inline(extents) => (Some(Pieces::Extents(extents.clone())), Vec::new()),
             SpaceMap::Blocks(blocks) => (None, blocks.iter().map(block).collect()),
         };
-        File { name: &record.name, length: u64::from(record.pages), page_bytes: Some(page_bytes), inline, blocks }
+        File { name: &record.name, length: u64::from(record.pages), space: Some((space, pages)), inline, blocks }
     }
 
     fn of_file(record: &'a FileRecord) -> File<'a> {
@@ -423,7 +457,7 @@ impl<'a> File<'a> {
             file: record.path.clone(),
             place: None,
             begin: at.offset,
-            page_bytes: 1,
+            space: None,
             stored_bytes: at.stored_bytes,
             at: at.block,
         };
@@ -431,6 +465,6 @@ impl<'a> File<'a> {
             FileMap::Inline(pieces) => (Some(Pieces::File(pieces.clone())), Vec::new()),
             FileMap::Blocks(blocks) => (None, blocks.iter().map(block).collect()),
         };
-        File { name: &record.path, length: record.bytes, page_bytes: None, inline, blocks }
+        File { name: &record.path, length: record.bytes, space: None, inline, blocks }
     }
 }

@@ -219,6 +219,10 @@ pub struct MoveArgs {
 /// Options of `check`.
 #[derive(Debug, Clone, Default, Args)]
 #[command(after_help = "\
+Without --read-data the page maps are read, and every page of every file must have one source; of packs, presence and \
+size are compared. With it, packs are read too: every chunk must be what its name says, and every page the one that the \
+map calls it, by its number, tablespace, checksum and LSN.
+
 Exits with 3 when something is damaged or missing; each such object is named, with the backups that need it.")]
 pub struct CheckArgs {
     /// Read packs and check every byte of them, instead of sizes alone; all, or a share of them in percent

@@ -70,6 +70,7 @@ async fn operation(
         objects: report.packs.objects,
         bytes: report.packs.bytes,
         read_percent: percent.unwrap_or(0),
+        pages_checked: report.pages,
         damaged_objects: damages.len() as u64,
         damaged_backups: report.damaged_backups.len() as u64,
         unreferenced_objects: unreferenced.objects,

@@ -45,6 +45,8 @@ pub struct CheckSummary {
     pub bytes: u64,
     /// Share of the packs of which every byte was read, in percent; 0 when sizes were compared.
     pub read_percent: u8,
+    /// Pages of InnoDB files that were checked; 0 when sizes were compared.
+    pub pages_checked: u64,
     /// Objects that are damaged or missing.
     pub damaged_objects: u64,
     /// Backups that cannot be restored.
@@ -86,8 +88,16 @@ impl CheckSummary {
                 format!("{packs} ({size}) that no backup needs\n")
             }
         };
+        let pages = match self.pages_checked {
+            0 => String::new(),
+            pages => {
+                let rate = (pages as f64 / self.seconds.max(0.001)).round() as u64;
+                let (pages, rate) = (human::counted(pages, "page"), human::count(rate));
+                format!("{pages} checked for number, tablespace, checksum and LSN, {rate} a second\n")
+            }
+        };
         let size = human::bytes(self.bytes);
-        format!("checked {how} {objects} ({size}) of {backups} in {time}: {verdict}\n{unreferenced}")
+        format!("checked {how} {objects} ({size}) of {backups} in {time}: {verdict}\n{pages}{unreferenced}")
     }
 }
 

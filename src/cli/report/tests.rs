@@ -142,6 +142,7 @@ fn check(damaged: u64) -> CheckSummary {
         objects: 2100,
         bytes: 35_000_000_000,
         read_percent: if damaged == 0 { 100 } else { 0 },
+        pages_checked: if damaged == 0 { 7_864_320 } else { 0 },
         unreferenced_objects: damaged * 2,
         unreferenced_bytes: damaged * 30_000_000,
         damaged_objects: damaged,
