@@ -12,6 +12,7 @@ pub mod control;
 pub mod datadir;
 pub mod delta;
 pub mod facts;
+pub mod filename;
 pub mod identity;
 pub mod messages;
 pub mod page;

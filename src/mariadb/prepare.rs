@@ -124,7 +124,7 @@ fn lsn_after(line: &str, text: &str) -> Option<Lsn> {
 pub type OnPrepareLine = Box<dyn FnMut(&PrepareEvent, &str) + Send>;
 
 /// How a directory is prepared.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct PrepareOptions {
     /// The directory, with `backup-my.cnf` and a checkpoints file that calls it a full backup.
     pub directory: PathBuf,
@@ -134,6 +134,10 @@ pub struct PrepareOptions {
     pub last_lsn: Option<Lsn>,
     /// Directory of encryption plugins, where it is not the tool's own.
     pub plugin_dir: Option<PathBuf>,
+    /// Whether a `.cfg` file is written for each table, by which another server imports it (`--export`).
+    pub export: bool,
+    /// Whether tablespaces are missing on purpose.
+    pub partial: bool,
 }
 
 /// The running prepare; dropping it ends it, and leaves a directory that is of no use.
@@ -167,12 +171,16 @@ impl Prepare {
         if let Some(bytes) = options.memory_bytes {
             command.arg(format!("--use-memory={bytes}"));
         }
+        if options.export {
+            command.arg("--export");
+        }
         if let Some(dir) = &options.plugin_dir {
             command.arg(with_path("--plugin-dir=", dir));
         }
         command.stdout(Stdio::null());
-        let process = Process::spawn(command, Watch { on_line, findings: Findings::default() })
-            .map_err(|source| PrepareError::Start { path: tools.backup.path.clone(), source })?;
+        let process =
+            Process::spawn(command, Watch { on_line, partial: options.partial, findings: Findings::default() })
+                .map_err(|source| PrepareError::Start { path: tools.backup.path.clone(), source })?;
         Ok(Prepare { process, last_lsn: options.last_lsn })
     }
 
@@ -221,6 +229,7 @@ pub struct PrepareReport {
 
 struct Watch {
     on_line: Option<OnPrepareLine>,
+    partial: bool,
     findings: Findings,
 }
 
@@ -242,6 +251,7 @@ impl Listener for Watch {
         match event {
             PrepareEvent::Completed => findings.completed = true,
             PrepareEvent::EndOfLog(lsn) => findings.end_of_log = Some(lsn),
+            PrepareEvent::Damaged(Damage::MissingTablespace) if self.partial => {}
             PrepareEvent::Damaged(damage) if findings.damage.is_none() => {
                 let said = sentence(line).to_owned();
                 let message = match damage {
@@ -385,6 +395,10 @@ mod tests {
     use crate::mariadb::tool::{Tool, tests::script_file};
 
     fn run(script: &str, last_lsn: u64) -> Result<PrepareReport, PrepareError> {
+        run_on(script, last_lsn, false)
+    }
+
+    fn run_on(script: &str, last_lsn: u64, partial: bool) -> Result<PrepareReport, PrepareError> {
         let dir = tempfile::tempdir().unwrap();
         let path = script_file(dir.path(), script);
         std::fs::write(dir.path().join(OPTION_FILE), "").unwrap();
@@ -394,6 +408,8 @@ mod tests {
             memory_bytes: None,
             last_lsn: Some(Lsn(last_lsn)),
             plugin_dir: None,
+            export: false,
+            partial,
         };
         Prepare::spawn(&tools, &options, None).unwrap().finish()
     }
@@ -418,6 +434,10 @@ END";
         let error = run(&format!("echo '{line}' >&2; {DONE}"), 1).unwrap_err();
         assert!(matches!(error, PrepareError::Damaged { damage: Damage::MissingTablespace, .. }), "{error}");
         assert!(error.to_string().contains("./db/t.ibd"), "{error}");
+        let script = format!("echo '{line}' >&2; {DONE}");
+        assert!(run_on(&script, 1, true).is_ok(), "of single tables it is no news");
+        let short = DONE.replace("318751547", "9");
+        assert!(run_on(&short, 318751547, true).is_err(), "a short redo log is");
         let leftover = line.replace("./db/t.ibd", "./db/#sql-ib21.ibd");
         assert!(run(&format!("echo '{leftover}' >&2; {DONE}"), 1).is_ok());
     }

@@ -269,7 +269,7 @@ fn a_backup_prepares_whole_and_not_without_one_of_its_tablespaces() {
         directory: directory.to_owned(),
         memory_bytes: Some(32 << 20),
         last_lsn: Some(last_lsn),
-        plugin_dir: None,
+        ..PrepareOptions::default()
     };
     let lsn = last_lsn(&whole);
     let report = Prepare::spawn(&server.tools, &options(&whole, lsn), None).unwrap().finish().unwrap();
@@ -354,7 +354,7 @@ fn a_running_server_is_noticed_and_new_files_are_told_from_old_ones() {
     assert!(matches!(ensure_vacant(&link), Err(DatadirError::InUse { .. })));
 
     fs::write(server.datadir().join("backup-my.cnf"), "").unwrap();
-    let options = PrepareOptions { directory: server.datadir(), memory_bytes: None, last_lsn: None, plugin_dir: None };
+    let options = PrepareOptions { directory: server.datadir(), ..PrepareOptions::default() };
     let refused = Prepare::spawn(&server.tools, &options, None).err().unwrap();
     assert!(matches!(refused, PrepareError::InUse { .. }), "{refused}");
 

@@ -105,6 +105,28 @@ pub enum RestoreError {
         /// What to do.
         hint: &'static str,
     },
+    /// The directory holds single tables, and the step needs a whole backup.
+    #[error("directory {directory:?} holds single tables of a backup: it is no datadir and never will be one")]
+    SingleTables {
+        /// The directory.
+        directory: PathBuf,
+    },
+    /// The tables of the directory were made ready for other servers.
+    #[error("directory {directory:?} was prepared with --export, to take tables out of it: it is no datadir")]
+    Exported {
+        /// The directory.
+        directory: PathBuf,
+    },
+    /// A pattern means no table of the backup.
+    #[error("backup {backup} has no table {pattern}")]
+    NoTable {
+        /// The backup.
+        backup: BackupId,
+        /// The pattern.
+        pattern: String,
+        /// Names that are like it.
+        near: Vec<String>,
+    },
     /// Another run works in the directory.
     #[error("another restore works in {directory:?}: {who}")]
     Busy {
@@ -159,9 +181,12 @@ impl Diagnose for RestoreError {
             RestoreError::Tool(error) => error.kind(),
             RestoreError::Datadir(error) => error.kind(),
             RestoreError::Prepare(error) => error.kind(),
-            RestoreError::NotEmpty { .. } | RestoreError::NotFetched { .. } | RestoreError::WrongState { .. } => {
-                Kind::Usage
-            }
+            RestoreError::NotEmpty { .. }
+            | RestoreError::NotFetched { .. }
+            | RestoreError::SingleTables { .. }
+            | RestoreError::Exported { .. }
+            | RestoreError::NoTable { .. }
+            | RestoreError::WrongState { .. } => Kind::Usage,
             RestoreError::Busy { .. } => Kind::Locked,
             RestoreError::Restore { source, .. } => source.kind(),
             RestoreError::Interrupted => Kind::Interrupted,
@@ -192,6 +217,12 @@ impl Diagnose for RestoreError {
             RestoreError::NotFetched { .. } => {
                 "write one with `haulout fetch`; what mariadb-backup wrote, mariadb-backup prepares and copies back"
             }
+            RestoreError::SingleTables { .. } => {
+                "run `haulout prepare --export` on it and import its tables one by one, or fetch without --tables"
+            }
+            RestoreError::Exported { .. } => "fetch the backup again and prepare it without --export",
+            RestoreError::NoTable { near, .. } if near.is_empty() => "see `haulout show ID --tables` for what there is",
+            RestoreError::NoTable { near, .. } => return Some(format!("did you mean {}?", near.join(" or "))),
             RestoreError::WrongState { hint, .. } => hint,
             RestoreError::Busy { .. } => "wait for it to end, or stop it",
             RestoreError::HalfMoved { .. } => "run the same command again: it puts the files back before it begins",

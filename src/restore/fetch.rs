@@ -12,11 +12,13 @@ use std::sync::Arc;
 
 use futures::{StreamExt, TryStreamExt};
 
+use super::RestoreError;
+use super::choice::TableChoice;
 use super::plan::{Modes, directories_of, file_mode, join};
+use super::steps::Watch;
 use super::walk::{TargetFile, Walk};
 use super::window::{FetchOptions, Window};
 use super::write::{Batch, Request};
-use super::{Cancel, RestoreError};
 use crate::format::Manifest;
 use crate::model::{Phase, Progress};
 use crate::repository::Repository;
@@ -34,18 +36,20 @@ pub struct FetchFigures {
     pub requests: u64,
 }
 
-/// Writes the files of `manifest`'s backup into the empty directory `root`.
+/// Writes the files of `manifest`'s backup that `tables` needs into the empty directory `root`.
 pub(super) async fn fetch_files(
     repository: &Repository,
     manifest: &Manifest,
+    tables: &TableChoice,
     root: &Path,
     options: FetchOptions,
-    progress: &dyn Progress,
-    cancel: &Cancel,
+    watch: &Watch,
 ) -> Result<FetchFigures, RestoreError> {
+    let Watch { progress, cancel } = watch;
     let map = repository.map_root(manifest).await?;
-    let mut walk = Walk::new(repository, &map);
+    let mut walk = Walk::of(repository, &map, tables);
     let (directories, figures) = (HashSet::new(), FetchFigures::default());
+    let progress = progress.as_ref();
     let mut fetch = Fetch { repository, manifest, progress, options, root, directories, figures };
     let mut window = Window::default();
     while let Some(step) = cancel.or(walk.next()).await? {

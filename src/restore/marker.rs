@@ -21,8 +21,10 @@ pub(super) const MARKER_NAME: &str = "haulout-restore.tmp";
 const MARKER_NEXT_NAME: &str = "haulout-restore.next.tmp";
 /// Longest file that is read: it names the entries of a datadir's top level, a hundred bytes for each schema.
 const MARKER_BYTES_MAX: u64 = 64 << 20;
-/// Version of the file.
+/// Version of the file of a whole backup.
 const MARKER_FORMAT: u32 = 1;
+/// Version of the file of single tables: who knows the first alone must not take them for a whole backup.
+const PARTIAL_FORMAT: u32 = 2;
 
 /// How far a directory is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -87,6 +89,12 @@ pub(super) struct Marker {
     pub process: ProcessIdentity,
     /// Entries that are being moved.
     pub moving: Option<Moving>,
+    /// True when only some tables were fetched.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub partial: bool,
+    /// True when the prepare made its tables ready for other servers.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub exported: bool,
 }
 
 impl Marker {
@@ -103,12 +111,21 @@ impl Marker {
             datadir_mode: super::plan::Modes::of(manifest).datadir(),
             process: ProcessIdentity::current(),
             moving: None,
+            partial: false,
+            exported: false,
         }
     }
 
-    /// True when the directory is for the same backup of the same repository as `other`.
+    /// The same of single tables.
+    pub fn of_tables(self) -> Marker {
+        Marker { format: PARTIAL_FORMAT, partial: true, ..self }
+    }
+
+    /// True when the directory holds the same of the same backup as `other`.
     pub fn is_of_same_backup(&self, other: &Marker) -> bool {
-        self.repository == other.repository && self.backup == other.backup
+        self.repository == other.repository
+            && self.backup == other.backup
+            && (self.partial, self.exported) == (other.partial, other.exported)
     }
 
     /// Names lead nowhere but into a directory's top level, whoever wrote them.
@@ -130,7 +147,8 @@ impl Marker {
         let mut bytes = Vec::new();
         file.take(MARKER_BYTES_MAX).read_to_end(&mut bytes).map_err(RestoreError::io("read", &path))?;
         let marker: Option<Marker> = serde_json::from_slice(&bytes).ok();
-        Ok(marker.filter(|marker| marker.format == MARKER_FORMAT && marker.names_are_plain()))
+        let known = |marker: &Marker| marker.format == if marker.partial { PARTIAL_FORMAT } else { MARKER_FORMAT };
+        Ok(marker.filter(|marker| known(marker) && marker.names_are_plain()))
     }
 
     /// Writes the marker of `directory`, which is then either the old one or the new one, also after a power cut.

@@ -10,7 +10,9 @@
 //! - `datadir` brings prepared files in, all or none.
 
 mod cancel;
+mod catalogue;
 mod checkpoints;
+mod choice;
 mod datadir;
 mod error;
 mod fetch;
@@ -33,11 +35,14 @@ mod synthetic;
 mod tests;
 
 pub use cancel::Cancel;
+pub use catalogue::{Catalogue, Engine, FileSums, TableEntry, TableName};
+pub use choice::{TableChoice, TablePattern, choose_tables};
 pub use error::RestoreError;
 pub use fetch::FetchFigures;
 pub use plan::{PlannedFile, RestorePlan, available_bytes, check_tool};
 pub use steps::{
-    FetchOutcome, MoveOutcome, Passage, PrepareOutcome, PrepareSettings, Watch, copy_back, fetch, move_back, prepare,
+    FetchOutcome, MoveOutcome, Passage, PrepareOutcome, PrepareSettings, Watch, copy_back, fetch, fetch_tables,
+    move_back, prepare,
 };
 pub use tree::Owner;
 pub use whole::{PhaseSeconds, PlacedPlan, RestoreOptions, RestoreOutcome, plan_restore, restore};

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
+use super::choice::TableChoice;
 use super::walk::{Pages, Step, TargetFile, Walk};
 use super::window::Window;
 use super::{Cancel, FetchOptions, RestoreError};
@@ -78,7 +79,21 @@ impl RestorePlan {
         options: FetchOptions,
         cancel: &Cancel,
     ) -> Result<RestorePlan, RestoreError> {
-        cancel.or(read(repository, manifest, options)).await
+        RestorePlan::of(repository, manifest, &TableChoice::All, options, cancel).await
+    }
+
+    /// As [`RestorePlan::read`], of chosen tables and what they need.
+    ///
+    /// # Errors
+    /// When the map cannot be read or is damaged.
+    pub async fn of(
+        repository: &Repository,
+        manifest: &Manifest,
+        tables: &TableChoice,
+        options: FetchOptions,
+        cancel: &Cancel,
+    ) -> Result<RestorePlan, RestoreError> {
+        cancel.or(read(repository, manifest, tables, options)).await
     }
 
     /// Bytes that must be free on the file system of the files.
@@ -103,10 +118,11 @@ impl RestorePlan {
 async fn read(
     repository: &Repository,
     manifest: &Manifest,
+    tables: &TableChoice,
     options: FetchOptions,
 ) -> Result<RestorePlan, RestoreError> {
     let root = repository.map_root(manifest).await?;
-    let mut walk = Walk::new(repository, &root);
+    let mut walk = Walk::of(repository, &root, tables);
     let mut plan = RestorePlan {
         backup: manifest.id.clone(),
         server_version: manifest.server.version.clone(),

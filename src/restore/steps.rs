@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
+use super::choice::TableChoice;
 use super::datadir::{Datadir, gather_copy, rename_into};
 use super::fetch::{FetchFigures, fetch_files};
 use super::marker::{Marker, State};
@@ -47,6 +48,8 @@ pub struct PrepareSettings {
     pub memory_bytes: Option<u64>,
     /// Directory of encryption plugins, where it is not the tool's own.
     pub plugin_dir: Option<PathBuf>,
+    /// Whether tables are made ready to be imported into another server, which single tables need.
+    pub export: bool,
 }
 
 /// What `prepare` did.
@@ -103,11 +106,29 @@ pub async fn fetch(
     options: FetchOptions,
     watch: &Watch,
 ) -> Result<FetchOutcome, RestoreError> {
+    fetch_tables(repository, manifest, &TableChoice::All, target, options, watch).await
+}
+
+/// As [`fetch`], of chosen tables and what `mariadb-backup --prepare --export` needs besides.
+///
+/// The directory says of itself that it holds single tables: it is no datadir, and is not taken for one.
+///
+/// # Errors
+/// Those of [`fetch`].
+pub async fn fetch_tables(
+    repository: &Repository,
+    manifest: &Manifest,
+    tables: &TableChoice,
+    target: &Path,
+    options: FetchOptions,
+    watch: &Watch,
+) -> Result<FetchOutcome, RestoreError> {
     let begun = Instant::now();
-    let plan = RestorePlan::read(repository, manifest, options, &watch.cancel).await?;
-    let (path, marker) = (target.to_owned(), Marker::filling(manifest));
+    let plan = RestorePlan::of(repository, manifest, tables, options, &watch.cancel).await?;
+    let marker = Marker::filling(manifest);
+    let (path, marker) = (target.to_owned(), if tables.is_all() { marker } else { marker.of_tables() });
     let mut dir = blocking(move || WorkDir::take(&path, marker, Leftovers::RemoveBroken)).await?;
-    let filled = fill(repository, manifest, &plan, &mut dir, options, watch).await;
+    let filled = fill(repository, manifest, tables, &plan, &mut dir, options, watch).await;
     match filled {
         Ok(figures) => {
             let (backup, target) = (manifest.id.clone(), target.to_owned());
@@ -125,6 +146,7 @@ pub async fn fetch(
 pub(super) async fn fill(
     repository: &Repository,
     manifest: &Manifest,
+    tables: &TableChoice,
     plan: &RestorePlan,
     dir: &mut WorkDir,
     options: FetchOptions,
@@ -133,7 +155,7 @@ pub(super) async fn fill(
     plan.check_space(dir.path(), available_bytes(dir.path())?)?;
     let progress = watch.progress.as_ref();
     progress.begin(Phase::Fetch, Some(plan.written_bytes));
-    let fetched = fetch_files(repository, manifest, dir.path(), options, progress, &watch.cancel).await;
+    let fetched = fetch_files(repository, manifest, tables, dir.path(), options, watch).await;
     progress.end(Phase::Fetch);
     let figures = fetched?;
     let linked = links::remove(dir.path(), plan)?;
@@ -152,7 +174,7 @@ pub(super) async fn fill(
 /// Prepares a directory that `fetch` wrote: its redo log is applied by `mariadb-backup --prepare`.
 ///
 /// # Errors
-/// When the directory was not fetched, the tool does not fit the backup's server, or the prepare fails; the directory is
+/// When the directory was not fetched, or holds single tables and is not to be exported, the tool does not fit the backup's server, or the prepare fails; the directory is
 /// then of no use, and has to be fetched again.
 pub async fn prepare(
     target: &Path,
@@ -170,6 +192,9 @@ pub async fn prepare(
         State::Moving | State::Moved => "start the server",
     };
     expect(&dir, State::Fetched, hint.is_empty(), hint)?;
+    if dir.marker().partial && !settings.export {
+        return Err(RestoreError::SingleTables { directory: dir.path().to_owned() });
+    }
     run_prepare(&mut dir, tools, settings, watch).await?;
     let (backup, target, lsn) = (dir.marker().backup.clone(), target.to_owned(), dir.marker().last_lsn);
     Ok(PrepareOutcome { backup, target, lsn, seconds: begun.elapsed().as_secs_f64() })
@@ -201,9 +226,14 @@ pub(super) async fn run_prepare(
         memory_bytes: settings.memory_bytes,
         last_lsn: Some(marker.last_lsn),
         plugin_dir: settings.plugin_dir.clone(),
+        export: settings.export,
+        partial: marker.partial,
     };
     let redo_bytes = marker.redo_bytes;
     watch.cancel.check()?;
+    if settings.export {
+        dir.set_exported()?;
+    }
     dir.set_state(State::Preparing)?;
     let progress = watch.progress.clone();
     progress.begin(Phase::Prepare, Some(redo_bytes));
@@ -313,6 +343,15 @@ fn open_prepared(target: &Path, datadir: &Path) -> Result<(WorkDir, Datadir), Re
         State::Filling | State::Preparing => (false, "fetch the backup again"),
         State::Moving | State::Moved => (false, "start the server"),
     };
+    let Marker { partial, exported, .. } = *dir.marker();
+    if partial || exported {
+        let directory = dir.path().to_owned();
+        return Err(if partial {
+            RestoreError::SingleTables { directory }
+        } else {
+            RestoreError::Exported { directory }
+        });
+    }
     expect(&dir, State::Prepared, prepared, hint)?;
     let place = Datadir::look(datadir)?;
     place.check_vacant()?;

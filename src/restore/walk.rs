@@ -6,6 +6,7 @@ use std::sync::Arc;
 use futures::stream::{self, BoxStream, StreamExt, TryStreamExt};
 
 use super::RestoreError;
+use super::choice::TableChoice;
 use crate::format::map::{
     BlockRef, Extent, ExtentBlockRef, FileBlockRef, FileDirectory, FileMap, FilePiece, FileRecord, MapRoot, MapTotals,
     Piece, SpaceDirectory, SpaceKey, SpaceMap, SpaceRecord,
@@ -65,24 +66,34 @@ pub(super) struct Walk<'a> {
     steps: BoxStream<'a, Result<Step, RepositoryError>>,
     cover: Cover,
     found: MapTotals,
-    expected: MapTotals,
+    /// Sums over all files, where all are wanted.
+    expected: Option<MapTotals>,
 }
 
 impl<'a> Walk<'a> {
-    /// Begins at the map's first file.
-    pub fn new(repository: &'a Repository, root: &'a MapRoot) -> Walk<'a> {
+    /// Begins at the map's first file among those that `choice` needs; pieces of others are not read.
+    pub fn of(repository: &'a Repository, root: &'a MapRoot, choice: &'a TableChoice) -> Walk<'a> {
         let spaces = stream::iter(root.spaces.iter().map(|(_, block)| *block))
             .map(move |block| read_spaces(repository, block))
             .buffered(DIRECTORIES_AHEAD)
-            .map_ok(|records| stream::iter(records.into_iter().flat_map(space_tasks).map(Ok)))
+            .map_ok(|records| {
+                stream::iter(
+                    records.into_iter().filter(|record| choice.needs(&record.name)).flat_map(space_tasks).map(Ok),
+                )
+            })
             .try_flatten();
         let files = stream::iter(root.files.iter().map(|(_, block)| *block))
             .map(move |block| read_files(repository, block))
             .buffered(DIRECTORIES_AHEAD)
-            .map_ok(|records| stream::iter(records.into_iter().flat_map(file_tasks).map(Ok)))
+            .map_ok(|records| {
+                stream::iter(
+                    records.into_iter().filter(|record| choice.needs(&record.path)).flat_map(file_tasks).map(Ok),
+                )
+            })
             .try_flatten();
         let steps = spaces.chain(files).map_ok(move |task| run(repository, task)).try_buffered(BLOCKS_AHEAD).boxed();
-        Walk { steps, cover: Cover::default(), found: MapTotals::default(), expected: root.totals }
+        let expected = choice.is_all().then_some(root.totals);
+        Walk { steps, cover: Cover::default(), found: MapTotals::default(), expected }
     }
 
     /// The next step; nothing when every file was found whole and the sums are those of the root.
@@ -117,22 +128,20 @@ impl<'a> Walk<'a> {
 
     fn finish(&mut self) -> Result<(), RestoreError> {
         self.cover.finish()?;
-        if self.found == self.expected {
-            return Ok(());
-        }
-        let problem = format!("its files make {:?}, its root says {:?}", self.found, self.expected);
+        let Some(expected) = self.expected.filter(|expected| *expected != self.found) else { return Ok(()) };
+        let problem = format!("its files make {:?}, its root says {expected:?}", self.found);
         Err(RestoreError::Map { what: "the backup".to_owned(), problem })
     }
 }
 
-async fn read_spaces(repository: &Repository, block: BlockRef) -> Result<Vec<SpaceRecord>, RepositoryError> {
+pub(super) async fn read_spaces(repository: &Repository, block: BlockRef) -> Result<Vec<SpaceRecord>, RepositoryError> {
     let bytes = repository.read_block(&block).await?;
     let directory = SpaceDirectory::decode(&bytes, block.at.pack);
     let directory = directory.map_err(|source| RepositoryError::Pack { pack: block.at.pack.id, source })?;
     Ok(directory.records)
 }
 
-async fn read_files(repository: &Repository, block: BlockRef) -> Result<Vec<FileRecord>, RepositoryError> {
+pub(super) async fn read_files(repository: &Repository, block: BlockRef) -> Result<Vec<FileRecord>, RepositoryError> {
     let bytes = repository.read_block(&block).await?;
     let directory = FileDirectory::decode(&bytes, block.at.pack);
     let directory = directory.map_err(|source| RepositoryError::Pack { pack: block.at.pack.id, source })?;

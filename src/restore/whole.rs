@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
+use super::choice::TableChoice;
 use super::datadir::Datadir;
 use super::fetch::FetchFigures;
 use super::marker::{Marker, State};
@@ -200,7 +201,7 @@ impl Run<'_> {
         let mut figures = FetchFigures::default();
         if dir.state() == State::Filling {
             let begun = Instant::now();
-            figures = steps::fill(repository, manifest, plan, dir, options.fetch, watch).await?;
+            figures = steps::fill(repository, manifest, &TableChoice::All, plan, dir, options.fetch, watch).await?;
             seconds.fetch = begun.elapsed().as_secs_f64();
         } else {
             let (state, path) = (dir.state().name(), dir.path());

@@ -114,6 +114,12 @@ impl WorkDir {
         self.marker.write(&self.path)
     }
 
+    /// Says durably that the tables in it are about to be made ready for other servers.
+    pub fn set_exported(&mut self) -> Result<(), RestoreError> {
+        self.marker.exported = true;
+        self.marker.write(&self.path)
+    }
+
     /// Says durably that entries begin to move into a datadir.
     pub fn begin_moving(&mut self, moving: Moving) -> Result<(), RestoreError> {
         self.marker.state = State::Moving;

@@ -6,12 +6,15 @@ use clap::Args;
 use clap_complete::Shell;
 
 use super::{BackupChoice, ConnectionArgs, StoreArgs, ToolsArgs};
-use crate::cli::{
-    human::ByteSize,
-    settings::{
-        Owner,
-        keys::{CompressionLevel, Connections, Nice, Parallel, Uploads},
+use crate::{
+    cli::{
+        human::ByteSize,
+        settings::{
+            Owner,
+            keys::{CompressionLevel, Connections, Nice, Parallel, Uploads},
+        },
     },
+    restore::TablePattern,
 };
 
 /// Options of `init`.
@@ -116,10 +119,19 @@ pub struct ListArgs {
 
 /// Options of `show`.
 #[derive(Debug, Clone, Args)]
+#[command(after_help = "\
+With --tables: what is inside, by the names of the files. LOGICAL is what the files of a table take once restored, STORED \
+what their chunks take in the repository, which other backups may share. The server's own schemas have a line each.")]
 pub struct ShowArgs {
     /// Name of the backup, the beginning of one, or `latest`
     #[arg(value_name = "ID", default_value_t = BackupChoice::Latest)]
     pub backup: BackupChoice,
+    /// List the tables inside, with their sizes
+    #[arg(long)]
+    pub tables: bool,
+    /// Print all columns, whatever the width of the terminal
+    #[arg(long, short, requires = "tables")]
+    pub wide: bool,
     /// The store.
     #[command(flatten)]
     pub store: StoreArgs,
@@ -175,7 +187,16 @@ pub struct RestoreArgs {
 /// Options of `fetch`.
 #[derive(Debug, Clone, Args)]
 #[command(after_help = "\
-The directory is a full backup as mariadb-backup knows it: its own --prepare and --copy-back work on it too.")]
+Examples:
+  haulout fetch --target /srv/restore
+  haulout fetch --target /srv/tables --tables 'shop.order*' --tables shop.item
+
+The directory is a full backup as mariadb-backup knows it: its own --prepare and --copy-back work on it too.
+
+With --tables it holds these tables and what `mariadb-backup --prepare --export` (or `haulout prepare --export`) needs to \
+make them ready for ALTER TABLE … IMPORT TABLESPACE in another server. It is no datadir, and is refused where one is \
+wanted. In a pattern * stands for any characters, ? for one, and \\ takes the meaning from the next. `haulout restore-table` \
+brings one table back in one command.")]
 pub struct FetchArgs {
     /// Directory to write into, empty or absent
     #[arg(long, value_name = "DIR")]
@@ -183,6 +204,9 @@ pub struct FetchArgs {
     /// Backup to fetch: its name, the beginning of one, or `latest`
     #[arg(long, value_name = "ID", default_value_t = BackupChoice::Latest)]
     pub backup: BackupChoice,
+    /// Fetch these tables alone, and what they need to be exported; can be given several times
+    #[arg(long, value_name = "SCHEMA.TABLE")]
+    pub tables: Vec<TablePattern>,
     /// Reads from the store in flight [default: 16]
     #[arg(long, value_name = "N")]
     pub connections: Option<Connections>,
@@ -197,6 +221,9 @@ pub struct PrepareDirectoryArgs {
     /// Directory that `fetch` wrote
     #[arg(long, value_name = "DIR")]
     pub target: PathBuf,
+    /// Make tables ready for ALTER TABLE … IMPORT TABLESPACE in another server; the directory is no datadir then
+    #[arg(long)]
+    pub export: bool,
     /// Preparing.
     #[command(flatten)]
     pub prepare: PrepareArgs,

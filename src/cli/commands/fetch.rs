@@ -1,17 +1,10 @@
 //! `haulout fetch`.
 
-use std::{path::Path, sync::Arc};
+use std::sync::Arc;
 
 use super::{Context, Finish};
 use crate::{
-    cli::{
-        args::{BackupChoice, FetchArgs},
-        failure::Failure,
-        open,
-        options::ReadSettings,
-        progress::Unit,
-        report::FetchSummary,
-    },
+    cli::{args::FetchArgs, failure::Failure, open, options::ReadSettings, progress::Unit, report::FetchSummary},
     model::Progress,
     restore,
 };
@@ -24,25 +17,27 @@ pub async fn run(args: &FetchArgs, context: &Context) -> Result<Finish, Failure>
     let read = ReadSettings::assemble(&context.layers, context.url(), &args.store, args.connections);
     let read = context.settle(read)?;
     let progress = context.progress(Unit::Bytes);
-    let summary = operation(&read, &args.backup, &args.target, progress, context).await?;
+    let summary = operation(&read, args, progress, context).await?;
     context.output.summary(&summary, FetchSummary::text);
     Ok(Finish::Done)
 }
 
 async fn operation(
     read: &ReadSettings,
-    backup: &BackupChoice,
-    target: &Path,
+    args: &FetchArgs,
     progress: Arc<dyn Progress>,
     context: &Context,
 ) -> Result<FetchSummary, Failure> {
     let repository = open::repository(&read.store, context).await?;
-    let manifest = repository.manifest(&open::choice(&repository, backup).await?).await?;
+    let manifest = repository.manifest(&open::choice(&repository, &args.backup).await?).await?;
     let watch = open::watch(progress, context);
-    let fetched = restore::fetch(&repository, &manifest, target, open::fetching(read), &watch).await?;
+    let tables = restore::choose_tables(&repository, &manifest, &args.tables, &watch.cancel).await?;
+    let (target, options) = (&args.target, open::fetching(read));
+    let fetched = restore::fetch_tables(&repository, &manifest, &tables, target, options, &watch).await?;
     Ok(FetchSummary {
         backup_id: fetched.backup,
         target: fetched.target,
+        tables: tables.count(),
         lsn: manifest.lsn.last,
         files: fetched.figures.files,
         written_bytes: fetched.figures.bytes_written,

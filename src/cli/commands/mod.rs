@@ -14,6 +14,7 @@ pub mod prepare;
 pub mod restore;
 pub mod show;
 mod table;
+mod tables;
 
 use std::sync::Arc;
 

@@ -1,6 +1,6 @@
 //! `haulout prepare`.
 
-use std::{path::Path, sync::Arc};
+use std::sync::Arc;
 
 use super::{Context, Finish};
 use crate::{
@@ -19,19 +19,20 @@ use crate::{
 pub async fn run(args: &PrepareDirectoryArgs, context: &Context) -> Result<Finish, Failure> {
     let settings = context.settle(PrepareSettings::assemble(&context.layers, &args.prepare))?;
     let progress = context.progress(Unit::Bytes);
-    let summary = operation(&settings, &args.target, progress, context).await?;
+    let summary = operation(&settings, args, progress, context).await?;
     context.output.summary(&summary, PrepareSummary::text);
     Ok(Finish::Done)
 }
 
 async fn operation(
     settings: &PrepareSettings,
-    target: &Path,
+    args: &PrepareDirectoryArgs,
     progress: Arc<dyn Progress>,
     context: &Context,
 ) -> Result<PrepareSummary, Failure> {
     let tools = open::discover(&settings.tools)?;
     let watch = open::watch(progress, context);
-    let prepared = restore::prepare(target, &tools, &open::preparing(settings), &watch).await?;
-    Ok(PrepareSummary { target: prepared.target, lsn: prepared.lsn, seconds: prepared.seconds })
+    let how = restore::PrepareSettings { export: args.export, ..open::preparing(settings) };
+    let prepared = restore::prepare(&args.target, &tools, &how, &watch).await?;
+    Ok(PrepareSummary { target: prepared.target, exported: args.export, lsn: prepared.lsn, seconds: prepared.seconds })
 }

@@ -1,15 +1,16 @@
 //! `haulout show`.
 
-use super::{Context, Finish};
+use super::{Context, Finish, tables};
 use crate::{
     cli::{
-        args::{BackupChoice, ShowArgs},
+        args::ShowArgs,
         failure::Failure,
         open,
         options::StoreSettings,
         report::{BackupLine, details},
     },
     format::Manifest,
+    restore::Catalogue,
 };
 
 /// Shows everything about one backup.
@@ -18,8 +19,14 @@ use crate::{
 /// When the settings are wrong, there is no such backup, or its manifest is damaged.
 pub async fn run(args: &ShowArgs, context: &Context) -> Result<Finish, Failure> {
     let settings = context.settle(StoreSettings::assemble(&context.layers, context.url(), &args.store))?;
-    let manifest = operation(&settings, &args.backup, context).await?;
-    tell(&manifest, context);
+    let repository = open::repository(&settings, context).await?;
+    let manifest = repository.manifest(&open::choice(&repository, &args.backup).await?).await?;
+    if args.tables {
+        let catalogue = Catalogue::read(&repository, &manifest, &context.stop.clone().into()).await?;
+        tables::tell(&manifest.id, &catalogue, args.wide, &context.output);
+    } else {
+        tell(&manifest, context);
+    }
     Ok(Finish::Done)
 }
 
@@ -30,10 +37,4 @@ fn tell(manifest: &Manifest, context: &Context) {
     } else {
         output.data(details(manifest, output.options.stdout).as_bytes());
     }
-}
-
-async fn operation(settings: &StoreSettings, backup: &BackupChoice, context: &Context) -> Result<Manifest, Failure> {
-    let repository = open::repository(settings, context).await?;
-    let id = open::choice(&repository, backup).await?;
-    Ok(repository.manifest(&id).await?)
 }

@@ -3,6 +3,7 @@
 mod backup;
 mod check;
 mod restore;
+mod tables;
 
 use serde::Serialize;
 
@@ -10,6 +11,7 @@ pub use backup::{BackupLine, BackupSummary, LineagePlace, Lsns};
 pub(in crate::cli) use backup::{capture_seconds, details};
 pub use check::{CheckSummary, Damage, DoctorSummary, Finding, Level};
 pub use restore::{FetchSummary, MoveAction, MoveSummary, PrepareSummary, RestorePlan, RestoreSummary, StepSeconds};
+pub use tables::{TableLine, TablesSummary};
 
 use super::{output::Message, paint::Paint};
 use crate::model::{RepositoryId, Timestamp};

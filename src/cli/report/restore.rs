@@ -132,6 +132,8 @@ pub struct FetchSummary {
     pub backup_id: BackupId,
     /// Where it is.
     pub target: PathBuf,
+    /// How many tables were chosen; null when the whole backup was fetched.
+    pub tables: Option<u64>,
     /// LSN of its state, once prepared.
     pub lsn: Lsn,
     /// Files written.
@@ -154,13 +156,15 @@ impl FetchSummary {
     /// For people.
     pub fn text(&self, paint: Paint) -> String {
         let rate = human::rate(self.written_bytes, self.seconds);
+        let export = if self.tables.is_some() { "--export " } else { "" };
+        let what = self.tables.map_or_else(String::new, |tables| format!("{} of ", human::counted(tables, "table")));
         let facts = Facts::default()
             .with("target", self.target.display().to_string())
             .with("written", written(self.written_bytes, self.files))
             .with("fetched", fetched(self.fetched_bytes, self.requests))
             .with("took", format!("{}, {rate}", human::duration(self.seconds.round() as u64)))
-            .with("next", format!("haulout prepare --target {}", self.target.display()));
-        format!("fetched backup {}\n{}", paint.bold(self.backup_id.as_str()), facts.text(paint))
+            .with("next", format!("haulout prepare {export}--target {}", self.target.display()));
+        format!("fetched {what}backup {}\n{}", paint.bold(self.backup_id.as_str()), facts.text(paint))
     }
 }
 
@@ -169,6 +173,8 @@ impl FetchSummary {
 pub struct PrepareSummary {
     /// The directory.
     pub target: PathBuf,
+    /// Whether its tables were made ready for other servers.
+    pub exported: bool,
     /// LSN of its state.
     pub lsn: Lsn,
     /// Time that it took.
@@ -183,10 +189,15 @@ impl PrepareSummary {
     /// For people.
     pub fn text(&self, paint: Paint) -> String {
         let target = self.target.display();
+        let next = if self.exported {
+            "ALTER TABLE … DISCARD TABLESPACE, copy .ibd and .cfg, ALTER TABLE … IMPORT TABLESPACE".to_owned()
+        } else {
+            format!("haulout move-back --target {target} --datadir DIR, or copy-back")
+        };
         let facts = Facts::default()
             .with("state", format!("LSN {}", self.lsn))
             .with("took", human::duration(self.seconds.round() as u64))
-            .with("next", format!("haulout move-back --target {target} --datadir DIR, or copy-back"));
+            .with("next", next);
         format!("prepared {}\n{}", paint.bold(&target.to_string()), facts.text(paint))
     }
 }

@@ -73,6 +73,7 @@ fn every_summary_is_as_reviewed() {
             &FetchSummary {
                 backup_id: id(),
                 target: target.clone(),
+                tables: None,
                 lsn,
                 files,
                 written_bytes,
@@ -82,7 +83,25 @@ fn every_summary_is_as_reviewed() {
             },
             FetchSummary::text,
         ),
-        both(&PrepareSummary { target: target.clone(), lsn, seconds: 21.9 }, PrepareSummary::text),
+        both(
+            &FetchSummary {
+                backup_id: id(),
+                target: "/restore/tables".into(),
+                tables: Some(3),
+                lsn,
+                files: 97,
+                written_bytes: 700_000_000,
+                fetched_bytes: 90_000_000,
+                requests: 40,
+                seconds: 3.3,
+            },
+            FetchSummary::text,
+        ),
+        both(&PrepareSummary { target: target.clone(), exported: false, lsn, seconds: 21.9 }, PrepareSummary::text),
+        both(
+            &PrepareSummary { target: "/restore/tables".into(), exported: true, lsn, seconds: 4.1 },
+            PrepareSummary::text,
+        ),
         both(
             &MoveSummary { action: MoveAction::Copied, target, datadir, files, written_bytes, seconds: 77.0 },
             MoveSummary::text,
@@ -175,7 +194,7 @@ fn show_has_the_lsns_of_xtrabackup_checkpoints() {
 #[test]
 fn every_message_type_and_field_is_documented() {
     let documentation = include_str!("../OUTPUT.md");
-    for name in ["summaries.jsonl", "show.jsonl", "list.jsonl", "list-damaged.jsonl"] {
+    for name in ["summaries.jsonl", "show.jsonl", "list.jsonl", "list-damaged.jsonl", "tables.jsonl"] {
         let path = format!("{}/src/cli/snapshots/{name}", env!("CARGO_MANIFEST_DIR"));
         for line in std::fs::read_to_string(path).unwrap().lines() {
             let value: serde_json::Value = serde_json::from_str(line).unwrap();
