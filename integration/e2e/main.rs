@@ -15,9 +15,11 @@ mod holes;
 mod holes_fork;
 mod readme;
 mod restore;
+mod restore_table;
 mod rules;
 mod smoke;
 mod stopped;
 #[path = "../support/mod.rs"]
 mod support;
+mod tables;
 mod versions;

@@ -9,7 +9,8 @@ use url::Url;
 
 use super::{
     args::{
-        BackupArgs, BackupChoice, BackupMode, ConnectionArgs, MoveArgs, PrepareArgs, RestoreArgs, StoreArgs, ToolsArgs,
+        BackupArgs, BackupChoice, BackupMode, ConnectionArgs, MoveArgs, PrepareArgs, RestoreArgs, RestoreTableArgs,
+        StoreArgs, ToolsArgs,
     },
     human::ByteSize,
     secret::{Secret, SecretFile},
@@ -430,6 +431,35 @@ impl RestoreSettings {
             owner: layers.pick(&keys::OWNER, args.owner.clone())?,
             work_dir: layers.pick(&keys::WORK_DIR, args.work_dir.clone())?,
             dry_run: args.dry_run,
+        })
+    }
+}
+
+/// A table that comes back into a running server.
+#[derive(Debug, Clone)]
+pub struct RestoreTableSettings {
+    /// The repository, read.
+    pub read: ReadSettings,
+    /// Preparing.
+    pub prepare: PrepareSettings,
+    /// The server.
+    pub connection: ConnectionSettings,
+}
+
+impl RestoreTableSettings {
+    /// Resolves the settings of `restore-table`.
+    ///
+    /// # Errors
+    /// When a value is wrong.
+    pub fn assemble(
+        layers: &Layers,
+        url: Option<&str>,
+        args: &RestoreTableArgs,
+    ) -> Result<RestoreTableSettings, SettingsError> {
+        Ok(RestoreTableSettings {
+            read: ReadSettings::assemble(layers, url, &args.store, args.connections)?,
+            prepare: PrepareSettings::assemble(layers, &args.prepare)?,
+            connection: ConnectionSettings::assemble(layers, &args.connection)?,
         })
     }
 }

@@ -22,6 +22,7 @@ pub mod prepare;
 mod process;
 pub mod redo;
 pub mod redo_write;
+pub mod scratch;
 pub mod sql;
 pub mod tool;
 pub mod xbstream;

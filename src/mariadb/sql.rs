@@ -55,6 +55,16 @@ impl<'a> Session<'a> {
     /// # Errors
     /// When the client is missing, the server refuses the connection or a statement, or no answer comes in time.
     pub fn batch(&self, statements: &[&str]) -> Result<Vec<ResultSet>, SqlError> {
+        let sets = self.run(statements, QUERY_LIMIT)?;
+        if sets.len() == statements.len() { Ok(sets) } else { Err(SqlError::Garbled) }
+    }
+
+    /// Runs statements of any kind in one connection, for `limit` at most, and returns the result sets of those that have
+    /// one. The first that fails is the last.
+    ///
+    /// # Errors
+    /// As for [`Session::batch`].
+    pub fn run(&self, statements: &[&str], limit: Duration) -> Result<Vec<ResultSet>, SqlError> {
         let client = self.tools.client()?;
         let connection = self.connection.open()?;
         let mut command = self.tools.command(client);
@@ -63,14 +73,26 @@ impl<'a> Session<'a> {
         command.arg(format!("--connect-timeout={CONNECT_TIMEOUT_S}"));
         let mut input = statements.join(";\n");
         input += ";\n";
-        let output = bounded::run(command, Some(input.as_bytes()), QUERY_LIMIT, OUTPUT_BYTES_MAX)
+        let output = bounded::run(command, Some(input.as_bytes()), limit, OUTPUT_BYTES_MAX)
             .map_err(|source| SqlError::Client { path: client.path.clone(), source })?;
         if !output.status.success() {
             return Err(SqlError::from_client(&String::from_utf8_lossy(&output.stderr)));
         }
-        let sets = ResultSet::parse_all(&String::from_utf8_lossy(&output.stdout)).ok_or(SqlError::Garbled)?;
-        if sets.len() == statements.len() { Ok(sets) } else { Err(SqlError::Garbled) }
+        ResultSet::parse_all(&String::from_utf8_lossy(&output.stdout)).ok_or(SqlError::Garbled)
     }
+}
+
+/// A name as SQL takes it, whatever is in it.
+pub fn quoted_name(name: &str) -> String {
+    format!("`{}`", name.replace('`', "``"))
+}
+
+/// A text as SQL takes it, whatever is in it and whatever the `sql_mode`.
+pub fn quoted_text(text: &str) -> String {
+    if text.is_empty() {
+        return "''".to_owned();
+    }
+    format!("CONVERT(0x{} USING utf8mb4)", hex::encode(text))
 }
 
 impl ResultSet {

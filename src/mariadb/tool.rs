@@ -194,6 +194,11 @@ impl Tools {
         Ok(if tool.patch < server.patch { ToolFit::OlderPatch } else { ToolFit::Fits })
     }
 
+    /// A shell with what a tool gets.
+    pub(super) fn shell(&self) -> Command {
+        bare_command(Path::new("/bin/sh"), &self.environment)
+    }
+
     /// A command that runs `tool` with stable messages, nothing on stdin and nothing inherited.
     pub(super) fn command(&self, tool: &Tool) -> Command {
         bare_command(&tool.path, &self.environment)

@@ -254,7 +254,7 @@ impl Catalogue {
             })
             .collect();
         near.sort();
-        let limit = wanted.table.chars().count().div_ceil(3).max(2);
+        let limit = (wanted.table.chars().count() / 2).clamp(1, 3);
         near.into_iter().take_while(|(distance, _)| *distance <= limit).map(|(_, name)| name).take(3).collect()
     }
 

@@ -3,6 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 
+use super::table::TableError;
 use crate::error::{Diagnose, Kind};
 use crate::format::FormatError;
 use crate::mariadb::control::ControlError;
@@ -127,6 +128,9 @@ pub enum RestoreError {
         /// Names that are like it.
         near: Vec<String>,
     },
+    /// A table cannot be brought back into a running server.
+    #[error(transparent)]
+    Table(Box<TableError>),
     /// Another run works in the directory.
     #[error("another restore works in {directory:?}: {who}")]
     Busy {
@@ -165,6 +169,12 @@ pub enum RestoreError {
     Thread(#[from] tokio::task::JoinError),
 }
 
+impl From<TableError> for RestoreError {
+    fn from(error: TableError) -> RestoreError {
+        RestoreError::Table(Box::new(error))
+    }
+}
+
 impl RestoreError {
     /// Makes an [`RestoreError::Io`] of what the system says.
     pub(super) fn io(action: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> RestoreError {
@@ -179,6 +189,7 @@ impl Diagnose for RestoreError {
             RestoreError::Map { .. } | RestoreError::Version(_) | RestoreError::Checkpoints(_) => Kind::Corrupt,
             RestoreError::Damaged { source, .. } => source.kind(),
             RestoreError::Tool(error) => error.kind(),
+            RestoreError::Table(error) => error.kind(),
             RestoreError::Datadir(error) => error.kind(),
             RestoreError::Prepare(error) => error.kind(),
             RestoreError::NotEmpty { .. }
@@ -201,6 +212,7 @@ impl Diagnose for RestoreError {
         let hint = match self {
             RestoreError::Repository(error) => return error.hint(),
             RestoreError::Tool(error) => return error.hint(),
+            RestoreError::Table(error) => return error.hint(),
             RestoreError::Datadir(error) => return error.hint(),
             RestoreError::Prepare(error) => return error.hint(),
             RestoreError::Restore { kept, source, .. } => return Some(next_step(kept, source)),

@@ -21,6 +21,7 @@ mod links;
 mod marker;
 mod plan;
 mod steps;
+mod table;
 mod tree;
 mod walk;
 mod whole;
@@ -44,6 +45,7 @@ pub use steps::{
     FetchOutcome, MoveOutcome, Passage, PrepareOutcome, PrepareSettings, Watch, copy_back, fetch, fetch_tables,
     move_back, prepare,
 };
+pub use table::{TableError, TableOptions, TableOutcome, TablePlan, TableTarget, plan_table, restore_table};
 pub use tree::Owner;
 pub use whole::{PhaseSeconds, PlacedPlan, RestoreOptions, RestoreOutcome, plan_restore, restore};
 pub use window::FetchOptions;

@@ -566,3 +566,93 @@ async fn files_are_given_to_their_owner() {
     let meta = fs::metadata(other.join("shop/orders.ibd")).unwrap();
     assert_eq!((meta.uid(), meta.gid()), (77, 78));
 }
+
+/// The table of the file `shop/orders.ibd`, and what an export of it needs.
+fn orders() -> TableChoice {
+    let name = TableName { schema: "shop".to_owned(), table: "orders".to_owned() };
+    TableChoice::These(std::collections::BTreeSet::from([name]))
+}
+
+#[tokio::test]
+async fn single_tables_bring_what_they_need_and_nothing_else() {
+    let mut server = Synthetic::populated(31).await;
+    let manifest = server.backup().await;
+    let place = Place::new(PREPARES);
+    let target = place.path("tables");
+    let (choice, options) = (orders(), FetchOptions::default());
+    let plan = RestorePlan::of(&server.repository, &manifest, &choice, options, &Cancel::never()).await.unwrap();
+    let outcome = fetch_tables(&server.repository, &manifest, &choice, &target, options, &watch()).await.unwrap();
+    let found = files(&target);
+    let names: Vec<_> = found.keys().map(String::as_str).collect();
+    let expected = [
+        "backup-my.cnf",
+        "ib_logfile0",
+        "ibdata1",
+        "shop/db.opt",
+        "shop/orders.frm",
+        "shop/orders.ibd",
+        "xtrabackup_checkpoints",
+    ];
+    assert_eq!(names, expected);
+    assert_eq!(plan.files.len() as u64, outcome.figures.files);
+    assert_eq!(plan.written_bytes, outcome.figures.bytes_written);
+    let state = server.state();
+    for name in ["ibdata1", "shop/orders.ibd", "shop/orders.frm"] {
+        assert!(found[name] == state[name], "{name}");
+    }
+}
+
+#[tokio::test]
+async fn single_tables_become_no_datadir() {
+    let mut server = Synthetic::populated(32).await;
+    let manifest = server.backup().await;
+    let place = Place::new(PREPARES);
+    let (target, datadir) = (place.path("tables"), place.path("data"));
+    let options = FetchOptions::default();
+    fetch_tables(&server.repository, &manifest, &orders(), &target, options, &watch()).await.unwrap();
+    let refused = |error: RestoreError| {
+        assert!(matches!(error, RestoreError::SingleTables { .. }) && error.kind() == Kind::Usage, "{error}");
+    };
+    let whole = PrepareSettings::default();
+    refused(prepare(&target, &place.tools, &whole, &watch()).await.unwrap_err());
+    let export = PrepareSettings { export: true, ..PrepareSettings::default() };
+    prepare(&target, &place.tools, &export, &watch()).await.unwrap();
+    refused(move_back(&target, &datadir, None, &watch()).await.unwrap_err());
+    refused(copy_back(&target, &datadir, None, &watch()).await.unwrap_err());
+    assert!(!datadir.exists());
+    // Who does not know of single tables finds no backup there.
+    let text = fs::read_to_string(target.join(MARKER_NAME)).unwrap();
+    assert!(text.contains("\"format\":2"), "{text}");
+    // A restore that is to gather its files there begins anew.
+    let options = RestoreOptions { work_dir: Some(target.clone()), ..RestoreOptions::default() };
+    place.restore_with(&server, &manifest, options, &watch()).await.unwrap();
+    assert!(files(&datadir) == prepared(fetched(server.state(), &manifest)));
+}
+
+#[tokio::test]
+async fn what_was_prepared_for_export_becomes_no_datadir() {
+    let mut server = Synthetic::populated(33).await;
+    let manifest = server.backup().await;
+    let place = Place::new(PREPARES);
+    let target = place.path("whole");
+    fetch_to(&server, &manifest, &target).await.unwrap();
+    let export = PrepareSettings { export: true, ..PrepareSettings::default() };
+    prepare(&target, &place.tools, &export, &watch()).await.unwrap();
+    let error = move_back(&target, &place.path("data"), None, &watch()).await.unwrap_err();
+    assert!(matches!(error, RestoreError::Exported { .. }), "{error}");
+}
+
+#[tokio::test]
+async fn the_catalogue_sums_up_to_the_manifest() {
+    let mut server = Synthetic::populated(34).await;
+    let manifest = server.backup().await;
+    let catalogue = Catalogue::read(&server.repository, &manifest, &Cancel::never()).await.unwrap();
+    let sums = catalogue.sums();
+    assert_eq!((sums.logical_bytes, sums.stored_bytes), (manifest.sizes.logical_bytes, manifest.sizes.stored_bytes));
+    assert_eq!(sums.files, manifest.spaces + manifest.files);
+    let names: Vec<_> = catalogue.tables.iter().map(|entry| entry.name.to_string()).collect();
+    assert_eq!(names, ["other.small", "shop.items", "shop.orders"]);
+    let nothing = ["shop.order".parse().unwrap()];
+    let error = choose_tables(&server.repository, &manifest, &nothing, &Cancel::never()).await.unwrap_err();
+    assert_eq!(error.hint().unwrap(), "did you mean shop.orders?");
+}

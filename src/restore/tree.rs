@@ -162,7 +162,12 @@ pub(super) fn copy(
 }
 
 /// Copies one file, stretch by stretch of data; what lies between stays a hole.
-fn copy_file(source: &Path, target: &Path, progress: &dyn Progress, cancel: &Cancel) -> Result<(), RestoreError> {
+pub(super) fn copy_file(
+    source: &Path,
+    target: &Path,
+    progress: &dyn Progress,
+    cancel: &Cancel,
+) -> Result<(), RestoreError> {
     let from = File::open(source).map_err(RestoreError::io("open", source))?;
     let meta = from.metadata().map_err(RestoreError::io("look at", source))?;
     let mode = meta.mode() & 0o777;

@@ -9,7 +9,7 @@ use clap::{Args, Parser, Subcommand};
 
 pub use operations::{
     BackupArgs, BackupMode, CheckArgs, CompletionsArgs, DoctorArgs, FetchArgs, InitArgs, ListArgs, ManArgs, MoveArgs,
-    PrepareArgs, PrepareDirectoryArgs, RestoreArgs, ShowArgs,
+    PrepareArgs, PrepareDirectoryArgs, RestoreArgs, RestoreTableArgs, ShowArgs, TableArg,
 };
 pub use shared::{ConnectionArgs, StoreArgs, ToolsArgs};
 
@@ -80,6 +80,8 @@ pub enum Command {
     Show(ShowArgs),
     /// Bring a backup back: fetch, prepare and move it into the datadir
     Restore(Box<RestoreArgs>),
+    /// Bring one table of a backup back into a running server
+    RestoreTable(Box<RestoreTableArgs>),
     /// Write a backup's files into a directory, for `prepare`
     Fetch(FetchArgs),
     /// Make a fetched directory consistent, once (`mariadb-backup --prepare`)

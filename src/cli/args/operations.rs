@@ -14,7 +14,7 @@ use crate::{
             keys::{CompressionLevel, Connections, Nice, Parallel, Uploads},
         },
     },
-    restore::TablePattern,
+    restore::{TableName, TablePattern},
 };
 
 /// Options of `init`.
@@ -182,6 +182,68 @@ pub struct RestoreArgs {
     /// The store.
     #[command(flatten)]
     pub store: StoreArgs,
+}
+
+/// Options of `restore-table`.
+#[derive(Debug, Clone, Args)]
+#[command(after_help = "\
+Examples:
+  haulout restore-table --table shop.orders --as shop.orders_before
+  haulout restore-table --table shop.orders --backup 20261122T170445Z-3f9a1c --replace
+
+Run it on the server's own machine, as root or as the server's user: the table's file is put into the datadir. The table is \
+made and checked under a name of its own and takes its place by one RENAME; until then the server's table is not touched. \
+Tables of other engines than InnoDB, with partitions, FULLTEXT indexes or foreign keys, and encrypted ones are refused. \
+Triggers are not made. Nothing is written to the binary log: replicas do not get the table. The next backup is a full one, \
+because an import is not in the redo log.
+
+The account needs GRANT SELECT, INSERT, CREATE, ALTER, DROP, TRIGGER on the schema, and BINLOG ADMIN ON *.* where there is a \
+binary log; with SUPER too it has the server write a checkpoint, without which the next backup may have to wait for one.")]
+pub struct RestoreTableArgs {
+    /// The table, as it is called in the backup
+    #[arg(long, value_name = "SCHEMA.TABLE")]
+    pub table: TableArg,
+    /// What it is to be called, in the same or another schema [default: the same]
+    #[arg(long = "as", value_name = "SCHEMA.TABLE")]
+    pub target: Option<TableArg>,
+    /// Backup to take it from: its name, the beginning of one, or `latest`
+    #[arg(long, value_name = "ID", default_value_t = BackupChoice::Latest)]
+    pub backup: BackupChoice,
+    /// Replace a table that has rows
+    #[arg(long)]
+    pub replace: bool,
+    /// Say what would be done, and do nothing
+    #[arg(long, short = 'n')]
+    pub dry_run: bool,
+    /// Where the table is made ready, best on the datadir's file system [default: beside the datadir]
+    #[arg(long, value_name = "DIR")]
+    pub work_dir: Option<PathBuf>,
+    /// Reads from the store in flight [default: 16]
+    #[arg(long, value_name = "N")]
+    pub connections: Option<Connections>,
+    /// The server.
+    #[command(flatten)]
+    pub connection: ConnectionArgs,
+    /// Preparing.
+    #[command(flatten)]
+    pub prepare: PrepareArgs,
+    /// The store.
+    #[command(flatten)]
+    pub store: StoreArgs,
+}
+
+/// A table: its schema ends at the first dot that has no backslash before it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TableArg(pub TableName);
+
+impl std::str::FromStr for TableArg {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<TableArg, String> {
+        let pattern: TablePattern = text.parse()?;
+        let several = "* and ? stand for several tables; put a backslash before one that is meant itself";
+        pattern.literal().map(TableArg).ok_or_else(|| several.to_owned())
+    }
 }
 
 /// Options of `fetch`.

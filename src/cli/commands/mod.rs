@@ -12,6 +12,7 @@ pub mod man;
 pub mod move_back;
 pub mod prepare;
 pub mod restore;
+pub mod restore_table;
 pub mod show;
 mod table;
 mod tables;
@@ -107,6 +108,7 @@ pub async fn run(command: &Command, context: &Context) -> Result<Finish, Failure
         Command::List(args) => list::run(args, context).await,
         Command::Show(args) => show::run(args, context).await,
         Command::Restore(args) => restore::run(args, context).await,
+        Command::RestoreTable(args) => restore_table::run(args, context).await,
         Command::Fetch(args) => fetch::run(args, context).await,
         Command::Prepare(args) => prepare::run(args, context).await,
         Command::MoveBack(args) => move_back::run(args, context).await,

@@ -3,6 +3,7 @@
 mod backup;
 mod check;
 mod restore;
+mod restore_table;
 mod tables;
 
 use serde::Serialize;
@@ -11,6 +12,7 @@ pub use backup::{BackupLine, BackupSummary, LineagePlace, Lsns};
 pub(in crate::cli) use backup::{capture_seconds, details};
 pub use check::{CheckSummary, Damage, DoctorSummary, Finding, Level};
 pub use restore::{FetchSummary, MoveAction, MoveSummary, PrepareSummary, RestorePlan, RestoreSummary, StepSeconds};
+pub use restore_table::{RestoreTablePlan, RestoreTableSummary, TableStepSeconds};
 pub use tables::{TableLine, TablesSummary};
 
 use super::{output::Message, paint::Paint};
