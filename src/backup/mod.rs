@@ -183,8 +183,9 @@ async fn run(
         tokio::runtime::Handle::current(),
     )?);
     let (survey, newest) = tokio::join!(survey, unless_cancelled(context, newest(context, &uploader)));
-    let mut survey = joined(survey)??;
-    let mut choice = unless_cancelled(context, choose(newest??, &source, &survey, options)).await??;
+    let (mut survey, newest) = (joined(survey)??, newest??);
+    let id = BackupId::following(newest.id.as_ref(), started, &*context.entropy);
+    let mut choice = unless_cancelled(context, choose(newest, &source, &survey, options)).await??;
     if let Some(base) = choice.base.as_ref().filter(|_| choice.kind == BackupKind::Incremental) {
         context.progress.note(&format!("incremental on {}: {}", base.manifest.id, choice.reason));
     } else {
@@ -239,7 +240,7 @@ async fn run(
     let parent = choice.base.as_ref().filter(|_| choice.kind == BackupKind::Incremental);
     let unverifiable_pages = captured.unverifiable_pages;
     let uploaded_packs = uploader.uploaded_packs.load(Ordering::SeqCst);
-    let manifest = manifest(context, captured, &survey, &choice, started, uploaded_packs);
+    let manifest = manifest(context, captured, &survey, &choice, (id, started), uploaded_packs);
     if *context.cancel.borrow() {
         return Err(BackupError::Interrupted);
     }
@@ -382,23 +383,31 @@ fn nothing_lost(
     }
 }
 
-/// The newest backup, which the next is compared with, or why it cannot be.
-async fn newest(
-    context: &Context,
-    uploader: &Arc<Uploader>,
-) -> Result<(Option<Arc<Base>>, Option<Obstacle>), BackupError> {
+/// The newest backup, which the next is compared with.
+#[derive(Default)]
+struct Newest {
+    id: Option<BackupId>,
+    base: Option<Arc<Base>>,
+    /// Why there is no base.
+    obstacle: Option<Obstacle>,
+}
+
+async fn newest(context: &Context, uploader: &Arc<Uploader>) -> Result<Newest, BackupError> {
     let Some(id) = context.repository.backup_ids().await?.into_iter().next_back() else {
-        return Ok((None, Some(Obstacle::First)));
+        return Ok(Newest { obstacle: Some(Obstacle::First), ..Newest::default() });
     };
     match load_base(context, &id, uploader).await {
-        Ok(loaded) => Ok((Some(Arc::new(loaded)), None)),
+        Ok(base) => Ok(Newest { id: Some(id), base: Some(Arc::new(base)), obstacle: None }),
         Err(BackupError::Repository(RepositoryError::Store(error))) => Err(RepositoryError::Store(error).into()),
-        Err(error) => Ok((None, Some(Obstacle::ParentUnreadable { id, reason: chain(&error) }))),
+        Err(error) => {
+            let obstacle = Obstacle::ParentUnreadable { id: id.clone(), reason: chain(&error) };
+            Ok(Newest { id: Some(id), base: None, obstacle: Some(obstacle) })
+        }
     }
 }
 
 async fn choose(
-    (base, mut obstacle): (Option<Arc<Base>>, Option<Obstacle>),
+    Newest { base, mut obstacle, .. }: Newest,
     source: &Arc<dyn Source>,
     survey: &Survey,
     options: &BackupOptions,
@@ -446,7 +455,7 @@ fn manifest(
     captured: Captured,
     survey: &Survey,
     choice: &Choice,
-    started: Timestamp,
+    (id, started): (BackupId, Timestamp),
     uploaded_packs: u64,
 ) -> Manifest {
     let facts = &survey.facts;
@@ -455,7 +464,7 @@ fn manifest(
     let schemas = walk.exceptions.iter().filter(|(path, _)| walk.datadir.join(path).is_dir());
     Manifest {
         repository_id: context.repository.config().repository_id,
-        id: BackupId::new(started, &*context.entropy),
+        id,
         kind: choice.kind,
         reason: choice.reason.clone(),
         parent: parent.map(|parent| parent.manifest.id.clone()),

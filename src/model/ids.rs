@@ -2,6 +2,7 @@
 
 use std::{fmt, str::FromStr};
 
+use jiff::{Span, civil::DateTime, tz::TimeZone};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::{Entropy, Timestamp};
@@ -76,12 +77,27 @@ byte_id!(
 
 /// Name of a backup: `<start time>-<6 hexadecimal digits>`, such as `20261122T170445Z-3f9a1c`.
 ///
-/// Names sort by start time. They are keys in the store, so the parts hold no other characters.
+/// Names sort in the order in which backups were begun. They are keys in the store, so the parts hold no other characters.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(transparent)]
 pub struct BackupId(String);
 
 impl BackupId {
+    /// Makes the name of a backup that starts at `start` and sorts behind `newest`: where both began within a second, or the
+    /// clock was set back between them, it says a later time than `start`.
+    pub fn following(newest: Option<&BackupId>, start: Timestamp, entropy: &dyn Entropy) -> BackupId {
+        let earliest =
+            newest.and_then(BackupId::second).and_then(|newest| newest.0.checked_add(Span::new().seconds(1)).ok());
+        let start = earliest.map_or(start, |earliest| start.max(Timestamp(earliest)));
+        BackupId::new(start, entropy)
+    }
+
+    /// The second that the name says.
+    fn second(&self) -> Option<Timestamp> {
+        let civil = DateTime::strptime("%Y%m%dT%H%M%SZ", self.0.split('-').next()?).ok()?;
+        Some(Timestamp(civil.to_zoned(TimeZone::UTC).ok()?.timestamp()))
+    }
+
     /// Makes the name of a backup that starts at `start`.
     pub fn new(start: Timestamp, entropy: &dyn Entropy) -> BackupId {
         let mut random = [0; 3];
@@ -141,6 +157,21 @@ mod tests {
         let id = BackupId::new(start, &Fixed);
         assert_eq!(id.as_str(), "20261122T170445Z-ababab");
         assert_eq!(id.as_str().parse::<BackupId>().unwrap(), id);
+    }
+
+    #[test]
+    fn a_later_backup_has_a_later_name_whatever_the_clock_says() {
+        let start = Timestamp("2026-11-22T17:04:45Z".parse().unwrap());
+        let id = |newest: Option<&str>| {
+            let newest = newest.map(|text| text.parse::<BackupId>().unwrap());
+            let id = BackupId::following(newest.as_ref(), start, &Fixed);
+            assert!(newest.is_none_or(|newest| newest < id));
+            id.as_str().to_owned()
+        };
+        assert_eq!(id(None), "20261122T170445Z-ababab");
+        assert_eq!(id(Some("20261122T170444Z-ffffff")), "20261122T170445Z-ababab");
+        assert_eq!(id(Some("20261122T170445Z-ffffff")), "20261122T170446Z-ababab");
+        assert_eq!(id(Some("20261231T235959Z-ffffff")), "20270101T000000Z-ababab");
     }
 
     #[test]
