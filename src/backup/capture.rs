@@ -31,7 +31,7 @@ use crate::mariadb::xbstream::{ParseError, StreamSummary, parse};
 use crate::model::{Lsn, Phase, Progress, SpaceId};
 
 /// Bytes of pages on their way between parser and assembler, before and after compression.
-const IN_FLIGHT_BYTES: usize = 24 << 20;
+const IN_FLIGHT_BYTES: usize = 16 << 20;
 /// Fewest jobs on their way, so that workers have something to do with pages of 64 KiB too.
 const IN_FLIGHT_MIN: usize = 4;
 

@@ -199,12 +199,16 @@ impl Uploader {
 
     fn spawn(&self, id: PackId, waiting: Waiting, permit: Option<tokio::sync::OwnedSemaphorePermit>) {
         let (repository, progress) = (self.repository.clone(), self.progress.clone());
-        let (uploads, failure) = (self.uploads.clone(), self.failure.clone());
+        let (uploads, failure, in_memory) = (self.uploads.clone(), self.failure.clone(), self.in_memory.clone());
         let spooled_bytes = self.spooled_bytes.clone();
         self.uploaded_packs.fetch_add(1, Ordering::SeqCst);
         let task = async move {
+            // A pack from the spool will be in memory as well. In this order: who holds an upload waits for nothing more.
+            let _permit = match permit {
+                Some(permit) => Some(permit),
+                None => in_memory.acquire_owned().await.ok(),
+            };
             let _upload = uploads.acquire().await;
-            let _permit = permit;
             if failure.happened.load(Ordering::SeqCst) {
                 return;
             }
