@@ -101,10 +101,13 @@ pub fn import(server: &MariaDb, datadir: &Path, generation: u64) -> Result<(), S
 }
 
 /// Fills the log of Aria beyond a file's length, so that the tool goes back to the header of the one that it has copied.
-pub fn fill_aria_log(server: &MariaDb) {
+///
+/// With `emptied`, its table is emptied before, and a stream in which that happens is refused.
+pub fn fill_aria_log(server: &MariaDb, emptied: bool) {
+    let truncate = if emptied { "TRUNCATE dml.filler;" } else { "" };
     // Rows put into an empty table are not logged one by one.
     server.client().sql_anyway(&format!(
-        "{IMPATIENT} TRUNCATE dml.filler; INSERT INTO dml.filler VALUES (0, '');
+        "{IMPATIENT} {truncate} INSERT INTO dml.filler VALUES (0, '');
          INSERT INTO dml.filler SELECT seq, REPEAT(MD5(seq), 12) FROM seq_1_to_30000;"
     ));
 }

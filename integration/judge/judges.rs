@@ -26,8 +26,6 @@ pub struct Taken {
     id: String,
     full: bool,
     in_one: bool,
-    /// Whether there was DDL on tables of other engines than InnoDB.
-    plain: bool,
     gtid: String,
     binlog: String,
     captured: Captured,
@@ -42,7 +40,6 @@ impl Taken {
             id: text(&summary["backup_id"]),
             full: summary["kind"] == "full",
             in_one: planned.in_one,
-            plain: planned.plain,
             gtid: text(&position["gtid"]),
             binlog: format!(
                 "{}\t{}\t{}",
@@ -52,19 +49,6 @@ impl Taken {
             ),
             captured,
         }
-    }
-}
-
-impl Taken {
-    /// True for a table that may be wrong in a stream of the tool: of another engine than InnoDB, and altered in the window. The stock
-    /// restore has it the same way, or the comparison with that fails. Each is counted.
-    fn is_known(&self, state: &State, table: &str, outcome: &mut Outcome) -> bool {
-        let known = self.plain && state.is_plain(table);
-        outcome.counts.add("tables_of_other_engines_damaged", u64::from(known));
-        if known {
-            outcome.counts.note("other engines", format!("backup {}: {table}", self.number));
-        }
-        known
     }
 }
 
@@ -101,7 +85,7 @@ impl<'a> Judges<'a> {
         let state = State::of(&ours);
         outcome.counts.add("backups_restored", 1);
         outcome.counts.add("tables_compared", state.tables() as u64);
-        check_inside(&ours, taken, &state, &name, outcome);
+        check_inside(&ours, &name, outcome);
         let from_replica = self.against_replica(taken, &ours, &state, &name, outcome);
         self.against_stock(stock, &datadir, &state, from_replica.as_deref(), &name, outcome);
         drop(ours);
@@ -218,7 +202,6 @@ impl<'a> Judges<'a> {
             outcome.counts.add("tables_compared_by_rows", u64::from(alike));
             !alike
         });
-        different.retain(|found| found.kind != Kind::Rows || !taken.is_known(state, &found.name, outcome));
         if different.is_empty() {
             outcome.counts.add("replica_agrees", 1);
         } else {
@@ -288,9 +271,8 @@ fn replicated(kind: Kind, name: &str) -> bool {
 }
 
 /// What must hold in any restored server.
-fn check_inside(ours: &MariaDb, taken: &Taken, state: &State, name: &str, outcome: &mut Outcome) {
-    let mut complaints = ours.check_all();
-    complaints.retain(|line| !taken.is_known(state, line.split('\t').next().unwrap_or_default(), outcome));
+fn check_inside(ours: &MariaDb, name: &str, outcome: &mut Outcome) {
+    let complaints = ours.check_all();
     if !complaints.is_empty() {
         outcome.faults.push(format!("{name}: CHECK TABLE: {}", complaints.join(" | ")));
     }

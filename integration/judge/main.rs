@@ -8,6 +8,7 @@
 mod acts;
 mod changes;
 mod chunks;
+mod emptied;
 mod judges;
 mod lost;
 mod plan;

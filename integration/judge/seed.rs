@@ -200,7 +200,7 @@ impl Stage {
         self.tool.backup(&self.haulout, source, more, &gates, |held: Held| {
             acts::at_gate(source, &mut random, planned.plain && held.run == 0);
             if planned.aria_log && planned.plain && held.gate == 0 {
-                acts::fill_aria_log(source);
+                acts::fill_aria_log(source, held.run == 0);
             }
             if planned.import && held.run == 0 && held.gate == 0 {
                 *generation += 1;

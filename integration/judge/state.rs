@@ -92,13 +92,6 @@ impl State {
         self.things.keys().filter(|(kind, _)| *kind == Kind::Rows).count()
     }
 
-    /// True for a table of another engine than InnoDB, by its name with or without quotes.
-    pub fn is_plain(&self, table: &str) -> bool {
-        let name = table.replace("`.`", ".").replace('`', "");
-        let told = self.things.get(&(Kind::Table, name));
-        told.is_some_and(|told| told.split('\t').nth(1).is_some_and(|engine| engine != "InnoDB"))
-    }
-
     /// What is not alike in `self` and `other`, of those things that `counts` names.
     pub fn differences(&self, other: &State, counts: impl Fn(Kind, &str) -> bool) -> Vec<Difference> {
         let mut found = Vec::new();

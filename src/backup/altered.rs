@@ -15,9 +15,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::BackupError;
-
-/// Bytes of a `.frm` that tell the engine.
-pub(super) const FRM_HEAD_BYTES: usize = 64;
+use super::drafts::FileDraft;
+use crate::mariadb::plain_tables::{PlainFile, PlainTables, has_head};
 
 /// First bytes of a table's `.frm`; a view's is a text.
 const FRM_MAGIC: [u8; 2] = [0xfe, 0x01];
@@ -64,6 +63,8 @@ pub(super) struct Altered {
     tables: BTreeMap<String, Definition>,
     /// Files that may not be what their name says.
     doubtful: BTreeSet<String>,
+    /// First bytes of index files.
+    heads: BTreeMap<String, Vec<u8>>,
     /// Tables whose `.frm` was sent and then removed.
     removed: BTreeSet<String>,
 }
@@ -78,8 +79,11 @@ impl Altered {
         }
     }
 
-    /// A `.frm` begins with these bytes.
+    /// A `.frm` or an index file begins with these bytes.
     pub(super) fn defined(&mut self, path: &str, head: &[u8]) {
+        if has_head(path) {
+            self.heads.insert(path.to_owned(), head.to_vec());
+        }
         if let (Some(table), Some(definition)) = (path.strip_suffix(".frm"), Definition::of(head)) {
             self.tables.insert(table.to_owned(), definition);
         }
@@ -89,6 +93,9 @@ impl Altered {
     pub(super) fn renamed(&mut self, from: &str, to: &str) {
         self.doubtful.remove(from);
         self.doubtful.insert(to.to_owned());
+        if let Some(head) = self.heads.remove(from) {
+            self.heads.insert(to.to_owned(), head);
+        }
     }
 
     /// A file that was sent is no part of the backup.
@@ -109,9 +116,26 @@ impl Altered {
         let mut names: Vec<String> =
             of_table.map(|(table, definition)| format!("{table} ({})", definition.engine)).collect();
         names.extend(self.removed.iter().cloned());
-        let more = names.len().saturating_sub(NAMED_MAX);
-        names.truncate(NAMED_MAX);
-        if names.is_empty() { Ok(()) } else { Err(BackupError::TablesAltered { names: names.join(", "), more }) }
+        named(names)
+    }
+
+    /// Checks that the files that were sent are as good as those that the server had when nothing could be written any more.
+    ///
+    /// # Errors
+    /// [`BackupError::TablesAltered`] names the tables of others.
+    pub(super) fn compare(&self, files: &BTreeMap<String, FileDraft>, plain: &PlainTables) -> Result<(), BackupError> {
+        let empty = Vec::new();
+        let differs = |path: &str, file: &PlainFile| {
+            files.get(path).is_none_or(|draft| !file.is_as(draft.bytes, self.heads.get(path).unwrap_or(&empty)))
+        };
+        // A file without a definition is no table's.
+        let of_table = |path: &str| {
+            let (stem, _) = path.rsplit_once('.')?;
+            let table = stem.split_once("#P#").map_or(stem, |(table, _)| table);
+            files.contains_key(&format!("{table}.frm")).then(|| table.to_owned())
+        };
+        let altered = plain.0.iter().filter(|(path, file)| differs(path, file)).filter_map(|(path, _)| of_table(path));
+        named(altered.collect::<BTreeSet<_>>().into_iter().collect())
     }
 
     /// Takes out of `files` what is left of tables that were renamed or dropped: without a `.frm` they are none, and a later CREATE
@@ -149,12 +173,18 @@ impl Altered {
     }
 }
 
+fn named(mut names: Vec<String>) -> Result<(), BackupError> {
+    let more = names.len().saturating_sub(NAMED_MAX);
+    names.truncate(NAMED_MAX);
+    if names.is_empty() { Ok(()) } else { Err(BackupError::TablesAltered { names: names.join(", "), more }) }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn head(engine: u8) -> Vec<u8> {
-        let mut head = vec![0; FRM_HEAD_BYTES];
+        let mut head = vec![0; 64];
         head[..4].copy_from_slice(&[0xfe, 0x01, 0x0a, engine]);
         head
     }
@@ -218,6 +248,27 @@ mod tests {
             let error = told(&steps).unwrap_err();
             assert!(error.contains("a/t"), "{steps}: {error}");
         }
+    }
+
+    #[test]
+    fn files_that_are_not_as_the_server_has_them_in_the_end_are_named() {
+        let index = |lsn: u8| [&[0xfe, 0xfe, 0x09][..], &[0; 25], &[lsn; 96]].concat();
+        let mut altered = Altered::default();
+        altered.defined("a/t.MAI", &index(1));
+        let sent = [("a/t.frm", 900), ("a/t.MAI", 8192), ("a/m.frm", 900), ("a/m.MYD", 70), ("a/p.frm", 9)];
+        let draft = |(path, bytes): (&str, u64)| (path.to_owned(), FileDraft { bytes, ..FileDraft::default() });
+        let files: BTreeMap<String, FileDraft> = sent.into_iter().map(draft).collect();
+        let check = |path: &str, bytes: u64, head: Vec<u8>| {
+            let found = BTreeMap::from([(path.to_owned(), PlainFile { bytes, head })]);
+            altered.compare(&files, &PlainTables(found)).map_err(|error| error.to_string())
+        };
+        assert_eq!(check("a/t.MAI", 8192, index(1)), Ok(()));
+        assert!(check("a/t.MAI", 8192, index(2)).unwrap_err().ends_with(": a/t"));
+        assert_eq!(check("a/m.MYD", 70, Vec::new()), Ok(()));
+        assert!(check("a/m.MYD", 0, Vec::new()).unwrap_err().ends_with(": a/m"));
+        // A partition that did not come at all.
+        assert!(check("a/p#P#p0.MYD", 7, Vec::new()).unwrap_err().ends_with(": a/p"));
+        assert_eq!(check("a/none.MYD", 7, Vec::new()), Ok(()), "no table");
     }
 
     #[test]

@@ -93,10 +93,13 @@ pub(super) fn capture(order: &Order, brake: &Brake) -> Result<Captured, BackupEr
         base: order.base.clone(),
     };
     let mut assembler = Assembler::new(order.stash.clone(), order.namer.clone(), &facts);
-    let (mut drafts, stream, Finished { report, blocked }) = stream(order, &facts, &mut assembler, from, brake)?;
+    let (mut drafts, stream, Finished { report, blocked, plain }) = stream(order, &facts, &mut assembler, from, brake)?;
     let redo = drafts.redo.take().ok_or_else(|| missing(REDO_FILE))?;
     let header = redo.header.clone();
     let (lsn, position, summary) = check_end(&drafts, redo, &report, order, parent, from)?;
+    if let Some(plain) = &plain {
+        drafts.altered.compare(&drafts.files, plain)?;
+    }
     Altered::drop_leftovers(&mut drafts.files);
     let around = surroundings(order, &facts, &drafts, &summary, lsn.last, blocked)?;
     let timeline = Timeline {

@@ -364,9 +364,9 @@ pub enum BackupError {
         /// Their paths in the datadir.
         paths: String,
     },
-    /// Tables of other engines than InnoDB were renamed or dropped while the tool copied them, and it lost track of them.
+    /// Tables of other engines than InnoDB were altered while the tool copied them, and it lost track of them.
     #[error(
-        "mariadb-backup lost track of tables that were created, renamed or dropped while it copied them: {names}{}",
+        "mariadb-backup lost track of tables that were created, altered, emptied, renamed or dropped while it copied them: {names}{}",
         others(.more)
     )]
     TablesAltered {
@@ -450,7 +450,7 @@ impl Diagnose for BackupError {
                  happens again, check the files' permissions"
             }
             BackupError::TablesAltered { .. } => {
-                "run the backup again while no MyISAM or Aria table is renamed or dropped; for InnoDB tables that does not matter"
+                "run the backup again while no MyISAM or Aria table is altered, truncated, repaired, renamed or dropped; for InnoDB tables that does not matter"
             }
             BackupError::Unopened { .. } => {
                 "the tool does not follow symbolic links, as Aria tables with DATA DIRECTORY or INDEX DIRECTORY have: make \

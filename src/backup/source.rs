@@ -12,6 +12,7 @@ use crate::mariadb::facts::{FactsError, ServerFacts};
 use crate::mariadb::identity::{DatadirLayout, DatadirWalk, FileIdentity, WalkError, identity_of};
 use crate::mariadb::messages::{ChildEvent, Remedy};
 use crate::mariadb::page::{page_lsn, page_no, page_space_id};
+use crate::mariadb::plain_tables::PlainTables;
 use crate::mariadb::sql::Session;
 use crate::mariadb::tool::{ToolError, ToolFit, ToolPaths, Tools};
 use crate::model::{Lsn, PageNo, PageSize, Progress, SpaceId};
@@ -98,6 +99,9 @@ pub struct Finished {
     /// The server's files while all DDL was blocked, so that they are those of the backup's last LSN; none when nobody
     /// looked in time.
     pub blocked: Option<DatadirWalk>,
+    /// Files of other engines than InnoDB when nothing could be written any more; none when the tool blocks writing in no stages,
+    /// and copies such files under one lock.
+    pub plain: Option<PlainTables>,
 }
 
 /// Why a source gives nothing.
@@ -274,6 +278,8 @@ impl Source for MariadbBackup {
         let layout = DatadirLayout::of(&survey.facts);
         let blocked = Arc::new(Mutex::new(None));
         let looked = blocked.clone();
+        let plain = Arc::new(Mutex::new(None));
+        let (found_plain, datadir) = (plain.clone(), survey.walk.datadir.clone());
         let on_line = move |event: &ChildEvent, line: &str| {
             tracing::debug!(target: "mariadb-backup", "{line}");
             match event {
@@ -283,11 +289,16 @@ impl Source for MariadbBackup {
                     let walk = DatadirWalk::walk(&layout).ok();
                     *looked.lock().unwrap_or_else(PoisonError::into_inner) = walk;
                 }
+                // The tool still waits for its copy of the redo log. Were this late, files would look changed that are not.
+                ChildEvent::CommitBlocked => {
+                    let found = PlainTables::look(&datadir);
+                    *found_plain.lock().unwrap_or_else(PoisonError::into_inner) = Some(found);
+                }
                 _ => {}
             }
         };
         let child = BackupChild::spawn(tools, &self.connection, &options, Some(Box::new(on_line)))?;
-        Ok(Box::new(ChildCapture { child, blocked, _scratch: scratch }))
+        Ok(Box::new(ChildCapture { child, blocked, datadir: survey.walk.datadir.clone(), plain, _scratch: scratch }))
     }
 }
 
@@ -347,6 +358,8 @@ impl Drop for Scratch {
 struct ChildCapture {
     child: BackupChild,
     blocked: Arc<Mutex<Option<DatadirWalk>>>,
+    datadir: PathBuf,
+    plain: Arc<Mutex<Option<io::Result<PlainTables>>>>,
     _scratch: Scratch,
 }
 
@@ -363,7 +376,9 @@ impl Capture for ChildCapture {
     fn finish(self: Box<Self>) -> Result<Finished, SourceError> {
         let report = self.child.finish()?;
         let blocked = self.blocked.lock().unwrap_or_else(PoisonError::into_inner).take();
-        Ok(Finished { report, blocked })
+        let plain = self.plain.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let plain = plain.transpose().map_err(|source| WalkError::Read { path: self.datadir.clone(), source })?;
+        Ok(Finished { report, blocked, plain })
     }
 }
 

@@ -448,7 +448,7 @@ impl Capture for Streamed {
             unopened: Default::default(),
             warnings: Vec::new(),
         };
-        Ok(Finished { report, blocked: Some(self.blocked) })
+        Ok(Finished { report, blocked: Some(self.blocked), plain: None })
     }
 }
 

@@ -229,6 +229,7 @@ impl Findings {
             ChildEvent::Warning(_)
             | ChildEvent::Unopened { .. }
             | ChildEvent::DdlBlocked
+            | ChildEvent::CommitBlocked
             | ChildEvent::RedoRetry
             | ChildEvent::Other => {}
         }

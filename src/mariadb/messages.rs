@@ -54,6 +54,8 @@ pub enum ChildEvent {
     },
     /// From here to the end of the backup no DDL can happen.
     DdlBlocked,
+    /// From here to the end of the backup nothing is written.
+    CommitBlocked,
     /// Reading the redo log is tried again.
     RedoRetry,
     /// A page was torn or wrong and is read again.
@@ -236,6 +238,9 @@ impl ChildEvent {
         }
         if line.contains("Acquired locks for BACKUP STAGE BLOCK_DDL") {
             return ChildEvent::DdlBlocked;
+        }
+        if line.contains("Acquired locks for BACKUP STAGE BLOCK_COMMIT") {
+            return ChildEvent::CommitBlocked;
         }
         if line.contains("Retrying read of log at LSN") {
             return ChildEvent::RedoRetry;

@@ -18,6 +18,7 @@ pub mod messages;
 pub mod page;
 mod page_checksum;
 pub mod page_set;
+pub mod plain_tables;
 pub mod prepare;
 mod process;
 pub mod redo;

@@ -174,7 +174,7 @@ impl Capture for OneStream {
     }
 
     fn finish(self: Box<Self>) -> Result<Finished, SourceError> {
-        Ok(Finished { report: ChildReport::default(), blocked: Some(self.walk) })
+        Ok(Finished { report: ChildReport::default(), blocked: Some(self.walk), plain: None })
     }
 }
 

@@ -4,9 +4,9 @@ use crossbeam_channel::bounded;
 
 use super::{Outlets, REDO_FILE, RedoFacts, Step, StreamFacts};
 use crate::backup::BackupError;
-use crate::backup::altered::FRM_HEAD_BYTES;
 use crate::backup::work::{FileJob, Job};
 use crate::format::map::FilePiece;
+use crate::mariadb::plain_tables::{HEAD_BYTES, has_head};
 use crate::mariadb::redo::{HEADER_BYTES, RedoHeader, RedoScanner};
 use crate::mariadb::xbstream::FileNo;
 
@@ -71,7 +71,7 @@ pub(super) struct PlainCutter {
 
 impl PlainCutter {
     pub(super) fn new(path: &str, is_control: bool) -> PlainCutter {
-        let head = path.ends_with(".frm").then(Vec::new);
+        let head = (path.ends_with(".frm") || has_head(path)).then(Vec::new);
         let copy = is_control.then(Vec::new);
         PlainCutter { path: path.to_owned(), copy, head, start: 0, buffer: Vec::new(), length: 0 }
     }
@@ -106,7 +106,7 @@ impl PlainCutter {
         if let Some(head) = &mut self.head
             && offset == head.len() as u64
         {
-            head.extend_from_slice(&bytes[..bytes.len().min(FRM_HEAD_BYTES - head.len())]);
+            head.extend_from_slice(&bytes[..bytes.len().min(HEAD_BYTES - head.len())]);
         }
         let mut rest = bytes;
         while !rest.is_empty() {

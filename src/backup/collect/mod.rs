@@ -85,7 +85,7 @@ pub(super) enum Step {
     BeginFile(FileNo, String),
     Piece(FileNo, u64, Receiver<Result<FileResult, BackupError>>),
     EndFile(FileNo, u64),
-    /// First bytes of a `.frm`.
+    /// First bytes of a `.frm`, or of an index file of Aria or MyISAM.
     Definition(String, Vec<u8>),
     /// A file got another name, whether or not the stream has brought it.
     Rename(String, String),
