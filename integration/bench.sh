@@ -68,47 +68,59 @@ quiet() {
 }
 
 # Runs the command $3… and records its seconds as those of side $2 (stock, haulout) of comparison $1. The command may set
-# `peak_kib` and `uploaded_bytes`.
+# `peak_kib` and `uploaded_bytes`, and in `ended` when it was done, if it does more than what is measured.
 measure() {
   local name=$1 side=$2 start end
   shift 2
-  peak_kib=0 uploaded_bytes=0
+  peak_kib=0 uploaded_bytes=0 ended=''
   # What earlier steps left to be written must not slow this one down.
   sync
   start=$(now)
   "$@"
-  end=$(now)
+  end=${ended:-$(now)}
   jq -cn --arg name "$name" --arg side "$side" --argjson seconds "$(seconds_between "$start" "$end")" \
     --argjson peak "$peak_kib" --argjson uploaded "$uploaded_bytes" \
     '{$name, $side, $seconds, peak_kib: $peak, uploaded_bytes: $uploaded}' >>"$records"
   note "$(printf '%-24s %-8s %8s s' "$name" "$side" "$(seconds_between "$start" "$end")")"
 }
 
-# Runs haulout and notes its peak memory in `peak_kib`, its summary in `summary`.
+# Prints the most memory in KiB that process $1 had, once it is gone.
 #
 # The kernel keeps the high-water mark itself, so a look now and then is exact but for what grows between the last look
 # and the end. `time -v` would not do: its figure is the largest of haulout and its children, mariadb-backup among them.
-haulout_measured() {
-  local pid status
-  haulout --json "$@" >"$scratch/stdout" 2>"$scratch/stderr" &
-  pid=$!
-  while kill -0 "$pid" 2>/dev/null; do
-    # The file has no NUL byte, so `read` takes the whole of it and reports its end.
-    { read -r -d '' status <"/proc/$pid/status"; } 2>/dev/null || true
-    if [[ ${status-} =~ VmHWM:[[:space:]]+([0-9]+) ]] && [ "${BASH_REMATCH[1]}" -gt "$peak_kib" ]; then
-      peak_kib=${BASH_REMATCH[1]}
+watch_memory() {
+  local status peak=0
+  # The file has no NUL byte, so `read` takes the whole of it and reports its end.
+  while { read -r -d '' status <"/proc/$1/status"; [ -n "${status-}" ]; } 2>/dev/null; do
+    if [[ $status =~ VmHWM:[[:space:]]+([0-9]+) ]] && [ "${BASH_REMATCH[1]}" -gt "$peak" ]; then
+      peak=${BASH_REMATCH[1]}
     fi
+    status=''
     # A pause without a process: nobody writes to this descriptor.
     read -r -t 0.1 -u "$nobody" || true
   done
-  wait "$pid" || {
+  printf '%s\n' "$peak"
+}
+exec {nobody}<> <(:)
+
+# Runs haulout and notes when it ended in `ended`, its peak memory in `peak_kib`, its summary in `summary`.
+haulout_measured() {
+  local pid watcher status=0
+  haulout --json "$@" >"$scratch/stdout" 2>"$scratch/stderr" &
+  pid=$!
+  watch_memory "$pid" >"$scratch/peak" &
+  watcher=$!
+  wait "$pid" || status=$?
+  ended=$(now)
+  wait "$watcher"
+  peak_kib=$(<"$scratch/peak")
+  [ "$status" = 0 ] || {
     cat "$scratch/stdout" "$scratch/stderr" >&2
     die "failed: haulout $*"
   }
   summary=$(jq -c 'select(.message_type == "summary")' "$scratch/stdout" | tail -n 1)
   uploaded_bytes=$(jq '.sizes.uploaded_bytes // 0' <<<"$summary")
 }
-exec {nobody}<> <(:)
 
 sysbench_tables=8
 sysbench_run() {
