@@ -15,6 +15,7 @@ use crate::{
         spool::SpoolDirectory,
     },
     format::Manifest,
+    mariadb::tool::Tools,
     model::Progress,
 };
 
@@ -38,7 +39,12 @@ async fn operation(
     progress: Arc<dyn Progress>,
     context: &Context,
 ) -> Result<Manifest, Failure> {
+    // The tools tell their versions while the repository is opened.
+    let paths = open::tools(&settings.tools);
+    let tools = tokio::task::spawn_blocking(move || Tools::discover(&paths));
     let repository = open::repository(&settings.store, context).await?;
+    // What is wrong with them, the backup itself tells.
+    let found = tools.await.ok().and_then(Result::ok).map_or_else(OnceLock::new, OnceLock::from);
     // A local repository is as fast as a spool beside it would be.
     let is_local = settings.store.url.starts_with("file:");
     let own = SpoolDirectory::make(&settings.spool_dir, &settings.store.url)?;
@@ -51,7 +57,7 @@ async fn operation(
         nice: settings.nice.and_then(|nice| i32::try_from(nice.get()).ok()),
         extra_args: settings.tool_args.clone(),
         scratch: own.path().to_owned(),
-        found: OnceLock::new(),
+        found,
     };
     let options = BackupOptions {
         want: match settings.mode {
