@@ -55,13 +55,15 @@ impl Captured {
 }
 
 /// Where a gate holds the stream.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Held {
     /// Which run of the tool within the backup, from 0: haulout can try again.
     pub run: usize,
     pub gate: usize,
     /// True when the stream really has come so far, and has not ended before.
     pub midway: bool,
+    /// The stream so far.
+    pub stream: PathBuf,
 }
 
 impl GatedTool {
@@ -97,7 +99,8 @@ impl GatedTool {
                 Some((number, _)) if number > run => (run, gate) = (number, 0),
                 Some((_, folder)) => {
                     let place: u64 = gates[..=gate].iter().sum();
-                    act(Held { run, gate, midway: arrived(&folder.join("stream"), place) });
+                    let stream = folder.join("stream");
+                    act(Held { run, gate, midway: arrived(&stream, place), stream });
                     fs::write(folder.join(format!("go.{gate}")), "").unwrap();
                     gate += 1;
                 }

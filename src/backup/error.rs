@@ -216,6 +216,12 @@ pub enum BackupError {
         /// What it says.
         space: SpaceId,
     },
+    /// A file of one table says that it is of the system tablespace.
+    #[error("{path} says that it is a file of the system tablespace")]
+    IsSystem {
+        /// The file.
+        path: String,
+    },
     /// A `.delta` breaks its own rules.
     #[error("{path} in the stream is damaged")]
     Delta {

@@ -296,18 +296,60 @@ mod tests {
 
     /// What collecting an incremental's stream fails with.
     fn refused<W: Write + AsRef<[u8]>>(stream: StreamWriter<W>) -> BackupError {
+        collected(stream).map(|steps| steps.len()).unwrap_err()
+    }
+
+    /// Steps that an incremental's stream gives.
+    fn collected<W: Write + AsRef<[u8]>>(stream: StreamWriter<W>) -> Result<Vec<Step>, BackupError> {
         let facts = StreamFacts {
             incremental: true,
             system_files: vec!["ibdata1".to_owned()],
             page_size: PAGE_SIZE,
             base: None,
         };
-        let ((jobs, _jobs), (steps, _steps)) = (crossbeam_channel::unbounded(), crossbeam_channel::unbounded());
+        let ((jobs, _jobs), (steps, taken)) = (crossbeam_channel::unbounded(), crossbeam_channel::unbounded());
         let mut collector = Collector::new(&facts, Outlets { jobs, steps }, &Silent);
-        match parse(stream.into_inner().as_ref(), &mut collector) {
-            Err(ParseError::Sink { source, .. }) => source,
-            other => panic!("{other:?}"),
+        let parsed = parse(stream.into_inner().as_ref(), &mut collector);
+        drop(collector);
+        match parsed {
+            Ok(_) => Ok(taken.iter().collect()),
+            Err(ParseError::Sink { source, .. }) => Err(source),
+            Err(other) => panic!("{other:?}"),
         }
+    }
+
+    /// A file whose page 0 is still to be written says neither whose it is nor how long its pages are: what follows is no part of
+    /// page 0, if the pages are shorter than those of the server.
+    #[test]
+    fn a_file_whose_page_0_is_still_to_be_written_goes_along_as_it_is() {
+        for page_bytes in [1024_usize, 4096, 8192, 16384] {
+            let mut file = vec![0; 64 << 10];
+            file[page_bytes..][..64].fill(7);
+            let mut stream = StreamWriter::new(Vec::new());
+            stream.file(&path("db/t.new"), &file, 100).unwrap();
+            stream.file(&path("db/u.new"), &file, 9999).unwrap();
+            let steps = collected(stream).unwrap();
+            let taken: Vec<_> = steps
+                .iter()
+                .filter_map(|step| match step {
+                    Step::BeginFile(_, path) => Some(path.clone()),
+                    Step::EndFile(_, bytes) => Some(bytes.to_string()),
+                    Step::BeginSpace(..) => Some("space".to_owned()),
+                    _ => None,
+                })
+                .collect();
+            assert_eq!(taken, ["db/t.ibd", "65536", "db/u.ibd", "65536"], "{page_bytes}");
+        }
+    }
+
+    #[test]
+    fn a_table_that_calls_itself_the_system_tablespace_is_refused() {
+        let mut page = vec![0; PAGE_SIZE.bytes()];
+        page[16..24].copy_from_slice(&9_u64.to_be_bytes());
+        let mut stream = StreamWriter::new(Vec::new());
+        stream.file(&path("db/t.ibd"), &page, 9999).unwrap();
+        let error = refused(stream);
+        assert!(matches!(error, BackupError::IsSystem { .. }), "{error}");
     }
 
     /// Two MyISAM pages 8 EiB apart would be written down with two thousand million pieces of zeros between them.

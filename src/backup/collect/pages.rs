@@ -14,8 +14,8 @@ use crate::mariadb::page::{Crypt, Page0, SpaceFlags, SpaceFormat, page_space_id}
 use crate::mariadb::xbstream::FileNo;
 use crate::model::{EXTENT_PAGES, ExtentNo, PageMask, PageNo, PageSize, SpaceId};
 
-/// Bytes of page 0 up to the end of its flags.
-const FLAGS_END: usize = 58;
+/// Bytes of the smallest page, that of a table with `KEY_BLOCK_SIZE=1`; the flags of any page 0 are among them.
+const LEAST_PAGE_BYTES: usize = 1024;
 
 /// Sends the pages of one file to the workers, an extent at a time.
 struct ExtentFeed {
@@ -90,7 +90,8 @@ impl WholeCutter {
         std::mem::take(&mut self.buffer)
     }
 
-    /// Takes bytes. A file whose page 0 is all zero has no space id; it goes on as a plain file, which is returned.
+    /// Takes bytes. A file whose page 0 is all zero has no space id; it goes on as a plain file, which is returned. Nor does it
+    /// say how long its pages are, and others may have been written already.
     pub(super) fn data(
         &mut self,
         file: FileNo,
@@ -110,11 +111,14 @@ impl WholeCutter {
                 let taken = rest.len().min(wanted - self.buffer.len());
                 self.buffer.extend_from_slice(&rest[..taken]);
                 rest = &rest[taken..];
-                if self.buffer.len() == self.first_page_bytes(facts) && self.buffer.len() > FLAGS_END {
-                    if self.system.is_none_or(|part| part == 0) && self.buffer.iter().all(|byte| *byte == 0) {
-                        self.buffer.extend_from_slice(rest);
-                        return Ok(Some(Box::new(PlainCutter::new(&self.name, false))));
-                    }
+                if self.buffer.len() < wanted {
+                    continue;
+                }
+                if self.is_blank() {
+                    self.buffer.extend_from_slice(rest);
+                    return Ok(Some(Box::new(PlainCutter::new(&self.name, false))));
+                }
+                if self.buffer.len() == self.first_page_bytes(facts) {
                     self.begin(file, facts, outlets)?;
                 }
                 continue;
@@ -133,13 +137,18 @@ impl WholeCutter {
         Ok(None)
     }
 
+    /// True when page 0 is zero, as far as it has come.
+    fn is_blank(&self) -> bool {
+        self.system.is_none_or(|part| part == 0) && self.buffer.iter().all(|byte| *byte == 0)
+    }
+
     /// Bytes of the first page, as far as the bytes so far tell.
     fn first_page_bytes(&self, facts: &StreamFacts) -> usize {
         if self.system.is_some() {
             return facts.page_size.bytes();
         }
-        if self.buffer.len() < FLAGS_END {
-            return FLAGS_END;
+        if self.buffer.len() < LEAST_PAGE_BYTES {
+            return LEAST_PAGE_BYTES;
         }
         SpaceFlags::from_page0(&self.buffer).map_or(facts.page_size, SpaceFlags::physical_size).bytes()
     }
@@ -157,6 +166,9 @@ impl WholeCutter {
         };
         if self.system.is_some() && space != SpaceId(0) {
             return Err(BackupError::NotSystem { path: self.name.clone(), space });
+        }
+        if self.system.is_none() && space == SpaceId(0) {
+            return Err(BackupError::IsSystem { path: self.name.clone() });
         }
         let page_size = format.page_size();
         let key = SpaceKey { space, part };
