@@ -20,6 +20,7 @@ mod stock;
 #[path = "../support/mod.rs"]
 mod support;
 mod tool;
+mod unwritten;
 
 use std::{
     num::NonZero,

@@ -78,7 +78,8 @@ impl Chain {
 
     fn prepare(&self, increment: Option<&Path>) -> Result<(), Unable> {
         let mut command = Command::new(real("mariadb-backup"));
-        command.args(["--no-defaults", "--prepare", "--use-memory=64M"]);
+        // Of the options only those of the backup itself: the tool finds them in the target when it is told of no file.
+        command.arg("--prepare");
         command.arg(format!("--target-dir={}", self.target.display()));
         if let Some(folder) = increment {
             command.arg(format!("--incremental-dir={}", folder.display()));

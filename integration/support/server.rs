@@ -403,7 +403,9 @@ fn template(options: &ServerOptions) -> PathBuf {
     // A test that panicked while it made one left nothing under the final name.
     let _alone = MAKING.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
     let version = program("mariadbd", &options.path).arg("--version").output().expect("mariadbd can be run");
-    let name = format!("{} {}", String::from_utf8_lossy(&version.stdout).trim(), install.join(" "));
+    // A distribution can say more than a file's name can hold.
+    let version = String::from_utf8_lossy(&version.stdout).split(" (").next().unwrap_or_default().trim().to_owned();
+    let name = format!("{version} {}", install.join(" "));
     let name: String = name.chars().map(|char| if char.is_ascii_alphanumeric() { char } else { '_' }).collect();
     let templates = Path::new(env!("CARGO_TARGET_TMPDIR")).join("datadirs");
     let made = templates.join(name);

@@ -98,6 +98,11 @@ impl Assembler {
                 self.drafts.altered.began(&path);
                 self.open_files.insert(file, FileDraft { path, ..FileDraft::default() });
             }
+            Step::Blank(file, origin) => {
+                if let Some(draft) = self.open_files.get_mut(&file) {
+                    draft.blank = Some(origin);
+                }
+            }
             Step::Piece(file, offset, result) => {
                 let result = result.recv().map_err(|_| BackupError::Abandoned)??;
                 let piece = self.file_piece(result)?;
@@ -108,7 +113,10 @@ impl Assembler {
             Step::EndFile(file, bytes) => {
                 if let Some(draft) = self.open_files.remove(&file) {
                     let draft = FileDraft { bytes, ..draft };
-                    self.drafts.files.insert(draft.path.clone(), draft);
+                    match draft.blank {
+                        Some(origin) => self.drafts.blanks.push((origin, draft)),
+                        None => drop(self.drafts.files.insert(draft.path.clone(), draft)),
+                    }
                 }
             }
             Step::Definition(path, head) => self.drafts.altered.defined(&path, &head),

@@ -283,6 +283,7 @@ fn check_left_out(drafts: &Drafts, report: &ChildReport) -> Result<(), BackupErr
         .iter()
         .filter(|draft| draft.begun.origin == Origin::New)
         .map(|draft| draft.begun.name.as_str())
+        .chain(drafts.blanks.iter().map(|(_, draft)| draft.path.as_str()))
         .chain(drafts.renamed.iter().flat_map(|(from, to)| [from.as_str(), to.as_str()]))
         .chain(drafts.deleted.iter().map(String::as_str))
         .collect();
@@ -310,7 +311,8 @@ fn check_none_silent(order: &Order, drafts: &Drafts, after: &DatadirWalk) -> Res
     let stays = |draft: &SpaceDraft| !gone.contains(draft.begun.name.as_str()) || new.contains(&draft.begun.key.space);
     let came: HashSet<SpaceId> = spaces(drafts, stays);
     let stayed = drafts.spaces.iter().filter(|draft| stays(draft)).map(|draft| draft.begun.name.as_str());
-    let names: HashSet<&str> = stayed.chain(drafts.files.keys().map(String::as_str)).collect();
+    let blanks = drafts.blanks.iter().map(|(_, draft)| draft.path.as_str());
+    let names: HashSet<&str> = stayed.chain(blanks).chain(drafts.files.keys().map(String::as_str)).collect();
     let before: HashMap<(u64, Option<i64>), &str> =
         order.survey.walk.files().map(|(name, file)| ((file.inode, file.birth_ns), name)).collect();
     let system = super::system_files(&order.survey.facts.innodb.data_file_path);
@@ -368,9 +370,13 @@ fn surroundings(
         .collect();
     let inodes: HashSet<(u64, Option<i64>)> =
         before.files().map(|(_, identity)| (identity.inode, identity.birth_ns)).collect();
+    let mut appeared = Vec::new();
     for (name, identity) in after.files() {
         if inodes.contains(&(identity.inode, identity.birth_ns)) {
             continue;
+        }
+        if settled && name.rsplit_once('/').is_some_and(|(_, file)| !file.starts_with("#sql")) {
+            appeared.push(name.to_owned());
         }
         // The file was put in place during the capture. If it says that it is a tablespace that was read from another file,
         // or one that was discarded meanwhile, it was imported.
@@ -389,9 +395,10 @@ fn surroundings(
             identities.insert(name.clone(), stored(identity));
         }
     }
-    let modes = drafts.spaces.iter().map(|draft| &draft.begun.name).chain(drafts.files.keys());
+    let blanks = drafts.blanks.iter().map(|(_, draft)| &draft.path);
+    let modes = drafts.spaces.iter().map(|draft| &draft.begun.name).chain(blanks).chain(drafts.files.keys());
     let modes = modes.map(|path| (path.clone(), after.file_ownership(path).mode)).collect();
     let voided = redo.voided.clone();
     let system_files = facts.system_files.clone();
-    Ok(Surroundings { identities, modes, system_files, deleted_spaces, voided, last })
+    Ok(Surroundings { identities, modes, system_files, deleted_spaces, voided, appeared, last })
 }

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use super::BackupError;
 use super::altered::Altered;
 use super::base::Base;
-use super::collect::{RedoFacts, SpaceBegun, SpaceEnded};
+use super::collect::{Origin, RedoFacts, SpaceBegun, SpaceEnded};
 use super::mappack::MapPacks;
 use super::merge::{fit, lay_out};
 use super::slots::{Slot, SlotTable};
@@ -26,6 +26,9 @@ const BLOCK_PAGES: u32 = BLOCK_EXTENTS * EXTENT_PAGES;
 pub(super) struct Drafts {
     pub spaces: Vec<SpaceDraft>,
     pub files: BTreeMap<String, FileDraft>,
+    /// Files of tablespaces without a first page. What the tool removes and renames by the server's log of DDL are other
+    /// engines' files, also where it says `t#P#*`.
+    pub blanks: Vec<(Origin, FileDraft)>,
     /// Tablespaces that are gone, by the path of their file.
     pub deleted: Vec<String>,
     /// Tablespaces that got another name: old and new path.
@@ -42,6 +45,8 @@ pub(super) struct Drafts {
 #[derive(Debug, Default)]
 pub(super) struct FileDraft {
     pub path: String,
+    /// How it came, if it is the file of a tablespace without a first page.
+    pub blank: Option<Origin>,
     pub bytes: u64,
     /// Stretches in the order in which they came; a later one covers an earlier one.
     pub pieces: Vec<(u64, FilePiece<Slot>)>,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::base::Base;
 use super::collect::Origin;
-use super::drafts::{Drafts, SpaceDraft};
+use super::drafts::{Drafts, FileDraft, SpaceDraft};
 use super::mappack::MapPacks;
 use super::slots::SlotTable;
 use super::{BackupError, Obstacle};
@@ -27,6 +27,8 @@ pub struct Surroundings {
     pub deleted_spaces: HashSet<SpaceId>,
     /// Pages that the redo log writes anew or frees; nothing when it cannot tell.
     pub voided: Option<PageSet>,
+    /// Files of tables that were put in place during the backup and were there, under these names, when no DDL was going on any more.
+    pub appeared: Vec<String>,
     /// Last LSN of the backup.
     pub last: Lsn,
 }
@@ -50,6 +52,11 @@ pub(super) fn resolve(
 ) -> Result<Records, BackupError> {
     check_metas(&drafts)?;
     let named = final_names(&mut drafts)?;
+    let came: HashSet<&String> = named.iter().map(|(name, _)| name).chain(drafts.files.keys()).collect();
+    let lost: Vec<&str> = around.appeared.iter().filter(|name| !came.contains(name)).map(String::as_str).collect();
+    if !lost.is_empty() {
+        return Err(BackupError::LeftOut { names: lost.join(", ") });
+    }
     let lengths = system_lengths(&named, parent, around)?;
     let mut spaces = BTreeMap::new();
     for (name, draft) in named {
@@ -91,16 +98,19 @@ fn final_names(drafts: &mut Drafts) -> Result<Vec<(String, SpaceDraft)>, BackupE
     let renamed: HashMap<&String, &String> = drafts.renamed.iter().map(|(from, to)| (from, to)).collect();
     let (new, old): (Vec<_>, Vec<_>) =
         std::mem::take(&mut drafts.spaces).into_iter().partition(|draft| draft.begun.origin == Origin::New);
+    let (new_blanks, old_blanks): (Vec<_>, Vec<_>) =
+        std::mem::take(&mut drafts.blanks).into_iter().partition(|(origin, _)| *origin == Origin::New);
     let mut named: BTreeMap<String, SpaceDraft> = BTreeMap::new();
     let new_keys: HashSet<SpaceKey> = new.iter().map(|draft| draft.begun.key).collect();
     let new_names: HashSet<String> = new.iter().map(|draft| draft.begun.name.clone()).collect();
+    let new_blank_names: HashSet<String> = new_blanks.iter().map(|(_, draft)| draft.path.clone()).collect();
     for draft in old {
         let name = &draft.begun.name;
         if deleted.contains(name) || new_keys.contains(&draft.begun.key) {
             continue;
         }
         let name = renamed.get(name).map_or(name, |name| *name).clone();
-        if new_names.contains(&name) || drafts.files.contains_key(&name) {
+        if new_names.contains(&name) || new_blank_names.contains(&name) {
             continue;
         }
         if let Some(other) = named.get(&name) {
@@ -108,9 +118,17 @@ fn final_names(drafts: &mut Drafts) -> Result<Vec<(String, SpaceDraft)>, BackupE
         }
         named.insert(name, draft);
     }
+    for (_, draft) in old_blanks {
+        let name = renamed.get(&draft.path).map_or(&draft.path, |name| *name).clone();
+        if !deleted.contains(&draft.path) && !new_names.contains(&name) && !named.contains_key(&name) {
+            drafts.files.insert(name.clone(), FileDraft { path: name, ..draft });
+        }
+    }
     for draft in new {
-        drafts.files.remove(&draft.begun.name);
         named.insert(draft.begun.name.clone(), draft);
+    }
+    for (_, draft) in new_blanks.into_iter().filter(|(_, draft)| !new_names.contains(&draft.path)) {
+        drafts.files.insert(draft.path.clone(), draft);
     }
     Ok(named.into_iter().collect())
 }

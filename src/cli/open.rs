@@ -127,7 +127,7 @@ pub fn fetching(settings: &ReadSettings) -> FetchOptions {
 
 /// How a directory is prepared.
 pub fn preparing(settings: &options::PrepareSettings) -> PrepareSettings {
-    PrepareSettings { memory_bytes: Some(settings.use_memory.0), ..PrepareSettings::default() }
+    PrepareSettings { memory_bytes: settings.use_memory.map(|memory| memory.0), ..PrepareSettings::default() }
 }
 
 /// Who watches a restore, and who may stop it.

@@ -356,8 +356,8 @@ impl ReadSettings {
 pub struct PrepareSettings {
     /// MariaDB's tools.
     pub tools: ToolSettings,
-    /// Memory that `--prepare` may use.
-    pub use_memory: ByteSize,
+    /// Memory that `--prepare` may use; by the length of the redo log when absent.
+    pub use_memory: Option<ByteSize>,
 }
 
 impl PrepareSettings {
@@ -368,7 +368,7 @@ impl PrepareSettings {
     pub fn assemble(layers: &Layers, args: &PrepareArgs) -> Result<PrepareSettings, SettingsError> {
         Ok(PrepareSettings {
             tools: ToolSettings::assemble(layers, &args.tools)?,
-            use_memory: layers.pick_or(&keys::USE_MEMORY, args.use_memory, ByteSize::mib(1024))?,
+            use_memory: layers.pick(&keys::USE_MEMORY, args.use_memory)?,
         })
     }
 }

@@ -22,6 +22,7 @@ pub mod plain_tables;
 pub mod prepare;
 mod process;
 pub mod redo;
+pub mod redo_names;
 pub mod redo_write;
 pub mod scratch;
 pub mod sql;

@@ -214,6 +214,11 @@ impl Page0 {
     }
 }
 
+/// True for the file of an undo tablespace, by its path in the datadir: `undo001` and on.
+pub fn is_undo_file(path: &str) -> bool {
+    path.strip_prefix("undo").is_some_and(|rest| rest.len() == 3 && rest.bytes().all(|byte| byte.is_ascii_digit()))
+}
+
 /// LSN of the newest change in a page: bytes 16..24 (`FIL_PAGE_LSN`), readable in encrypted pages too; 0 if there are fewer.
 pub fn page_lsn(page: &[u8]) -> Lsn {
     Lsn(page.get(LSN..).and_then(|lsn| lsn.first_chunk()).map_or(0, |lsn| u64::from_be_bytes(*lsn)))

@@ -16,7 +16,7 @@ use std::collections::BTreeSet;
 
 use crate::{
     error::{Diagnose, Kind},
-    mariadb::page_set::PageSet,
+    mariadb::{page_set::PageSet, redo_names::FileNames},
     model::{Lsn, PageNo, SpaceId},
 };
 
@@ -312,6 +312,8 @@ pub struct RedoSummary {
     pub mini_transactions: u64,
     /// Operations on files; none if the log hides them ([`RedoFormat::EncryptedWhole`]).
     pub file_ops: Option<FileOps>,
+    /// Names at the end of the log; none unless asked for, or if the log hides them.
+    pub names: Option<FileNames>,
     /// Pages whose old content is void, since the log writes them anew from nothing (INIT_PAGE) or frees them
     /// (FREE_PAGE, MariaDB `recv_sys_t::parse`); none if the log hides them.
     pub voided: Option<PageSet>,
@@ -341,6 +343,7 @@ pub struct RedoScanner {
     unknown_records: u64,
     checkpoint_record: bool,
     file_ops: FileOps,
+    names: Option<FileNames>,
     voided: PageSet,
 }
 
@@ -361,8 +364,16 @@ impl RedoScanner {
             unknown_records: 0,
             checkpoint_record: false,
             file_ops: FileOps::default(),
+            names: None,
             voided: PageSet::default(),
         }
+    }
+
+    /// Follows the names of files too.
+    #[must_use]
+    pub fn with_names(mut self) -> RedoScanner {
+        self.names = Some(FileNames::default());
+        self
     }
 
     /// End of the last whole mini-transaction so far.
@@ -428,6 +439,7 @@ impl RedoScanner {
             end,
             mini_transactions: self.mini_transactions,
             file_ops: (!hidden).then_some(self.file_ops),
+            names: self.names.filter(|_| !hidden),
             voided: (!hidden).then_some(self.voided),
             unknown_records: self.unknown_records,
             trailing_bytes: self.trailing_bytes + self.carry.len() as u64,
@@ -512,6 +524,13 @@ impl RedoScanner {
             return None;
         }
         self.file_ops.add((operation, space));
+        if let Some(names) = &mut self.names {
+            match operation {
+                FileOp::Create | FileOp::Modify => names.named(space, body),
+                FileOp::Rename => return names.renamed(space, body).then_some(()),
+                FileOp::Delete => names.deleted(space),
+            }
+        }
         Some(())
     }
 }

@@ -118,6 +118,14 @@ pub enum RestoreError {
         /// The directory.
         directory: PathBuf,
     },
+    /// Recovery left files under the names of others.
+    #[error("mariadb-backup --prepare left the wrong tablespace in {files}{}", others(*.more))]
+    Misplaced {
+        /// The first of them.
+        files: String,
+        /// How many more there are.
+        more: usize,
+    },
     /// A pattern means no table of the backup.
     #[error("backup {backup} has no table {pattern}")]
     NoTable {
@@ -203,6 +211,7 @@ impl Diagnose for RestoreError {
             RestoreError::Interrupted => Kind::Interrupted,
             RestoreError::Io { .. }
             | RestoreError::NoSpace { .. }
+            | RestoreError::Misplaced { .. }
             | RestoreError::HalfMoved { .. }
             | RestoreError::Thread(_) => Kind::Failed,
         }
@@ -233,6 +242,10 @@ impl Diagnose for RestoreError {
                 "run `haulout prepare --export` on it and import its tables one by one, or fetch without --tables"
             }
             RestoreError::Exported { .. } => "fetch the backup again and prepare it without --export",
+            RestoreError::Misplaced { .. } => {
+                "the backup is whole, but recovery had too little memory and took the redo log in parts: give it three times the \
+                 log's size (see `haulout show`) by --use-memory"
+            }
             RestoreError::NoTable { near, .. } if near.is_empty() => "see `haulout show ID --tables` for what there is",
             RestoreError::NoTable { near, .. } => return Some(format!("did you mean {}?", near.join(" or "))),
             RestoreError::WrongState { hint, .. } => hint,
@@ -242,6 +255,10 @@ impl Diagnose for RestoreError {
         };
         Some(hint.to_owned())
     }
+}
+
+fn others(more: usize) -> String {
+    if more == 0 { String::new() } else { format!(" and {more} others") }
 }
 
 /// How to go on after a restore that failed.

@@ -19,6 +19,8 @@ mod fetch;
 mod holes;
 mod links;
 mod marker;
+mod memory;
+mod misplaced;
 mod plan;
 mod steps;
 mod table;

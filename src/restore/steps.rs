@@ -8,10 +8,11 @@ use super::choice::TableChoice;
 use super::datadir::{Datadir, gather_copy, rename_into};
 use super::fetch::{FetchFigures, fetch_files};
 use super::marker::{Marker, State};
+use super::misplaced::Expected;
 use super::plan::{RestorePlan, available_bytes, check_tool};
 use super::tree::{self, Owner};
 use super::workdir::{Leftovers, WorkDir};
-use super::{Cancel, FetchOptions, RestoreError, checkpoints, holes, links};
+use super::{Cancel, FetchOptions, RestoreError, checkpoints, holes, links, memory};
 use crate::format::Manifest;
 use crate::mariadb::prepare::{OnPrepareLine, Prepare, PrepareEvent, PrepareOptions};
 use crate::mariadb::tool::{ToolFit, Tools};
@@ -44,7 +45,7 @@ pub struct FetchOutcome {
 /// How a directory is prepared.
 #[derive(Debug, Clone, Default)]
 pub struct PrepareSettings {
-    /// Memory for the tool's buffer pool; its own default, about 100 MB, when absent.
+    /// Memory for the tool's buffer pool; when absent, 1 GiB, or more for a long redo log if the machine has it.
     pub memory_bytes: Option<u64>,
     /// Directory of encryption plugins, where it is not the tool's own.
     pub plugin_dir: Option<PathBuf>,
@@ -223,14 +224,16 @@ pub(super) async fn run_prepare(
     let options = PrepareOptions {
         // The tool's own working directory is the target's.
         directory: std::path::absolute(dir.path()).map_err(RestoreError::io("look at", dir.path()))?,
-        memory_bytes: settings.memory_bytes,
+        memory_bytes: settings.memory_bytes.or_else(|| Some(memory::for_prepare(marker.redo_bytes))),
         last_lsn: Some(marker.last_lsn),
         plugin_dir: settings.plugin_dir.clone(),
         export: settings.export,
         partial: marker.partial,
     };
-    let redo_bytes = marker.redo_bytes;
+    let (redo_bytes, last) = (marker.redo_bytes, marker.last_lsn);
     watch.cancel.check()?;
+    let path = dir.path().to_owned();
+    let expected = blocking(move || Expected::of(&path, last)).await?;
     if settings.export {
         dir.set_exported()?;
     }
@@ -250,6 +253,7 @@ pub(super) async fn run_prepare(
     ended?;
     let (path, cancel) = (dir.path().to_owned(), watch.cancel.clone());
     blocking(move || {
+        expected.check(&path)?;
         holes::punch_freed(&path, &cancel)?;
         tree::sync(&path)
     })

@@ -8,7 +8,7 @@ use std::fmt;
 
 use crate::format::map::{SpaceKey, SpaceRecord};
 use crate::mariadb::page::{
-    Crypt, Page0, PageVerdict, SpaceFlags, SpaceFormat, check_page, check_page_space, page_lsn,
+    Crypt, Page0, PageVerdict, SpaceFlags, SpaceFormat, check_page, check_page_space, is_undo_file, page_lsn,
 };
 use crate::model::{ExtentNo, Lsn, PageMask, PageSize};
 
@@ -41,10 +41,25 @@ pub(super) struct Place {
 pub(super) struct Header {
     /// Where page 0 is.
     pub place: Place,
-    /// Pages that the tablespace has, in all of its files.
+    /// Pages that the tablespace has, in all of its files; the most there can be, where fewer than page 0 says prove nothing.
     pub pages: u32,
     /// Start checkpoint of the backup: what is newer is in its redo log.
     pub start: Lsn,
+}
+
+/// Length to which the server truncates an undo tablespace (MariaDB `srv0srv.h`, `SRV_UNDO_TABLESPACE_SIZE_IN_PAGES`).
+const UNDO_BYTES: u64 = 10 << 20;
+
+impl Header {
+    /// Of a tablespace in the file `name` with `pages` pages, for a backup with the start checkpoint `start`.
+    ///
+    /// An undo tablespace can be truncated between its first page and its last while it is copied. Then page 0 is old and tells the
+    /// length before; the redo log holds the new page 0 and the truncation.
+    pub fn new(name: &str, place: Place, pages: u32, start: Lsn) -> Header {
+        let bytes = u64::from(pages) * place.file.page_size.bytes() as u64;
+        let pages = if is_undo_file(name) && bytes >= UNDO_BYTES { u32::MAX } else { pages };
+        Header { place, pages, start }
+    }
 }
 
 /// What is wrong with pages of a chunk at one place.
@@ -216,5 +231,32 @@ impl PageFault {
     pub fn contradicts(&self, header: &Header) -> bool {
         matches!(self.hits, Hits::Shorter(pages, lsn) if header.pages < pages && lsn <= header.start)
             && self.is_at(&header.place)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::SpaceId;
+
+    #[test]
+    fn only_an_undo_tablespace_may_be_shorter_than_its_page_0_says() {
+        let page_size = PageSize::new(16384).unwrap();
+        let key = SpaceKey { space: SpaceId(2), part: 0 };
+        let file = SpaceFile { key, page_size, flags: 0x15, encrypted: None };
+        let (pages, used) = (PageMask::only(0), PageMask::only(0));
+        let place = Place { file, extent: ExtentNo(0), pages, used, last: Lsn(9) };
+        let fault =
+            PageFault { file, extent: ExtentNo(0), pages, hits: Hits::Shorter(832, Lsn(5)), problem: String::new() };
+        for (name, length, is_fault) in [
+            ("undo002", 640, false),
+            ("undo002", 639, true),
+            ("undo002", 832, false),
+            ("shop/undo002.ibd", 640, true),
+            ("shop/t.ibd", 832, false),
+        ] {
+            let header = Header::new(name, place, length, Lsn(7));
+            assert_eq!(fault.contradicts(&header), is_fault, "{name} {length}");
+        }
     }
 }

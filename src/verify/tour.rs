@@ -289,7 +289,7 @@ impl<'a, V: Visitor> Tour<'a, V> {
         };
         if let (Some((_, pages)), Some(page0)) = (file.space, facts.page0.take()) {
             let (chunk, place) = *page0;
-            let header = Header { place, pages, start: self.lsn.start };
+            let header = Header::new(file.name, place, pages, self.lsn.start);
             self.visitor.header(file.name, &chunk, &header, &mut facts.marks);
         }
         // What is wrong with a block has said enough of the file.

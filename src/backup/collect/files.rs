@@ -2,7 +2,7 @@
 
 use crossbeam_channel::bounded;
 
-use super::{Outlets, REDO_FILE, RedoFacts, Step, StreamFacts};
+use super::{Origin, Outlets, REDO_FILE, RedoFacts, Step, StreamFacts};
 use crate::backup::BackupError;
 use crate::backup::work::{FileJob, Job};
 use crate::format::map::FilePiece;
@@ -60,6 +60,8 @@ fn send(
 /// Cuts a plain file at multiples of 1 MiB.
 pub(super) struct PlainCutter {
     path: String,
+    /// How it came, if it is the file of a tablespace without a first page.
+    blank: Option<Origin>,
     /// A copy of the bytes, of the tool's own files.
     copy: Option<Vec<u8>>,
     /// First bytes of a table's definition.
@@ -70,14 +72,19 @@ pub(super) struct PlainCutter {
 }
 
 impl PlainCutter {
+    pub(super) fn blank(path: &str, origin: Origin) -> PlainCutter {
+        PlainCutter { blank: Some(origin), ..PlainCutter::new(path, false) }
+    }
+
     pub(super) fn new(path: &str, is_control: bool) -> PlainCutter {
         let head = (path.ends_with(".frm") || has_head(path)).then(Vec::new);
         let copy = is_control.then(Vec::new);
-        PlainCutter { path: path.to_owned(), copy, head, start: 0, buffer: Vec::new(), length: 0 }
+        PlainCutter { path: path.to_owned(), blank: None, copy, head, start: 0, buffer: Vec::new(), length: 0 }
     }
 
     pub(super) fn begin(&mut self, file: FileNo, outlets: &Outlets) -> Result<(), BackupError> {
-        outlets.step(Step::BeginFile(file, self.path.clone()))
+        outlets.step(Step::BeginFile(file, self.path.clone()))?;
+        self.blank.map_or(Ok(()), |origin| outlets.step(Step::Blank(file, origin)))
     }
 
     pub(super) fn data(

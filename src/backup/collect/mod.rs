@@ -16,7 +16,7 @@ use super::work::{FileResult, Job, PageResult};
 use super::{BackupError, Obstacle};
 use crate::mariadb::control::{BINLOG_INFO_NAMES, CHECKPOINTS_NAMES, CONFIG_NAME, INFO_NAMES};
 use crate::mariadb::delta::DeltaMeta;
-use crate::mariadb::page::Page0;
+use crate::mariadb::page::{Page0, is_undo_file};
 use crate::mariadb::redo::{RedoHeader, RedoScanner};
 use crate::mariadb::xbstream::{FileNo, FileSink, StreamPath};
 use crate::model::{PageNo, PageSize, Progress};
@@ -83,6 +83,8 @@ pub(super) enum Step {
     Extent(FileNo, Receiver<Result<PageResult, BackupError>>),
     EndSpace(FileNo, SpaceEnded),
     BeginFile(FileNo, String),
+    /// The file that has just begun is a tablespace's, and has no first page yet.
+    Blank(FileNo, Origin),
     Piece(FileNo, u64, Receiver<Result<FileResult, BackupError>>),
     EndFile(FileNo, u64),
     /// First bytes of a `.frm`, or of an index file of Aria or MyISAM.
@@ -168,7 +170,7 @@ impl<'a> Collector<'a> {
             return Ok(Open::Small(SmallFile::new(path)));
         }
         let system = self.part_of(path);
-        if suffix(".ibd").is_some() || system.is_some() || is_undo(path) {
+        if suffix(".ibd").is_some() || system.is_some() || is_undo_file(path) {
             return Ok(Open::Whole(Box::new(WholeCutter::new(Origin::Whole, path, system))));
         }
         Ok(Open::Plain(Box::new(PlainCutter::new(path, is_control(path)))))
@@ -203,10 +205,6 @@ impl<'a> Collector<'a> {
 /// The tool names tablespaces in `.del`, `.ren` and `.new` without extension.
 fn tablespace_file(name: &str) -> String {
     if name.ends_with(".ibd") { name.to_owned() } else { format!("{name}.ibd") }
-}
-
-fn is_undo(path: &str) -> bool {
-    path.strip_prefix("undo").is_some_and(|rest| rest.len() == 3 && rest.bytes().all(|byte| byte.is_ascii_digit()))
 }
 
 impl FileSink for Collector<'_> {

@@ -116,7 +116,7 @@ impl WholeCutter {
                 }
                 if self.is_blank() {
                     self.buffer.extend_from_slice(rest);
-                    return Ok(Some(Box::new(PlainCutter::new(&self.name, false))));
+                    return Ok(Some(Box::new(PlainCutter::blank(&self.name, self.origin))));
                 }
                 if self.buffer.len() == self.first_page_bytes(facts) {
                     self.begin(file, facts, outlets)?;
@@ -193,7 +193,7 @@ impl WholeCutter {
         }
         let Some(feed) = &self.feed else {
             // Shorter than a page, or empty: it goes along as it is.
-            let mut plain = PlainCutter::new(&self.name, false);
+            let mut plain = PlainCutter::blank(&self.name, self.origin);
             plain.begin(file, outlets)?;
             plain.data(file, 0, &self.buffer, facts, outlets)?;
             return plain.end(file, facts, outlets);

@@ -140,7 +140,7 @@ pub struct ShowArgs {
 /// Memory and tools for preparing.
 #[derive(Debug, Clone, Default, Args)]
 pub struct PrepareArgs {
-    /// Memory for mariadb-backup --prepare; more is faster [default: 1GiB]
+    /// Memory for mariadb-backup --prepare [default: 1GiB, or three times the redo log if the machine has it]
     #[arg(long, value_name = "SIZE")]
     pub use_memory: Option<ByteSize>,
     /// The tools.
