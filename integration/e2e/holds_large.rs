@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use crate::support::{Lineage, ServerOptions, Site, full, state::disk_bytes};
+use crate::support::{Lineage, ServerOptions, Site, full, not_shown, state::disk_bytes};
 
 /// Rows of 16 MiB: so many that offsets in the file need more than 32 bits.
 const ROWS: u32 = 262;
@@ -19,7 +19,7 @@ fn a_table_of_more_than_4_gib_restores_with_changes_at_its_end() {
     let rows = if full() {
         ROWS
     } else {
-        println!("NOT SHOWN: a file of more than 4 GiB takes more than 30 s; integration/test.sh --full makes one");
+        not_shown("a file of more than 4 GiB takes more than 30 s; integration/test.sh --full makes one");
         2
     };
     let site = Site::with(options.clone());

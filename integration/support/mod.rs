@@ -7,6 +7,8 @@
 // Each helper waits here for the tests of the commands that need it.
 #![allow(dead_code, unused_imports, reason = "a harness has more than any one target's tests use")]
 
+use std::io::Write;
+
 pub mod binary;
 pub mod load;
 pub mod plugins;
@@ -33,6 +35,11 @@ pub use tool::{Recording, Tool};
 /// A folder of its own for one test, removed at the end. Its path is short: a socket's may have 107 bytes.
 pub fn scratch() -> tempfile::TempDir {
     tempfile::Builder::new().prefix("haulout-").tempdir().expect("a scratch folder")
+}
+
+/// Says that something is not tested here, where the test's own output is not held back.
+pub fn not_shown(what: &str) {
+    let _ = writeln!(std::io::stderr(), "NOT SHOWN: {what}");
 }
 
 /// True when the long tests are wanted too (`integration/test.sh --full`).

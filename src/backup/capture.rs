@@ -143,13 +143,15 @@ fn stream(
     if order.cancelled.load(Ordering::SeqCst) {
         return Err(BackupError::Interrupted);
     }
+    let in_flight = (IN_FLIGHT_BYTES / facts.page_size.extent_bytes()).max(IN_FLIGHT_MIN);
+    let (spare_in, spare) = bounded(in_flight);
     let workshop = Workshop {
         namer: order.namer.clone(),
         stash: order.stash.clone(),
         compression_level: order.compression_level,
         parent_last: order.base.as_ref().map_or(Lsn(0), |base| base.manifest.lsn.last),
+        spare: spare_in,
     };
-    let in_flight = (IN_FLIGHT_BYTES / facts.page_size.extent_bytes()).max(IN_FLIGHT_MIN);
     let (jobs_in, jobs) = unbounded();
     let (steps_in, steps) = bounded(in_flight);
     // An estimate: the redo log and other files come besides, as much as they are then.
@@ -164,7 +166,7 @@ fn stream(
         drop(jobs);
         let assembling = scope.spawn(move || assembler.run(&steps));
         let parsed = {
-            let outlets = Outlets { jobs: jobs_in, steps: steps_in };
+            let outlets = Outlets { jobs: jobs_in, steps: steps_in, spare };
             let mut collector = Collector::new(facts, outlets, &*order.progress);
             parse(input, &mut collector)
         };

@@ -21,8 +21,6 @@ use crate::format::pack::FinishedPack;
 use crate::model::{PackId, Phase, Progress};
 use crate::repository::{Repository, RepositoryError};
 
-/// Packs held in memory besides those being uploaded, before the spool is used: 16 MiB each.
-const PACKS_WAITING_MAX: usize = 1;
 /// Part of the spool's limit at which the operator is warned, in percent.
 const SPOOL_WARN_PERCENT: u64 = 50;
 
@@ -70,8 +68,7 @@ pub(super) struct Uploader {
     progress: Arc<dyn Progress>,
     spool: SpoolOptions,
     handle: Handle,
-    /// One for each upload, and a few for packs that wait in memory.
-    in_memory: Arc<Semaphore>,
+    /// One for each upload; only such packs are in memory, 16 MiB each.
     uploads: Arc<Semaphore>,
     spooled_bytes: Arc<AtomicU64>,
     tasks: Mutex<JoinSet<()>>,
@@ -99,7 +96,6 @@ impl Uploader {
             repository,
             progress,
             handle,
-            in_memory: Arc::new(Semaphore::new(uploads_max + PACKS_WAITING_MAX)),
             uploads: Arc::new(Semaphore::new(uploads_max)),
             spooled_bytes: Arc::new(AtomicU64::new(0)),
             tasks: Mutex::new(JoinSet::new()),
@@ -150,7 +146,7 @@ impl Uploader {
         self.failure.check()?;
         self.repository.remember(&pack);
         let bytes = Bytes::from(pack.bytes);
-        let waiting = match self.in_memory.clone().try_acquire_owned() {
+        let waiting = match self.uploads.clone().try_acquire_owned() {
             Ok(permit) => {
                 self.spawn(pack.id, Waiting::Memory(bytes), Some(permit));
                 return Ok(());
@@ -160,7 +156,7 @@ impl Uploader {
         match waiting {
             Some(spooled) => self.spawn(pack.id, spooled, None),
             None => {
-                let permit = self.handle.block_on(self.in_memory.clone().acquire_owned());
+                let permit = self.handle.block_on(self.uploads.clone().acquire_owned());
                 let permit = permit.map_err(|_| BackupError::Interrupted)?;
                 self.spawn(pack.id, Waiting::Memory(bytes), Some(permit));
             }
@@ -199,16 +195,15 @@ impl Uploader {
 
     fn spawn(&self, id: PackId, waiting: Waiting, permit: Option<tokio::sync::OwnedSemaphorePermit>) {
         let (repository, progress) = (self.repository.clone(), self.progress.clone());
-        let (uploads, failure, in_memory) = (self.uploads.clone(), self.failure.clone(), self.in_memory.clone());
+        let (uploads, failure) = (self.uploads.clone(), self.failure.clone());
         let spooled_bytes = self.spooled_bytes.clone();
         self.uploaded_packs.fetch_add(1, Ordering::SeqCst);
         let task = async move {
-            // A pack from the spool will be in memory as well. In this order: who holds an upload waits for nothing more.
+            // A pack from the spool will be in memory as well.
             let _permit = match permit {
                 Some(permit) => Some(permit),
-                None => in_memory.acquire_owned().await.ok(),
+                None => uploads.acquire_owned().await.ok(),
             };
-            let _upload = uploads.acquire().await;
             if failure.happened.load(Ordering::SeqCst) {
                 return;
             }
@@ -259,7 +254,7 @@ impl Uploader {
     /// Wakes whoever waits for room or for an answer, and takes no more packs.
     pub(super) fn stop(&self) {
         self.failure.set(BackupError::Interrupted);
-        self.in_memory.close();
+        self.uploads.close();
         self.stopped.send_replace(true);
     }
 

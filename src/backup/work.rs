@@ -96,6 +96,8 @@ pub(super) struct Workshop {
     pub compression_level: i32,
     /// Last LSN of the parent: a page with a newer one is certainly another page.
     pub parent_last: Lsn,
+    /// Where buffers go that are no longer needed: new ones cost the kernel a zeroed page for every 4 KiB.
+    pub spare: Sender<Vec<u8>>,
 }
 
 impl Workshop {
@@ -105,13 +107,16 @@ impl Workshop {
         for job in jobs {
             // Whoever asked may have given up; there is nobody else to tell.
             match job {
-                Job::Pages(job, reply) => drop(reply.send(self.pages(*job, &mut compressor))),
+                Job::Pages(job, reply) => {
+                    drop(reply.send(self.pages(&job, &mut compressor)));
+                    let _ = self.spare.try_send(job.bytes);
+                }
                 Job::File(job, reply) => drop(reply.send(self.file(job, &mut compressor))),
             }
         }
     }
 
-    fn pages(&self, job: PageJob, compressor: &mut Compressor) -> Result<PageResult, BackupError> {
+    fn pages(&self, job: &PageJob, compressor: &mut Compressor) -> Result<PageResult, BackupError> {
         let page_bytes = job.format.page_size().bytes();
         let mut result = PageResult {
             extent: job.extent,
@@ -119,7 +124,7 @@ impl Workshop {
             fresh: None,
             newest: None,
             unverifiable: 0,
-            allocated: if job.describe { allocated(&job) } else { Vec::new() },
+            allocated: if job.describe { allocated(job) } else { Vec::new() },
         };
         let (mut zero, mut older) = (PageMask::EMPTY, PageMask::EMPTY);
         for (index, page) in job.pages.indices().zip(job.bytes.chunks(page_bytes)) {
@@ -149,14 +154,14 @@ impl Workshop {
         let hashes = self.namer.pages(&job.bytes, page_bytes);
         let mut rest = job.pages.without(zero);
         for piece in &job.base {
-            let same = self.same_pages(&job, piece, rest.intersection(older), &hashes);
+            let same = self.same_pages(job, piece, rest.intersection(older), &hashes);
             if !same.is_empty() {
                 result.kept.push(old(&Piece { mask: same, content: piece.content }));
                 rest = rest.without(same);
             }
         }
         if !rest.is_empty() {
-            result.fresh = Some((rest, self.chunk_of_pages(&job, rest, &hashes, compressor)?));
+            result.fresh = Some((rest, self.chunk_of_pages(job, rest, &hashes, compressor)?));
         }
         Ok(result)
     }

@@ -35,6 +35,8 @@ pub const OPEN_FILES_MAX: usize = 4096;
 pub const CHUNK_BYTES_MAX: u64 = 2 << 30;
 /// Size of the read buffer: as much as a pipe can hold on Linux without privileges.
 const BUFFER_BYTES: usize = 1 << 20;
+/// Read at once behind a payload longer than that buffer. Another one is likely to follow, and can go straight to where it belongs.
+const AHEAD_BYTES: usize = 16 << 10;
 
 /// Number of an opened file in this stream, ascending from 0; a file that is opened again gets a new one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -143,6 +145,16 @@ pub trait FileSink {
 
     /// Bytes at the absolute `offset` of the file, whose CRC is not known yet.
     fn data(&mut self, file: FileNo, offset: u64, bytes: &[u8]) -> Result<(), Self::Error>;
+
+    /// Room of the sink's own for bytes at `offset` of the file, so that they need no copy on their way; none if it has none.
+    fn room(&mut self, _file: FileNo, _offset: u64) -> Option<&mut [u8]> {
+        None
+    }
+
+    /// As [`FileSink::data`] of `len` bytes that stand at the beginning of what [`FileSink::room`] gave last.
+    fn filled(&mut self, _file: FileNo, _offset: u64, _len: usize) -> Result<(), Self::Error> {
+        Ok(())
+    }
 
     /// The file is whole, and the CRCs of all its chunks were right.
     fn end(&mut self, file: FileNo) -> Result<(), Self::Error>;
@@ -441,6 +453,21 @@ impl<R: Read, S: FileSink> Parser<'_, R, S> {
         let mut done = 0;
         while done < len {
             let at = self.input.position;
+            if self.input.ready().is_empty()
+                && let Some(room) = self.sink.room(file, offset + done)
+                && !room.is_empty()
+            {
+                let wanted = usize::try_from(len - done).map_or(room.len(), |left| left.min(room.len()));
+                let room = &mut room[..wanted];
+                let taken = self.input.read_into(room).map_err(|source| ParseError::Read { at, source })?;
+                if taken == 0 {
+                    return Err(ParseError::Truncated { at, part: format!("a payload of {}", head.path) });
+                }
+                hasher.update(&room[..taken]);
+                self.sink.filled(file, offset + done, taken).map_err(|source| ParseError::Sink { at, source })?;
+                done += taken as u64;
+                continue;
+            }
             let bytes = next_slice(&mut self.input, len - done, &head.path)?;
             hasher.update(bytes);
             self.sink.data(file, offset + done, bytes).map_err(|source| ParseError::Sink { at, source })?;
@@ -455,6 +482,7 @@ impl<R: Read, S: FileSink> Parser<'_, R, S> {
         if let Some(open) = self.open.get_mut(&head.path) {
             open.offset = end;
         }
+        self.input.at_once = if len > BUFFER_BYTES as u64 { AHEAD_BYTES } else { BUFFER_BYTES };
         self.summary.payload_chunks += 1;
         self.summary.payload_bytes += len;
         Ok(())
@@ -633,6 +661,17 @@ fn next_slice<'a, R: Read, E: Error + Send + Sync + 'static>(
     Ok(&input.ready()[..len])
 }
 
+fn read(reader: &mut impl Read, room: &mut [u8]) -> std::io::Result<usize> {
+    loop {
+        match reader.read(room) {
+            // A reader that claims more than it was given room for is held to the room.
+            Ok(len) => return Ok(len.min(room.len())),
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+}
+
 /// A reader with one buffer, refilled only when it is empty, so that payload is passed on without a copy.
 struct Input<R> {
     reader: R,
@@ -641,25 +680,36 @@ struct Input<R> {
     end: usize,
     /// Offset in the stream of the next byte.
     position: u64,
+    /// Most bytes that are read into the buffer at once.
+    at_once: usize,
 }
 
 impl<R: Read> Input<R> {
     fn new(reader: R) -> Input<R> {
-        Input { reader, buffer: vec![0; BUFFER_BYTES].into_boxed_slice(), start: 0, end: 0, position: 0 }
+        Input {
+            reader,
+            buffer: vec![0; BUFFER_BYTES].into_boxed_slice(),
+            start: 0,
+            end: 0,
+            position: 0,
+            at_once: BUFFER_BYTES,
+        }
     }
 
     /// Reads when nothing is ready; returns how much is ready, 0 at the end of the stream.
     fn fill(&mut self) -> std::io::Result<usize> {
-        while self.start == self.end {
-            match self.reader.read(&mut self.buffer) {
-                Ok(0) => return Ok(0),
-                // A reader that claims more than it was given room for is held to the room.
-                Ok(len) => (self.start, self.end) = (0, len.min(self.buffer.len())),
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
-            }
+        if self.start == self.end {
+            let len = read(&mut self.reader, &mut self.buffer[..self.at_once])?;
+            (self.start, self.end) = (0, len);
         }
         Ok(self.end - self.start)
+    }
+
+    /// Reads past the buffer, in which nothing is ready; returns how much, 0 at the end of the stream.
+    fn read_into(&mut self, room: &mut [u8]) -> std::io::Result<usize> {
+        let len = read(&mut self.reader, room)?;
+        self.position += len as u64;
+        Ok(len)
     }
 
     fn ready(&self) -> &[u8] {

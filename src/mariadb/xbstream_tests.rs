@@ -104,6 +104,79 @@ fn sample() -> Vec<u8> {
     writer.into_inner()
 }
 
+/// A directory that has room for so many bytes at once, of files whose paths end so.
+struct Roomy {
+    directory: Directory,
+    room: Vec<u8>,
+    ending: &'static str,
+}
+
+impl FileSink for Roomy {
+    type Error = Infallible;
+
+    fn begin(&mut self, file: FileNo, path: &StreamPath, replace: bool) -> Result<(), Infallible> {
+        self.directory.begin(file, path, replace)
+    }
+
+    fn data(&mut self, file: FileNo, offset: u64, bytes: &[u8]) -> Result<(), Infallible> {
+        self.directory.data(file, offset, bytes)
+    }
+
+    fn room(&mut self, file: FileNo, _offset: u64) -> Option<&mut [u8]> {
+        let (path, _) = self.directory.open.get(&file)?;
+        path.ends_with(self.ending).then_some(&mut self.room)
+    }
+
+    fn filled(&mut self, file: FileNo, offset: u64, len: usize) -> Result<(), Infallible> {
+        let bytes = self.room[..len].to_vec();
+        self.directory.data(file, offset, &bytes)
+    }
+
+    fn end(&mut self, file: FileNo) -> Result<(), Infallible> {
+        self.directory.end(file)
+    }
+
+    fn rename(&mut self, from: &StreamPath, to: &StreamPath) -> Result<(), Infallible> {
+        self.directory.rename(from, to)
+    }
+
+    fn remove(&mut self, path: &StreamPath) -> Result<(), Infallible> {
+        self.directory.remove(path)
+    }
+}
+
+#[test]
+fn a_sink_with_room_of_its_own_gets_the_same_files() {
+    let mut writer = StreamWriter::new(Vec::new());
+    let long: Vec<u8> = (0..3_u32 << 20).map(|at| ((at * 7) >> 3) as u8).collect();
+    let (a, b) = (path("db/a.ibd"), path("db/b.frm"));
+    for chunk in [&long[..], &long[9..2_000_000], b"x", &long[77..]] {
+        writer.data(&a, chunk).unwrap();
+        writer.data(&b, &chunk[..chunk.len() / 3]).unwrap();
+    }
+    writer.end(&a).unwrap();
+    writer.end(&b).unwrap();
+    let stream = writer.into_inner();
+    let (expected, summary) = read(&stream).unwrap();
+    for (room, ending, sizes) in [
+        (1 << 20, ".ibd", &[65536][..]),
+        (4096, "", &[1 << 20]),
+        (100_000, ".frm", &[7, 0, 70_000]),
+        (1, ".none", &[1 << 19]),
+        (0, ".ibd", &[1 << 19]),
+    ] {
+        let mut sink = Roomy { directory: Directory::default(), room: vec![0; room], ending };
+        let found = parse(Pieces { bytes: &stream, sizes, turn: 0 }, &mut sink).unwrap();
+        assert_eq!(found, summary, "{room} {ending}");
+        assert!(sink.directory == expected, "{room} {ending}");
+        let mut sink = Roomy { directory: Directory::default(), room: vec![0; room], ending };
+        let cut = &stream[..stream.len() - 3_000_000];
+        let error = parse(Pieces { bytes: cut, sizes, turn: 0 }, &mut sink).unwrap_err();
+        let end = cut.len() as u64;
+        assert!(matches!(error, ParseError::Truncated { at, .. } if at == end), "{error}");
+    }
+}
+
 #[test]
 fn files_come_out_as_they_were_written() {
     let (directory, summary) = read(&sample()).unwrap();

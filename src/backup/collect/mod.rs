@@ -114,6 +114,8 @@ pub(super) struct RedoFacts {
 pub(super) struct Outlets {
     pub jobs: Sender<Job>,
     pub steps: Sender<Step>,
+    /// Buffers that are no longer needed, many of them as long as an extent.
+    pub spare: Receiver<Vec<u8>>,
 }
 
 impl Outlets {
@@ -243,6 +245,21 @@ impl FileSink for Collector<'_> {
         }
     }
 
+    fn room(&mut self, file: FileNo, offset: u64) -> Option<&mut [u8]> {
+        match self.open.get_mut(&file) {
+            Some(Open::Whole(cutter)) => cutter.room(offset, &self.outlets),
+            _ => None,
+        }
+    }
+
+    fn filled(&mut self, file: FileNo, _offset: u64, len: usize) -> Result<(), BackupError> {
+        self.progress.advance(crate::model::Phase::Capture, len as u64);
+        match self.open.get_mut(&file) {
+            Some(Open::Whole(cutter)) => cutter.filled(file, len, self.facts, &self.outlets),
+            _ => Ok(()),
+        }
+    }
+
     fn end(&mut self, file: FileNo) -> Result<(), BackupError> {
         let (facts, outlets) = (self.facts, &self.outlets);
         match self.open.remove(&file) {
@@ -306,7 +323,7 @@ mod tests {
             base: None,
         };
         let ((jobs, _jobs), (steps, taken)) = (crossbeam_channel::unbounded(), crossbeam_channel::unbounded());
-        let mut collector = Collector::new(&facts, Outlets { jobs, steps }, &Silent);
+        let mut collector = Collector::new(&facts, Outlets { jobs, steps, spare: crossbeam_channel::never() }, &Silent);
         let parsed = parse(stream.into_inner().as_ref(), &mut collector);
         drop(collector);
         match parsed {

@@ -66,7 +66,11 @@ pub(super) struct WholeCutter {
     /// Begun, once page 0 (or, of a later system file, the first page) is complete.
     feed: Option<ExtentFeed>,
     page0: Option<Page0>,
+    /// Bytes of the first page until it has begun.
+    head: Vec<u8>,
+    /// The extent that is being filled: none, or as long as an extent.
     buffer: Vec<u8>,
+    filled: usize,
     extent: ExtentNo,
     position: u64,
 }
@@ -79,7 +83,9 @@ impl WholeCutter {
             system,
             feed: None,
             page0: None,
+            head: Vec::new(),
             buffer: Vec::new(),
+            filled: 0,
             extent: ExtentNo(0),
             position: 0,
         }
@@ -87,7 +93,33 @@ impl WholeCutter {
 
     /// What was received before it was clear that the file has no page 0.
     pub(super) fn head(&mut self) -> Vec<u8> {
-        std::mem::take(&mut self.buffer)
+        std::mem::take(&mut self.head)
+    }
+
+    /// Room for the next bytes, once it is clear how long pages are; none for bytes of another `offset`.
+    pub(super) fn room(&mut self, offset: u64, outlets: &Outlets) -> Option<&mut [u8]> {
+        let extent_bytes = self.feed.as_ref()?.format.page_size().extent_bytes();
+        if offset != self.position {
+            return None;
+        }
+        if self.buffer.is_empty() {
+            self.buffer = outlets.spare.try_recv().unwrap_or_default();
+        }
+        self.buffer.resize(extent_bytes, 0);
+        Some(&mut self.buffer[self.filled..])
+    }
+
+    /// Takes `len` bytes that stand in the room.
+    pub(super) fn filled(
+        &mut self,
+        file: FileNo,
+        len: usize,
+        facts: &StreamFacts,
+        outlets: &Outlets,
+    ) -> Result<(), BackupError> {
+        self.position += len as u64;
+        self.filled += len;
+        if self.filled == self.buffer.len() { self.flush(file, facts, outlets) } else { Ok(()) }
     }
 
     /// Takes bytes. A file whose page 0 is all zero has no space id; it goes on as a plain file, which is returned. Nor does it
@@ -103,43 +135,48 @@ impl WholeCutter {
         if offset != self.position {
             return Err(BackupError::OutOfOrder { path: self.name.clone(), expected: self.position, found: offset });
         }
-        self.position += bytes.len() as u64;
         let mut rest = bytes;
-        while !rest.is_empty() {
-            let Some(feed) = &self.feed else {
-                let wanted = self.first_page_bytes(facts);
-                let taken = rest.len().min(wanted - self.buffer.len());
-                self.buffer.extend_from_slice(&rest[..taken]);
-                rest = &rest[taken..];
-                if self.buffer.len() < wanted {
-                    continue;
-                }
-                if self.is_blank() {
-                    self.buffer.extend_from_slice(rest);
-                    return Ok(Some(Box::new(PlainCutter::blank(&self.name, self.origin))));
-                }
-                if self.buffer.len() == self.first_page_bytes(facts) {
-                    self.begin(file, facts, outlets)?;
-                }
-                continue;
-            };
-            let extent_bytes = feed.format.page_size().extent_bytes();
-            if self.buffer.capacity() < extent_bytes {
-                self.buffer.reserve_exact(extent_bytes - self.buffer.len());
-            }
-            let taken = rest.len().min(extent_bytes - self.buffer.len());
-            self.buffer.extend_from_slice(&rest[..taken]);
+        while !rest.is_empty() && self.feed.is_none() {
+            let wanted = self.first_page_bytes(facts);
+            let taken = rest.len().min(wanted - self.head.len());
+            self.head.extend_from_slice(&rest[..taken]);
+            self.position += taken as u64;
             rest = &rest[taken..];
-            if self.buffer.len() == extent_bytes {
-                self.flush(file, facts, outlets)?;
+            if self.head.len() < wanted {
+                break;
+            }
+            if self.is_blank() {
+                self.head.extend_from_slice(rest);
+                return Ok(Some(Box::new(PlainCutter::blank(&self.name, self.origin))));
+            }
+            if self.head.len() == self.first_page_bytes(facts) {
+                self.begin(file, facts, outlets)?;
             }
         }
-        Ok(None)
+        if self.feed.is_some() { self.put(file, rest, facts, outlets) } else { Ok(()) }.map(|()| None)
+    }
+
+    /// Puts bytes into extents.
+    fn put(
+        &mut self,
+        file: FileNo,
+        mut rest: &[u8],
+        facts: &StreamFacts,
+        outlets: &Outlets,
+    ) -> Result<(), BackupError> {
+        while !rest.is_empty() {
+            let Some(room) = self.room(self.position, outlets) else { break };
+            let (now, later) = rest.split_at(rest.len().min(room.len()));
+            room[..now.len()].copy_from_slice(now);
+            self.filled(file, now.len(), facts, outlets)?;
+            rest = later;
+        }
+        Ok(())
     }
 
     /// True when page 0 is zero, as far as it has come.
     fn is_blank(&self) -> bool {
-        self.system.is_none_or(|part| part == 0) && self.buffer.iter().all(|byte| *byte == 0)
+        self.system.is_none_or(|part| part == 0) && self.head.iter().all(|byte| *byte == 0)
     }
 
     /// Bytes of the first page, as far as the bytes so far tell.
@@ -147,17 +184,17 @@ impl WholeCutter {
         if self.system.is_some() {
             return facts.page_size.bytes();
         }
-        if self.buffer.len() < LEAST_PAGE_BYTES {
+        if self.head.len() < LEAST_PAGE_BYTES {
             return LEAST_PAGE_BYTES;
         }
-        SpaceFlags::from_page0(&self.buffer).map_or(facts.page_size, SpaceFlags::physical_size).bytes()
+        SpaceFlags::from_page0(&self.head).map_or(facts.page_size, SpaceFlags::physical_size).bytes()
     }
 
     fn begin(&mut self, file: FileNo, facts: &StreamFacts, outlets: &Outlets) -> Result<(), BackupError> {
         let part = self.system.unwrap_or(0);
         let (space, format) = if part == 0 {
             let page0 =
-                Page0::parse(&self.buffer).map_err(|source| BackupError::Page0 { path: self.name.clone(), source })?;
+                Page0::parse(&self.head).map_err(|source| BackupError::Page0 { path: self.name.clone(), source })?;
             self.page0 = Some(page0);
             (page0.space_id, SpaceFormat::of(&page0))
         } else {
@@ -175,27 +212,31 @@ impl WholeCutter {
         let begun = SpaceBegun { origin: self.origin, name: self.name.clone(), key, page_size };
         outlets.step(Step::BeginSpace(file, begun))?;
         self.feed = Some(ExtentFeed { name: self.name.as_str().into(), key, format, describe: false });
-        Ok(())
+        self.position = 0;
+        let head = self.head();
+        self.put(file, &head, facts, outlets)
     }
 
     fn flush(&mut self, file: FileNo, facts: &StreamFacts, outlets: &Outlets) -> Result<(), BackupError> {
         let Some(feed) = &self.feed else { return Ok(()) };
-        let pages = self.buffer.len() / feed.format.page_size().bytes();
-        let bytes = std::mem::take(&mut self.buffer);
+        let pages = self.filled / feed.format.page_size().bytes();
+        let mut bytes = std::mem::take(&mut self.buffer);
+        bytes.truncate(self.filled);
+        self.filled = 0;
         feed.send(file, self.extent, PageMask::first(pages as u32), bytes, facts, outlets)?;
         self.extent = ExtentNo(self.extent.0 + 1);
         Ok(())
     }
 
     pub(super) fn end(mut self, file: FileNo, facts: &StreamFacts, outlets: &Outlets) -> Result<(), BackupError> {
-        if self.feed.is_none() && !self.buffer.is_empty() && self.buffer.iter().any(|byte| *byte != 0) {
+        if self.feed.is_none() && self.head.iter().any(|byte| *byte != 0) {
             self.begin(file, facts, outlets)?;
         }
         let Some(feed) = &self.feed else {
             // Shorter than a page, or empty: it goes along as it is.
             let mut plain = PlainCutter::blank(&self.name, self.origin);
             plain.begin(file, outlets)?;
-            plain.data(file, 0, &self.buffer, facts, outlets)?;
+            plain.data(file, 0, &self.head, facts, outlets)?;
             return plain.end(file, facts, outlets);
         };
         let page_bytes = feed.format.page_size().bytes() as u64;
@@ -207,7 +248,7 @@ impl WholeCutter {
             bytes: self.position,
             page_bytes,
         })?;
-        if !self.buffer.is_empty() {
+        if self.filled > 0 {
             self.flush(file, facts, outlets)?;
         }
         let page_max = pages.checked_sub(1).map(PageNo);
