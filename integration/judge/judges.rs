@@ -114,7 +114,7 @@ impl<'a> Judges<'a> {
     fn restored(&self, taken: &Taken, datadir: &Path, outcome: &mut Outcome) -> Option<MariaDb> {
         let place = datadir.to_str().unwrap();
         let mut runs = self.restoring(taken, place, LITTLE_MEMORY);
-        let is_misplaced = |run: &Run| run.stdout.contains("left the wrong tablespace");
+        let is_misplaced = |run: &Run| (run.stdout.clone() + &run.stderr).contains("left the wrong tablespace");
         if runs.iter().any(is_misplaced) {
             // Recovery in parts spoils files that are made and renamed meanwhile; that is said, and with more memory it does not.
             outcome.counts.add("prepares_spoilt_by_little_memory", 1);
