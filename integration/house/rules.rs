@@ -155,8 +155,14 @@ pub fn tests(source: &Source) -> Vec<Violation> {
     found
 }
 
-/// Nothing is unsafe.
+/// The one file with unsafe code; its header argues for it.
+const FILE_OF_UNSAFE: &str = "src/main.rs";
+
+/// Nothing is unsafe but there.
 pub fn safety(source: &Source) -> Vec<Violation> {
+    if source.path == FILE_OF_UNSAFE {
+        return Vec::new();
+    }
     let unsafe_words = source.tokens.iter().filter(|token| token.is("unsafe"));
     unsafe_words.map(|token| violation(source, token.line, "unsafe code")).collect()
 }
@@ -270,6 +276,7 @@ mod self_tests {
     #[test]
     fn unsafe_code_is_found() {
         assert_eq!(safety(&in_room("store", "fn f() { unsafe { g() } }")).len(), 1);
+        assert!(safety(&Source::new(FILE_OF_UNSAFE, &[], "unsafe { g() }")).is_empty());
         assert!(
             safety(&in_room("store", "#![forbid(unsafe_code)] // unsafe\n const S: &str = \"unsafe\";")).is_empty()
         );
