@@ -8,10 +8,13 @@ use crate::support::{Haulout, MariaDb, scratch};
 /// Tables of one engine: the first that is copied is changed, the others keep the tool busy meanwhile, being longer than a pipe.
 const TABLES: u64 = 4;
 
-/// The gate is so far behind the end of the table's copy: what comes before it can be longer the next time. A table is a few times as long.
-const BEHIND: u64 = 128 << 10;
+/// The stream is held from so far before the place where the table's copy ended the last time, so many times, at such distances: what comes
+/// before the table is of another length each time. A table is some 600 KiB long.
+const BEFORE: u64 = 384 << 10;
+const STEP: u64 = 128 << 10;
+const GATES: usize = 8;
 
-/// Trials of a case until its gate is where it should be, as what comes before the table can be longer by more than that.
+/// Trials of a case until the table was copied at one of the gates.
 const ATTEMPTS: usize = 5;
 
 /// What becomes of a table in the window.
@@ -72,10 +75,12 @@ fn judge(case: &Case) -> bool {
     let run = loop {
         let place;
         (table, place) = first_copied(&stream, case.files);
-        let (run, streams) = tool.backup(&haulout, &server, &["--full"], &[place + BEHIND], |held| {
+        let mut gates = vec![STEP; GATES];
+        gates[0] = place.saturating_sub(BEFORE).max(1);
+        let (run, streams) = tool.backup(&haulout, &server, &["--full"], &gates, |held| {
             runs = held.run + 1;
             let copied = || end_of(&fs::read(&held.stream).unwrap(), &table, case.files).is_some();
-            if held.run == 0 && copied() {
+            if held.run == 0 && midway.is_none() && copied() {
                 midway = Some(held.midway);
                 server.sql(&format!("SET lock_wait_timeout = 5; USE shop; {}", case.sql.replace("{t}", &table)));
             }
