@@ -1,7 +1,7 @@
 //! What LSNs do not see, on real servers: each hole of an overlay of incrementals, and how it is closed. Whatever is
 //! committed here is restored and compared.
 
-use std::{collections::BTreeMap, fs, path::Path, process::Command};
+use std::{collections::BTreeMap, fs, os::unix::fs::FileExt, path::Path, process::Command};
 
 use serde_json::Value;
 
@@ -303,4 +303,42 @@ fn a_tablespace_that_is_missing_at_prepare_is_an_error() {
     println!("{}", run.message("error"));
     assert_says(&run, run.code().unwrap(), "shop/item.ibd", "");
     assert_ne!(run.code(), Some(0));
+}
+
+/// A server that has the page in memory does not notice. The tool knows such a file from one that is still to be written.
+#[test]
+fn a_table_whose_first_page_is_lost_on_disk_is_no_backup_until_it_is_written_anew() {
+    let site = Site::new();
+    on_disk(&site.server);
+    site.server.sql("SET GLOBAL innodb_log_checkpoint_now = ON");
+    let file = fs::OpenOptions::new().write(true).open(site.server.datadir().join("shop/item.ibd")).unwrap();
+    let bytes = file.metadata().unwrap().len() as usize;
+    for lost in [16_384, bytes] {
+        file.write_all_at(&vec![0; lost], 0).unwrap();
+        site.refuses_backup(23, "shop/item", "ALTER TABLE … FORCE", &["--full"]);
+    }
+    site.server.sql("ALTER TABLE shop.item FORCE");
+    let backup = site.backed_up(&[]);
+    restores_to(&site, &backup, &site.server.checksums());
+}
+
+/// The log of such a server does not tell which pages it writes.
+#[test]
+fn a_table_made_shortly_before_the_backup_of_a_server_that_encrypts_its_log_is_in_it() {
+    let folder = scratch();
+    let options = ServerOptions::new().keys(&folder.path().join("keys")).argument("--innodb-encrypt-log=ON");
+    let site = Site::with(options.clone());
+    site.server.sql(
+        "SET GLOBAL innodb_max_dirty_pages_pct = 99.9; SET GLOBAL innodb_max_dirty_pages_pct_lwm = 99;
+         USE shop; CREATE TABLE shop.fresh ENGINE=InnoDB AS SELECT seq FROM seq_1_to_1000;",
+    );
+    let mut head = [1; 1024];
+    fs::File::open(site.server.datadir().join("shop/fresh.ibd")).unwrap().read_exact_at(&mut head, 0).unwrap();
+    assert_eq!(head, [0; 1024], "the server has written it already: this test shows nothing");
+    let backup = site.backed_up(&[]);
+    let id = backup["backup_id"].as_str().unwrap();
+    let datadir = folder.path().join("data");
+    site.haulout.run(["restore", "--backup", id, "--datadir", datadir.to_str().unwrap()]).ok();
+    let restored = MariaDb::on(&datadir, options);
+    assert_eq!(restored.checksums(), site.server.checksums());
 }

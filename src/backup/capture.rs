@@ -373,9 +373,13 @@ fn surroundings(
     let inodes: HashSet<(u64, Option<i64>)> =
         before.files().map(|(_, identity)| (identity.inode, identity.birth_ns)).collect();
     let mut appeared = Vec::new();
+    let mut unwritten = redo.unwritten();
     for (name, identity) in after.files() {
         if inodes.contains(&(identity.inode, identity.birth_ns)) {
             continue;
+        }
+        if redo.names.is_none() {
+            unwritten.insert(name.to_owned());
         }
         if settled && name.rsplit_once('/').is_some_and(|(_, file)| !file.starts_with("#sql")) {
             appeared.push(name.to_owned());
@@ -402,5 +406,5 @@ fn surroundings(
     let modes = modes.map(|path| (path.clone(), after.file_ownership(path).mode)).collect();
     let voided = redo.voided.clone();
     let system_files = facts.system_files.clone();
-    Ok(Surroundings { identities, modes, system_files, deleted_spaces, voided, appeared, last })
+    Ok(Surroundings { identities, modes, system_files, deleted_spaces, voided, appeared, unwritten, last })
 }

@@ -364,6 +364,12 @@ pub enum BackupError {
         /// The tablespaces.
         names: String,
     },
+    /// Files of tablespaces begin with zeros, and recovery would not write their first page.
+    #[error("the first page of {paths} is zero on disk, and the redo log does not write it")]
+    Blank {
+        /// Their paths in the datadir.
+        paths: String,
+    },
     /// The tool could not open files that are there, and went on.
     #[error("mariadb-backup could not open {paths} and left it out")]
     Unopened {
@@ -454,6 +460,10 @@ impl Diagnose for BackupError {
             BackupError::LeftOut { .. } => {
                 "run the backup again; after an IMPORT TABLESPACE, SET GLOBAL innodb_log_checkpoint_now=ON first; if it \
                  happens again, check the files' permissions"
+            }
+            BackupError::Blank { .. } => {
+                "the file is damaged, though the server may still have the page in memory: write the table anew with ALTER TABLE … \
+                 FORCE or from an earlier backup, then run the backup again"
             }
             BackupError::TablesAltered { .. } => {
                 "run the backup again while no MyISAM or Aria table is altered, truncated, repaired, renamed or dropped; for InnoDB tables that does not matter"

@@ -208,6 +208,8 @@ async fn run(
             BackupError::TablesAltered { .. } => true,
             // A table that was imported shortly before, or that got another name just while the tool looked which there are.
             BackupError::LeftOut { .. } => true,
+            // A table that was made shortly before, if the redo log hides what it writes.
+            BackupError::Blank { .. } => true,
             _ => false,
         };
         attempt += 1;
@@ -215,9 +217,13 @@ async fn run(
             return Err(error);
         }
         // As long as the redo log begins before a DISCARD TABLESPACE, the tool takes the table for dropped, even if another
-        // file was imported since.
-        let imported =
-            matches!(error, BackupError::LeftOut { .. } | BackupError::NeedsFull(Obstacle::ReplacedDuring { .. }));
+        // file was imported since. And behind a checkpoint, every table has its first page.
+        let by_checkpoint = matches!(
+            error,
+            BackupError::LeftOut { .. }
+                | BackupError::Blank { .. }
+                | BackupError::NeedsFull(Obstacle::ReplacedDuring { .. })
+        );
         match error {
             BackupError::NeedsFull(obstacle) => {
                 context.progress.warn(&format!("taking a full backup instead: {obstacle}"));
@@ -225,7 +231,7 @@ async fn run(
             }
             error => context.progress.warn(&format!("trying again: {error}")),
         }
-        if imported {
+        if by_checkpoint {
             let source = source.clone();
             if !joined(spawn_blocking(move || source.checkpoint()).await)? {
                 let note = "the server made no checkpoint: the account may not set innodb_log_checkpoint_now";

@@ -29,6 +29,9 @@ pub struct Surroundings {
     pub voided: Option<PageSet>,
     /// Files of tables that were put in place during the backup and were there, under these names, when no DDL was going on any more.
     pub appeared: Vec<String>,
+    /// Files of tables whose first page can be missing on disk: the redo log writes it anew, or, where the log cannot tell, they
+    /// were put in place during the backup.
+    pub unwritten: HashSet<String>,
     /// Last LSN of the backup.
     pub last: Lsn,
 }
@@ -52,11 +55,8 @@ pub(super) fn resolve(
 ) -> Result<Records, BackupError> {
     check_metas(&drafts)?;
     let named = final_names(&mut drafts)?;
-    let came: HashSet<&String> = named.iter().map(|(name, _)| name).chain(drafts.files.keys()).collect();
-    let lost: Vec<&str> = around.appeared.iter().filter(|name| !came.contains(name)).map(String::as_str).collect();
-    if !lost.is_empty() {
-        return Err(BackupError::LeftOut { names: lost.join(", ") });
-    }
+    check_appeared(&named, &drafts, around)?;
+    check_blanks(&drafts, around)?;
     let lengths = system_lengths(&named, parent, around)?;
     let mut spaces = BTreeMap::new();
     for (name, draft) in named {
@@ -89,6 +89,24 @@ fn check_metas(drafts: &Drafts) -> Result<(), BackupError> {
         }
     }
     Ok(())
+}
+
+/// Each file that was put in place meanwhile must have come, under its last name.
+fn check_appeared(named: &[(String, SpaceDraft)], drafts: &Drafts, around: &Surroundings) -> Result<(), BackupError> {
+    let came: HashSet<&String> = named.iter().map(|(name, _)| name).chain(drafts.files.keys()).collect();
+    let lost: Vec<&str> = around.appeared.iter().filter(|name| !came.contains(name)).map(String::as_str).collect();
+    if lost.is_empty() { Ok(()) } else { Err(BackupError::LeftOut { names: lost.join(", ") }) }
+}
+
+/// A file without a first page must be one whose first page recovery will write; any other is damaged on the server's disk.
+fn check_blanks(drafts: &Drafts, around: &Surroundings) -> Result<(), BackupError> {
+    let is_sound = |path: &str| {
+        // What an ALTER TABLE left that was interrupted by a crash is no table.
+        around.unwritten.contains(path) || path.rsplit_once('/').is_some_and(|(_, file)| file.starts_with("#sql"))
+    };
+    let blanks = drafts.files.values().filter(|draft| draft.blank.is_some()).map(|draft| draft.path.as_str());
+    let damaged: Vec<&str> = blanks.filter(|path| !is_sound(path)).collect();
+    if damaged.is_empty() { Ok(()) } else { Err(BackupError::Blank { paths: damaged.join(", ") }) }
 }
 
 /// Applies what happened to tablespaces during the backup, in the order in which the stock tool does: gone, renamed (all
@@ -203,4 +221,87 @@ fn record(
     let suspect = around.deleted_spaces.contains(&key.space);
     let map = draft.map(pages, known, slots, maps)?;
     Ok(SpaceRecord { key, name, page_size: begun.page_size, flags, encrypted, pages, identity, suspect, mode, map })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::backup::collect::SpaceBegun;
+    use crate::model::PageSize;
+
+    fn space(name: &str, space: u32, origin: Origin) -> SpaceDraft {
+        let (key, page_size) = (SpaceKey { space: SpaceId(space), part: 0 }, PageSize::new(16_384).unwrap());
+        SpaceDraft::new(SpaceBegun { origin, name: name.to_owned(), key, page_size })
+    }
+
+    fn blank(path: &str, origin: Origin) -> (Origin, FileDraft) {
+        (origin, FileDraft { path: path.to_owned(), blank: Some(origin), bytes: 65_536, ..FileDraft::default() })
+    }
+
+    /// What is left, as `name=space` or as a name alone of a file without a first page.
+    fn left(mut drafts: Drafts) -> String {
+        let named = final_names(&mut drafts).unwrap();
+        let spaces = named.iter().map(|(name, draft)| format!("{name}={}", draft.begun.key.space));
+        let mut left: Vec<String> = spaces.chain(drafts.files.values().map(|draft| draft.path.clone())).collect();
+        left.sort();
+        left.join(" ")
+    }
+
+    #[test]
+    fn files_without_a_first_page_are_renamed_and_removed_as_others_are() {
+        let renamed = |pairs: &[(&str, &str)]| pairs.iter().map(|(from, to)| ((*from).into(), (*to).into())).collect();
+        let drafts = Drafts {
+            blanks: ["d/a", "d/b", "d/c", "d/e"].map(|path| blank(path, Origin::Whole)).into(),
+            spaces: vec![space("d/f", 5, Origin::Whole)],
+            renamed: renamed(&[("d/a", "d/b"), ("d/b", "d/a"), ("d/e", "d/g"), ("d/f", "d/e")]),
+            deleted: vec!["d/c".to_owned()],
+            ..Drafts::default()
+        };
+        assert_eq!(left(drafts), "d/a d/b d/e=5 d/g");
+    }
+
+    #[test]
+    fn what_came_anew_goes_before_a_file_without_a_first_page_and_the_other_way_round() {
+        let drafts = Drafts {
+            blanks: vec![blank("d/a", Origin::Whole), blank("d/b", Origin::New), blank("d/c", Origin::New)],
+            spaces: vec![space("d/a", 5, Origin::New), space("d/b", 6, Origin::Whole), space("d/c", 7, Origin::New)],
+            ..Drafts::default()
+        };
+        assert_eq!(left(drafts), "d/a=5 d/b d/c=7");
+    }
+
+    #[test]
+    fn a_file_without_a_first_page_must_be_one_that_recovery_writes() {
+        let check = |path: &str, unwritten: &[&str]| {
+            let mut drafts = Drafts { blanks: vec![blank(path, Origin::Whole)], ..Drafts::default() };
+            drafts.files.insert("d/t.frm".to_owned(), FileDraft::default());
+            assert_eq!(final_names(&mut drafts).unwrap().len(), 0);
+            let unwritten = unwritten.iter().map(|name| (*name).to_owned()).collect();
+            check_blanks(&drafts, &Surroundings { unwritten, ..Surroundings::default() })
+        };
+        check("d/t.ibd", &["d/t.ibd"]).unwrap();
+        check("d/#sql-alter-1.ibd", &[]).unwrap();
+        for path in ["d/t.ibd", "undo001"] {
+            let error = check(path, &["d/u.ibd"]).unwrap_err();
+            assert!(matches!(&error, BackupError::Blank { paths } if paths == path), "{error}");
+        }
+    }
+
+    #[test]
+    fn every_file_that_appeared_must_have_come_under_its_last_name() {
+        let check = |appeared: &str| {
+            let mut drafts = Drafts {
+                blanks: vec![blank("d/b.ibd", Origin::New)],
+                spaces: vec![space("d/a.ibd", 5, Origin::New), space("d/old.ibd", 6, Origin::Whole)],
+                renamed: vec![("d/old.ibd".to_owned(), "d/new.ibd".to_owned())],
+                ..Drafts::default()
+            };
+            let named = final_names(&mut drafts).unwrap();
+            let appeared = appeared.split(' ').map(str::to_owned).collect();
+            check_appeared(&named, &drafts, &Surroundings { appeared, ..Surroundings::default() })
+        };
+        check("d/a.ibd d/b.ibd d/new.ibd").unwrap();
+        let error = check("d/a.ibd d/old.ibd d/c.ibd").unwrap_err();
+        assert!(matches!(&error, BackupError::LeftOut { names } if names == "d/old.ibd, d/c.ibd"), "{error}");
+    }
 }

@@ -14,6 +14,9 @@ use crate::mariadb::page::{
 };
 use crate::model::{ChunkId, ExtentNo, Lsn, PageMask, PageNo, SpaceId};
 
+/// How much nicer workers are than the other threads: a quarter of a core's time if others want all of it.
+const NICENESS: i32 = 5;
+
 /// Pages of one extent as they came from the stream.
 pub(super) struct PageJob {
     /// Path in the stream, for errors.
@@ -103,6 +106,9 @@ pub(super) struct Workshop {
 impl Workshop {
     /// Works until `jobs` ends.
     pub(super) fn run(&self, jobs: &Receiver<Job>) {
+        // Who waits for the disk must have a core at once when its bytes are there: the tool's threads, and the server's. Without
+        // the right to it, as in some containers, workers just run as the others do.
+        let _ = rustix::process::nice(NICENESS);
         let mut compressor = zstd::bulk::Compressor::new(self.compression_level).ok();
         for job in jobs {
             // Whoever asked may have given up; there is nobody else to tell.

@@ -174,7 +174,10 @@ impl Cause {
             Cause::RedoOverwritten { .. } => "back up at a quieter hour, or enlarge innodb_log_file_size",
             Cause::UndoTablespacesChanged => "take a full backup",
             Cause::SourceCorrupt { .. } => "run CHECK TABLE on the server, and keep the earlier backups",
-            Cause::DdlRace { .. } => "run the backup again",
+            Cause::DdlRace { .. } => {
+                "run the backup again; if it names the same table each time, that table's file is damaged on the server's disk, though the \
+                 server may still have its pages in memory: write it anew with ALTER TABLE … FORCE, and keep the earlier backups"
+            }
             Cause::AccessDenied { .. } => "check user, password and the account's host",
             Cause::MissingPrivilege { .. } => {
                 "GRANT RELOAD, PROCESS, LOCK TABLES, BINLOG MONITOR ON *.* to the account"

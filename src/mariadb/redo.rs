@@ -12,7 +12,7 @@
 //! Source: MariaDB `storage/innobase/include/log0log.h`, `mtr0types.h`, `log/log0recv.cc` (`recv_sys_t::find_checkpoint`,
 //! `recv_sys_t::parse`), `log/log0crypt.cc`; `extra/mariabackup/xtrabackup.cc` (`log_hdr_init`, `xtrabackup_copy_logfile`).
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 
 use crate::{
     error::{Diagnose, Kind},
@@ -345,6 +345,18 @@ pub struct RedoScanner {
     file_ops: FileOps,
     names: Option<FileNames>,
     voided: PageSet,
+}
+
+impl RedoSummary {
+    /// Files of tables, as `schema/table.ibd`, whose first page the log writes anew; none unless names were asked for and are not
+    /// hidden.
+    pub fn unwritten(&self) -> HashSet<String> {
+        let (Some(names), Some(voided)) = (&self.names, &self.voided) else { return HashSet::new() };
+        let first = PageNo(0);
+        let is_written = |space| voided.overflowed() || voided.of(space, first.extent()).contains(first.index());
+        let by_name = names.by_name().into_iter();
+        by_name.filter(|(_, space)| is_written(*space)).map(|(name, _)| name.to_owned()).collect()
+    }
 }
 
 impl RedoScanner {

@@ -74,6 +74,33 @@ fn pages_that_are_freed_or_written_anew_are_void_and_changed_ones_are_not() {
 }
 
 #[test]
+fn a_file_can_be_without_a_first_page_only_if_the_log_writes_that_anew() {
+    for format in FORMATS {
+        let mut writer = RedoWriter::new(format, Lsn(1_000_000));
+        writer.checkpoint();
+        writer.create(SpaceId(7), "./db/new.ibd");
+        writer.create(SpaceId(9), "./db/gone.ibd");
+        writer.modify(SpaceId(8), "./db/old.ibd");
+        writer.commit();
+        writer.init(SpaceId(7), PageNo(0));
+        writer.page(SpaceId(8), PageNo(0), b"x");
+        writer.init(SpaceId(8), PageNo(9));
+        writer.init(SpaceId(9), PageNo(0));
+        writer.commit();
+        writer.delete(SpaceId(9), "./db/gone.ibd");
+        writer.rename(SpaceId(7), "./db/new.ibd", "./db/newest.ibd");
+        writer.commit();
+        let (end, file) = (writer.end(), writer.into_file());
+        let mut scanner = RedoScanner::new(&RedoHeader::parse(&file).unwrap()).with_names();
+        scanner.push(&file[HEADER_BYTES..]).unwrap();
+        let unwritten = scanner.finish(end).unwrap().unwritten();
+        let hidden = format == RedoFormat::EncryptedWhole;
+        assert_eq!(unwritten, if hidden { HashSet::new() } else { HashSet::from(["db/newest.ibd".to_owned()]) });
+        assert_eq!(scan(&file, end, &[100]).unwrap().unwritten(), HashSet::new(), "names were not asked for");
+    }
+}
+
+#[test]
 fn logs_of_real_backups_end_with_their_last_lsn() {
     // Of backups of 10.11.19, with the last LSN of their checkpoints files.
     let plain = zstd::decode_all(&include_bytes!("testdata/redo_plain.zst")[..]).unwrap();

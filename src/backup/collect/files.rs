@@ -203,7 +203,7 @@ impl RedoCutter {
             let header = RedoHeader::parse(&self.head).map_err(|source| BackupError::Redo { source })?;
             send(file, 0, std::mem::take(&mut self.head), self.base(0, HEADER_BYTES as u64, facts)?, outlets)?;
             self.start = HEADER_BYTES as u64;
-            self.scanner = Some(RedoScanner::new(&header));
+            self.scanner = Some(RedoScanner::new(&header).with_names());
             self.header = Some(header);
         }
         if let Some(scanner) = &mut self.scanner {

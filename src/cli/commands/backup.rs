@@ -39,12 +39,13 @@ async fn operation(
     progress: Arc<dyn Progress>,
     context: &Context,
 ) -> Result<Manifest, Failure> {
-    // The tools tell their versions while the repository is opened.
-    let paths = open::tools(&settings.tools);
-    let tools = tokio::task::spawn_blocking(move || Tools::discover(&paths));
+    // The tools tell their versions while the repository is opened. What is wrong with them, the backup itself tells.
+    let found = Arc::new(OnceLock::new());
+    let (paths, finding) = (open::tools(&settings.tools), found.clone());
+    tokio::task::spawn_blocking(move || {
+        finding.get_or_init(|| Tools::discover_for_backup(&paths).ok());
+    });
     let repository = open::repository(&settings.store, context).await?;
-    // What is wrong with them, the backup itself tells.
-    let found = tools.await.ok().and_then(Result::ok).map_or_else(OnceLock::new, OnceLock::from);
     // A local repository is as fast as a spool beside it would be.
     let is_local = settings.store.url.starts_with("file:");
     let own = SpoolDirectory::make(&settings.spool_dir, &settings.store.url)?;

@@ -1,9 +1,6 @@
 //! The repository, its last backup, and what the next one would be.
 
-use std::{
-    sync::{Arc, OnceLock},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use super::{Record, check};
 use crate::{
@@ -99,7 +96,7 @@ async fn next_backup(record: &mut Record<'_>, repository: Arc<Repository>, patie
         nice: None,
         extra_args: Vec::new(),
         scratch: patient.spool_dir.clone(),
-        found: OnceLock::new(),
+        found: Arc::default(),
     };
     let run = backup::Context {
         repository,
