@@ -8,7 +8,8 @@ readonly targets='{
   "full backup, folder":     {"stock": "mariadb-backup | zstd -1 -T2 > file",      "most": 1.15},
   "full backup, S3":         {"stock": "mariadb-backup | zstd -1 -T2 | aws s3 cp", "most": 1.0},
   "second full":             {"stock": "mariadb-backup > /dev/null",               "most": 1.3},
-  "incremental":             {"stock": "mariadb-backup --incremental > /dev/null", "most": 1.15},
+  "incremental, folder":     {"stock": "mariadb-backup --incremental > /dev/null", "most": 1.15},
+  "incremental, S3":         {"stock": "mariadb-backup --incremental > /dev/null", "most": 1.15},
   "restore of incremental":  {"stock": "fetch, mbstream -x, 9 prepares",           "most": 0.5},
   "the same, to the full":   {"stock": "haulout restore of the full alone",        "most": 1.3}
 }'
@@ -28,7 +29,8 @@ usage: integration/bench.sh [--size GIB] [--runs N] [--s3]
 
 --size  least size of the tables, in GiB (2)
 --runs  how often each pair is measured (3); the two sides take turns
---s3    also a full backup to LocalStack, and the lineage that is restored is kept there
+--s3    also a full backup and incremental ones to LocalStack, which is on the same cores, and the lineage that is restored
+        is kept there
 
 Needs about seven times --size of free space in \${TMPDIR:-/tmp}. Writes integration/out/bench.json, and prints it as a table.
 Environment: CARGO_TARGET_DIR; HAULOUT_BIN for a haulout that is built already (built for release).
@@ -196,6 +198,15 @@ haulout_restore() {
   haulout_measured --repo "$1" restore --backup "$2" --datadir "$3" --owner "$account:$(id -gn "$account")" \
     --use-memory $prepare_memory
 }
+# Changes some rows and measures an incremental as $1 in repository $2, whose last backup is the one of `summary`.
+incremental() {
+  local from
+  change $events_some
+  # The stock side reads just what haulout has to: all that is newer than the parent's start checkpoint.
+  from=$(($(jq .lsn.start <<<"$summary") - 1))
+  measure "$1" stock stock_to_nothing --incremental-lsn="$from"
+  measure "$1" haulout haulout_backup "$2" --incremental
+}
 # `init` speaks of what it did; that belongs to no measurement.
 haulout_init() { quiet haulout --repo "$1" init; }
 
@@ -259,22 +270,24 @@ for ((run = 1; run <= runs; run++)); do
   measure "second full" stock stock_to_nothing
   measure "second full" haulout haulout_backup "file://$scratch/repository" --full
 done
+if [ -n "$s3" ]; then
+  heading "incremental backups to a folder"
+  for ((number = 1; number <= increments; number++)); do
+    incremental "incremental, folder" "file://$scratch/repository"
+  done
+fi
 rm -rf "$scratch/repository"
 
 heading "a lineage of a full backup and $increments incremental ones"
-lineage=file://$scratch/lineage
-[ -z "$s3" ] || lineage=s3://bench/lineage
+lineage=file://$scratch/lineage place=folder
+[ -z "$s3" ] || lineage=s3://bench/lineage place=S3
 haulout_init "$lineage"
 peak_kib=0
 haulout_backup "$lineage" --full
 full_id=$(jq -r .backup_id <<<"$summary")
 stock_store 0
 for ((number = 1; number <= increments; number++)); do
-  change $events_some
-  # The stock side reads just what haulout has to: all that is newer than the parent's start checkpoint.
-  from=$(($(jq .lsn.start <<<"$summary") - 1))
-  measure "incremental" stock stock_to_nothing --incremental-lsn="$from"
-  measure "incremental" haulout haulout_backup "$lineage" --incremental
+  incremental "incremental, $place" "$lineage"
   stock_store "$number"
 done
 

@@ -93,6 +93,9 @@ fn an_endpoint_that_is_down_ends_with_22() {
     let begun = Instant::now();
     let run = haulout.run(["--json", "backup", "--socket=/nowhere"]).exits(22);
     assert_says(&run, 22, "Connection refused", &closed);
+    let told =
+        run.messages.iter().find(|message| message["message_type"] == "warning").unwrap_or_else(|| panic!("{run:?}"));
+    assert!(told["message"].as_str().unwrap().contains("still trying"), "{told}");
     assert!(begun.elapsed() < Duration::from_secs(20));
 }
 

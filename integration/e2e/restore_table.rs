@@ -1,10 +1,8 @@
 //! One table of a backup comes back into a running server, or everything stays as it was.
 
-use std::{fs, path::PathBuf, process::Command};
+use std::{fs, path::PathBuf, time::Duration};
 
-use serde_json::Value;
-
-use crate::support::{MariaDb, ServerOptions, Site, Tool, binary::Run, site::assert_says};
+use crate::support::{MariaDb, ServerOptions, Site, Tool, binary::Run, site::assert_says, wait};
 
 /// Arguments of `restore-table` on the site's server, with more.
 fn arguments(site: &Site, table: &str, more: &[&str]) -> Vec<String> {
@@ -243,23 +241,34 @@ fn a_server_whose_files_are_elsewhere_gets_nothing() {
     let site = Site::with(ServerOptions::new().tcp());
     site.backed_up(&[]);
     site.server.sql("CREATE USER far@127.0.0.1; GRANT ALL ON *.* TO far@127.0.0.1");
-    // The same paths lead to another file system, as on another machine.
     let before = state(&site);
     let port = site.server.port().to_string();
-    let datadir = site.server.datadir().display();
-    let script = format!("mount -t tmpfs tmpfs {datadir} && exec \"$@\"");
-    let output = Command::new("unshare")
-        .args(["--mount", "sh", "-c", &script, "sh", env!("CARGO_BIN_EXE_haulout"), "--json", "--repo"])
-        .arg(format!("file://{}", site.repository().display()))
-        .args(["restore-table", "--table", "shop.item", "--as", "shop.other", "--user", "far", "--host", "127.0.0.1"])
-        .args(["--port", &port, "--work-dir", site.folder().join("work").to_str().unwrap()])
-        .output()
-        .unwrap();
-    let said = String::from_utf8_lossy(&output.stdout).into_owned();
-    assert_eq!(output.status.code(), Some(2), "{said} {}", String::from_utf8_lossy(&output.stderr));
-    let error: Value = serde_json::from_str(said.lines().last().unwrap()).unwrap();
-    assert!(error["message"].as_str().unwrap().contains("are not in"), "{error}");
-    assert!(error["hint"].as_str().unwrap().contains("own machine"), "{error}");
+    // Its path leads elsewhere, as on another machine; the server itself has the directory open.
+    let (datadir, away) = (site.server.datadir().to_owned(), site.server.datadir().with_extension("away"));
+    fs::rename(&datadir, &away).unwrap();
+    fs::create_dir(&datadir).unwrap();
+    let work = site.folder().join("work");
+    let run = site.haulout.run(
+        [
+            "--json",
+            "restore-table",
+            "--table",
+            "shop.item",
+            "--as",
+            "shop.other",
+            "--user",
+            "far",
+            "--host",
+            "127.0.0.1",
+        ]
+        .into_iter()
+        .chain(["--port", &port, "--work-dir", work.to_str().unwrap()]),
+    );
+    let found = fs::read_dir(&datadir).unwrap().count();
+    fs::remove_dir_all(&datadir).unwrap();
+    fs::rename(&away, &datadir).unwrap();
+    assert_says(&run.exits(2), 2, "are not in", "own machine");
+    assert_eq!(found, 0, "something was written to a directory that is not the server's");
     assert_eq!(state(&site), before);
     assert!(!site.folder().join("work").exists());
 }
@@ -330,4 +339,39 @@ fn a_run_that_is_stopped_or_killed_leaves_nothing_in_the_way_of_the_next() {
     restore(&site, "shop.item", &["--replace"]).ok();
     assert_eq!(state(&site), before);
     assert_eq!(site.server.check_all(), [""; 0]);
+}
+
+/// The server's own table is whole whenever the run dies, and the next run works and tells what the dead one left.
+#[test]
+fn a_run_that_is_killed_while_the_server_imports_leaves_the_table_as_it_was() {
+    let site = Site::new();
+    site.server
+        .sql("CREATE TABLE shop.big LIKE shop.item; INSERT INTO shop.big SELECT NULL, text FROM shop.item a LIMIT 0");
+    site.server.sql("INSERT INTO shop.big (text) SELECT REPEAT(MD5(seq), 12) FROM seq_1_to_60000");
+    site.backed_up(&[]);
+    site.server.sql("UPDATE shop.big SET text = 'later' WHERE id < 100");
+    let before = checksum(&site.server, "shop.big");
+    let unfinished = || {
+        site.server
+            .sql("SELECT table_name FROM information_schema.tables WHERE table_name LIKE 'haulout\\_%'")
+            .trim()
+            .to_owned()
+    };
+    let mut run = site.haulout.spawn(arguments(&site, "shop.big", &["--replace"]));
+    run.wait_for("the working table", |_| !unfinished().is_empty());
+    run.kill9();
+    assert_eq!(checksum(&site.server, "shop.big"), before);
+    // The statement that the server was at may still be under way.
+    let client =
+        "SELECT COUNT(*) FROM information_schema.processlist WHERE info LIKE '%haulout_new%' AND id <> CONNECTION_ID()";
+    wait::until("the import's end", Duration::from_secs(60), || (site.server.sql(client).trim() == "0").then_some(()));
+    let left = unfinished();
+    assert!(left.starts_with("haulout_new_"), "{left:?}");
+    let again = restore(&site, "shop.big", &["--replace"]).ok();
+    let told = format!("shop.{left} is left of a run that was killed");
+    assert!(again.messages.iter().any(|message| message["message"].to_string().contains(&told)), "{again:?}");
+    assert_ne!(checksum(&site.server, "shop.big"), before);
+    site.server.sql(&format!("DROP TABLE shop.{left}"));
+    let backup = site.backed_up(&["--full"]);
+    assert_eq!(backup["kind"], "full");
 }

@@ -2,8 +2,9 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
-use crossbeam_channel::Receiver;
+use crossbeam_channel::{Receiver, RecvTimeoutError};
 
 use super::base::Base;
 use super::collect::{Origin, SpaceEnded, Step, StreamFacts};
@@ -30,6 +31,12 @@ fn least_pages(physical: PageSize, server: PageSize) -> u32 {
     INITIAL_PAGES * (u32::from(server) / u32::from(physical)).max(1)
 }
 
+/// Time without a step after which the tool is taken to wait.
+const IDLE: Duration = Duration::from_millis(20);
+
+/// Least length of a data pack that is finished before it is full: a shorter one is uploaded soon enough at the end.
+const EARLY_BYTES_MIN: usize = 2 << 20;
+
 /// Fills data packs.
 pub(super) struct Assembler {
     stash: Arc<dyn Stash>,
@@ -40,6 +47,10 @@ pub(super) struct Assembler {
     /// The server's page size.
     page_size: PageSize,
     pack: PackBuilder,
+    /// True once a table's definition has come: the tool copies them when it has read all pages.
+    defined: bool,
+    /// True once a data pack was finished before it was full.
+    closed_early: bool,
     pub slots: SlotTable,
     pub maps: MapPacks,
     open_spaces: HashMap<FileNo, SpaceDraft>,
@@ -60,6 +71,8 @@ impl Assembler {
             system_parts: facts.system_files.len(),
             page_size: facts.page_size,
             pack: PackBuilder::new(PackKind::Data),
+            defined: false,
+            closed_early: false,
             slots: SlotTable::default(),
             open_spaces: HashMap::new(),
             open_files: HashMap::new(),
@@ -71,7 +84,7 @@ impl Assembler {
 
     /// Works until the row of steps ends, then closes the last data pack.
     pub(super) fn run(&mut self, steps: &Receiver<Step>) -> Result<Drafts, BackupError> {
-        for step in steps {
+        while let Some(step) = self.next(steps)? {
             self.step(step)?;
         }
         self.close_pack()?;
@@ -82,6 +95,25 @@ impl Assembler {
             return Err(BackupError::Unfinished { path: draft.path.clone() });
         }
         Ok(std::mem::take(&mut self.drafts))
+    }
+
+    /// The next step; none at the end of the row.
+    ///
+    /// When all pages and definitions have come, the tool waits for the end of its copy of the redo log, a fifth of a second at least.
+    /// A pack that is uploaded meanwhile is not waited for afterwards.
+    fn next(&mut self, steps: &Receiver<Step>) -> Result<Option<Step>, BackupError> {
+        let pages_came = self.defined && self.open_spaces.is_empty();
+        if pages_came && !self.closed_early && self.pack.bytes() >= EARLY_BYTES_MIN {
+            match steps.recv_timeout(IDLE) {
+                Ok(step) => return Ok(Some(step)),
+                Err(RecvTimeoutError::Disconnected) => return Ok(None),
+                Err(RecvTimeoutError::Timeout) => {
+                    self.closed_early = true;
+                    self.close_pack()?;
+                }
+            }
+        }
+        Ok(steps.recv().ok())
     }
 
     fn step(&mut self, step: Step) -> Result<(), BackupError> {
@@ -119,7 +151,10 @@ impl Assembler {
                     }
                 }
             }
-            Step::Definition(path, head) => self.drafts.altered.defined(&path, &head),
+            Step::Definition(path, head) => {
+                self.defined |= path.ends_with(".frm");
+                self.drafts.altered.defined(&path, &head);
+            }
             Step::Rename(from, to) => {
                 self.drafts.altered.renamed(&from, &to);
                 if let Some(draft) = self.drafts.files.remove(&from) {

@@ -150,6 +150,7 @@ fn stream(
         stash: order.stash.clone(),
         compression_level: order.compression_level,
         parent_last: order.base.as_ref().map_or(Lsn(0), |base| base.manifest.lsn.last),
+        gives_way: order.incremental,
         spare: spare_in,
     };
     let (jobs_in, jobs) = unbounded();

@@ -99,6 +99,9 @@ pub(super) struct Workshop {
     pub compression_level: i32,
     /// Last LSN of the parent: a page with a newer one is certainly another page.
     pub parent_last: Lsn,
+    /// Whether workers give way to other threads. Of an incremental the tool has little to tell, and what it waits for is the
+    /// disk: it must have a core at once when its bytes are there. Of a full it waits for the workers.
+    pub gives_way: bool,
     /// Where buffers go that are no longer needed: new ones cost the kernel a zeroed page for every 4 KiB.
     pub spare: Sender<Vec<u8>>,
 }
@@ -106,9 +109,10 @@ pub(super) struct Workshop {
 impl Workshop {
     /// Works until `jobs` ends.
     pub(super) fn run(&self, jobs: &Receiver<Job>) {
-        // Who waits for the disk must have a core at once when its bytes are there: the tool's threads, and the server's. Without
-        // the right to it, as in some containers, workers just run as the others do.
-        let _ = rustix::process::nice(NICENESS);
+        if self.gives_way {
+            // Where that is not allowed, workers just run as the others do.
+            let _ = rustix::process::nice(NICENESS);
+        }
         let mut compressor = zstd::bulk::Compressor::new(self.compression_level).ok();
         for job in jobs {
             // Whoever asked may have given up; there is nobody else to tell.

@@ -7,6 +7,7 @@ use super::{
     commands::Context,
     failure::Failure,
     options::{self, ConnectionSettings, ReadSettings, StoreSettings, ToolSettings},
+    progress::Unit,
     settings::Owner,
 };
 use crate::{
@@ -60,6 +61,7 @@ pub async fn patient_store(
         retry,
         clock: context.clock(),
         entropy: context.entropy(),
+        progress: context.progress(Unit::Bytes),
         uploads_max: settings.uploads_max.unwrap_or(defaults.uploads_max),
         reads_max: settings.reads_max.unwrap_or(defaults.reads_max),
     };

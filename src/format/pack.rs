@@ -157,6 +157,11 @@ impl PackBuilder {
         offset
     }
 
+    /// Bytes so far, without the directory.
+    pub fn bytes(&self) -> usize {
+        self.bytes.len()
+    }
+
     /// True when the pack should be closed.
     pub fn is_full(&self) -> bool {
         self.bytes.len() >= PACK_BYTES_TARGET || self.directory_bytes >= DIRECTORY_BYTES_TARGET

@@ -5,7 +5,7 @@ use std::{
     ops::Range,
     path::PathBuf,
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
@@ -17,7 +17,7 @@ use object_store::{
     GetOptions, GetRange, GetResult, GetResultPayload, ObjectMeta, ObjectStore, ObjectStoreExt, PutMode, PutOptions,
     PutPayload, path::Path,
 };
-use tokio::sync::Semaphore;
+use tokio::{sync::Semaphore, time::Instant};
 
 use super::{
     Counters, Key, StoreError, StoreOptions,
@@ -49,6 +49,8 @@ pub(super) struct Shared {
     reads: Semaphore,
     /// Set once the store has said that it cannot put an object only where none is.
     plain_puts: AtomicBool,
+    /// When it was last told that the store does not answer.
+    pub(super) told: Mutex<Option<Instant>>,
 }
 
 /// The parts that `open` puts together.
@@ -110,6 +112,7 @@ impl Store {
             uploads: Semaphore::new(options.uploads_max.max(1)),
             reads: Semaphore::new(options.reads_max.max(1)),
             plain_puts: AtomicBool::new(false),
+            told: Mutex::new(None),
             options,
         };
         Store { shared: Arc::new(shared) }

@@ -4,7 +4,7 @@ use std::{fmt, path::PathBuf, sync::Arc, time::Duration};
 
 use url::Url;
 
-use crate::model::{Clock, Entropy, SystemClock, SystemEntropy};
+use crate::model::{Clock, Entropy, Progress, Silent, SystemClock, SystemEntropy};
 
 /// A text that is never shown.
 #[derive(Clone, PartialEq, Eq)]
@@ -123,6 +123,8 @@ pub struct StoreOptions {
     pub clock: Arc<dyn Clock>,
     /// Chance that spreads the pauses between requests.
     pub entropy: Arc<dyn Entropy>,
+    /// Who is told that the store does not answer while there is still hope.
+    pub progress: Arc<dyn Progress>,
 }
 
 impl Default for StoreOptions {
@@ -141,6 +143,7 @@ impl Default for StoreOptions {
             retry: RetryPolicy::default(),
             clock: Arc::new(SystemClock),
             entropy: Arc::new(SystemEntropy),
+            progress: Arc::new(Silent),
         }
     }
 }

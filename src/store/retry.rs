@@ -5,16 +5,22 @@
 //! answers such as 501 that never change, and a store that fails on purpose ([`super::faulty`]) stands above it.
 //! The price is that a body that breaks off is fetched anew and not from where it broke; no object is large.
 
-use std::{future::Future, time::Duration};
+use std::{error::Error, future::Future, sync::PoisonError, time::Duration};
 
 use tokio::time::Instant;
 
 use super::{
     RetryPolicy, Store, StoreError,
-    classify::{Attempt, Failure, Next},
+    classify::{Attempt, Failure, Next, chain_text},
     counters::Count,
 };
 use crate::model::Entropy;
+
+/// Time for which an operation fails before anybody is told: most failures pass sooner.
+const TOLD_AFTER: Duration = Duration::from_secs(2);
+
+/// Time between two such messages.
+const TOLD_AGAIN: Duration = Duration::from_secs(60);
 
 /// The pauses and the end of one operation's attempts.
 #[derive(Debug)]
@@ -96,8 +102,23 @@ impl Store {
         };
         tracing::debug!(action = %attempt.action, what = attempt.what, cause = ?failure.error, ?pause, "request failed");
         counters.add(Count::Retry, 1);
+        if patience.started.elapsed() >= TOLD_AFTER {
+            self.tell(&failure.error);
+        }
         tokio::time::sleep(pause).await;
         Ok(())
+    }
+
+    /// Tells, now and then, that a request failed which will be repeated.
+    fn tell(&self, error: &StoreError) {
+        let mut told = self.shared.told.lock().unwrap_or_else(PoisonError::into_inner);
+        if told.is_some_and(|told| told.elapsed() < TOLD_AGAIN) {
+            return;
+        }
+        *told = Some(Instant::now());
+        let url = &self.shared.origin.url;
+        let cause = error.source().map_or_else(|| error.to_string(), chain_text);
+        self.shared.options.progress.warn(&format!("no answer from {url} ({cause}); still trying"));
     }
 }
 

@@ -1,6 +1,9 @@
 //! What holds of every store, tried on a directory, in memory, and in memory with failures.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use futures::TryStreamExt;
 use object_store::memory::InMemory;
@@ -13,7 +16,7 @@ use super::{
 };
 use crate::{
     error::{Diagnose, Kind},
-    model::{Entropy, SystemClock},
+    model::{Entropy, Phase, Progress, SystemClock},
 };
 
 /// More than a page of the listing of a directory, which are 1024 entries, and than one of S3's.
@@ -145,6 +148,40 @@ async fn a_store_that_stays_away_is_given_up_in_bounded_time() {
         let counts = store.counters().counts();
         assert_eq!((counts.errors, counts.retries), (u64::from(attempts), u64::from(attempts) - 1));
     }
+}
+
+/// Keeps the warnings.
+#[derive(Default)]
+struct Heard(Mutex<Vec<String>>);
+
+impl Progress for Heard {
+    fn begin(&self, _: Phase, _: Option<u64>) {}
+    fn advance(&self, _: Phase, _: u64) {}
+    fn end(&self, _: Phase) {}
+    fn note(&self, _: &str) {}
+    fn warn(&self, message: &str) {
+        self.0.lock().unwrap().push(message.to_owned());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn whoever_waits_for_a_store_that_stays_away_is_told_soon_and_seldom() {
+    let heard = Arc::new(Heard::default());
+    let options = StoreOptions { progress: heard.clone(), ..options() };
+    let faulty = FaultyStore::new(Arc::new(InMemory::new()), rules([Rule::once(Operation::Put, Fault::Reset)]));
+    let store = Store::over("memory://faulty", Arc::new(faulty.clone()), options);
+    store.put(&key("a"), "x").await.unwrap();
+    assert_eq!(*heard.0.lock().unwrap(), [""; 0], "it passed at once");
+    faulty.set_script(rules([Rule::always(Operation::Put, Fault::Reset)]));
+    let (one, other) = (key("b"), key("c"));
+    let (one, other) = tokio::join!(store.put(&one, "x"), store.put(&other, "x"));
+    assert!(one.is_err() && other.is_err());
+    let heard = heard.0.lock().unwrap();
+    assert!((1..=3).contains(&heard.len()), "{heard:?}");
+    assert!(
+        heard[0].starts_with("no answer from memory://faulty (") && heard[0].ends_with("; still trying"),
+        "{heard:?}"
+    );
 }
 
 #[tokio::test(start_paused = true)]

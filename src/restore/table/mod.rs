@@ -180,7 +180,11 @@ impl<'a> Job<'a> {
         let entry = self.find(&catalogue)?;
         // The client program is short-lived, and asks for what the server has in memory.
         let server = tokio::task::block_in_place(|| Target::look(tools, connection, &options.target, &options.suffix))?;
-        let present = tokio::task::block_in_place(|| server.present())?;
+        let (present, unfinished) =
+            tokio::task::block_in_place(|| Ok::<_, TableError>((server.present()?, server.unfinished()?)))?;
+        for table in unfinished {
+            watch.progress.warn(&format!("{table} is left of a run that was killed, unless one is under way: drop it"));
+        }
         if present == Present::Rows && !options.replace {
             return Err(TableError::Exists { table: options.target.clone() }.into());
         }

@@ -162,6 +162,20 @@ impl<'a> Target<'a> {
         Ok(if self.has_rows(&self.table)? { Present::Rows } else { Present::Empty })
     }
 
+    /// Tables under working names, of runs that are under way or were killed.
+    ///
+    /// # Errors
+    /// When the server cannot be asked.
+    pub fn unfinished(&self) -> Result<Vec<String>, TableError> {
+        let schema = quoted_text(&self.table.schema);
+        let rows = self.ask(&format!(
+            "SELECT table_name FROM information_schema.tables WHERE table_schema = {schema} AND \
+             table_name REGEXP '^haulout_(new|old)_' ORDER BY table_name"
+        ))?;
+        let names = rows.into_iter().filter_map(|row| row.into_iter().next().flatten());
+        Ok(names.map(|table| TableName { schema: self.table.schema.clone(), table }.to_string()).collect())
+    }
+
     /// Whether a table has rows, or had some where the server keeps its history.
     fn has_rows(&self, table: &TableName) -> Result<bool, TableError> {
         let (schema, name) = (quoted_text(&table.schema), quoted_text(&table.table));
