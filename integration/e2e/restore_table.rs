@@ -345,9 +345,10 @@ fn a_run_that_is_stopped_or_killed_leaves_nothing_in_the_way_of_the_next() {
 #[test]
 fn a_run_that_is_killed_while_the_server_imports_leaves_the_table_as_it_was() {
     let site = Site::new();
-    site.server
-        .sql("CREATE TABLE shop.big LIKE shop.item; INSERT INTO shop.big SELECT NULL, text FROM shop.item a LIMIT 0");
-    site.server.sql("INSERT INTO shop.big (text) SELECT REPEAT(MD5(seq), 12) FROM seq_1_to_60000");
+    site.server.sql(
+        "USE shop; CREATE TABLE shop.big LIKE shop.item;
+         INSERT INTO shop.big (text) SELECT REPEAT(MD5(seq), 12) FROM seq_1_to_60000",
+    );
     site.backed_up(&[]);
     site.server.sql("UPDATE shop.big SET text = 'later' WHERE id < 100");
     let before = checksum(&site.server, "shop.big");

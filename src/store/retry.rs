@@ -17,7 +17,7 @@ use super::{
 use crate::model::Entropy;
 
 /// Time for which an operation fails before anybody is told: most failures pass sooner.
-const TOLD_AFTER: Duration = Duration::from_secs(2);
+const TOLD_AFTER: Duration = Duration::from_millis(500);
 
 /// Time between two such messages.
 const TOLD_AGAIN: Duration = Duration::from_secs(60);
