@@ -3,7 +3,7 @@
 use std::{
     io::{Cursor, Read},
     path::PathBuf,
-    sync::{Arc, LazyLock, Mutex},
+    sync::{Arc, LazyLock},
 };
 
 use haulout::{
@@ -119,14 +119,14 @@ async fn take(survey: &Survey, repository: &Arc<Repository>, stream: Vec<u8>, wa
         spool: SpoolOptions { directory: PathBuf::new(), bytes_max: 0 },
         depth_max: u32::MAX,
     };
-    let source = Streamed { survey: survey.clone(), stream: Mutex::new(Some(stream)) };
+    let source = Streamed { survey: survey.clone(), stream };
     backup(&context, Arc::new(source), &options).await.map(drop)
 }
 
-/// A server that gives one stream.
+/// A server that gives one stream, and the same again when the capture is tried again.
 struct Streamed {
     survey: Survey,
-    stream: Mutex<Option<Vec<u8>>>,
+    stream: Vec<u8>,
 }
 
 impl Source for Streamed {
@@ -155,7 +155,7 @@ impl Source for Streamed {
     }
 
     fn start(&self, survey: &Survey, _: Option<Lsn>, _: Arc<dyn Progress>) -> Result<Box<dyn Capture>, SourceError> {
-        Ok(Box::new(OneStream { stream: self.stream.lock().unwrap().take(), walk: survey.walk.clone() }))
+        Ok(Box::new(OneStream { stream: Some(self.stream.clone()), walk: survey.walk.clone() }))
     }
 }
 
