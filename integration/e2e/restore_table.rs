@@ -324,8 +324,8 @@ fn a_run_that_is_stopped_or_killed_leaves_nothing_in_the_way_of_the_next() {
     site.backed_up(&[]);
     let beside = PathBuf::from(format!("{}.haulout-table", site.server.datadir().display()));
     let (before, checksums) = (state(&site), site.server.checksums());
-    // The tool goes on until it is ended.
-    let tool = spoiling("touch here; while :; do sleep 600; done");
+    // The tool goes on until it is ended, or its directory is gone: nobody ends the one of the run that is killed.
+    let tool = spoiling("touch here; while [ -e here ]; do sleep 1; done; exit 1");
     let run = || site.haulout.spawn(arguments(&site, "shop.item", &["--replace", &tool.flag()]));
     let mut running = run();
     running.wait_for("the prepare", |_| beside.join("here").exists());

@@ -49,7 +49,7 @@ pub(super) struct Shared {
     reads: Semaphore,
     /// Set once the store has said that it cannot put an object only where none is.
     plain_puts: AtomicBool,
-    /// When it was last told that the store does not answer.
+    /// When it was last told that requests fail.
     pub(super) told: Mutex<Option<Instant>>,
 }
 

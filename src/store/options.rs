@@ -123,7 +123,7 @@ pub struct StoreOptions {
     pub clock: Arc<dyn Clock>,
     /// Chance that spreads the pauses between requests.
     pub entropy: Arc<dyn Entropy>,
-    /// Who is told that the store does not answer while there is still hope.
+    /// Who is told that requests fail while there is still hope.
     pub progress: Arc<dyn Progress>,
 }
 

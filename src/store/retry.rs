@@ -118,7 +118,7 @@ impl Store {
         *told = Some(Instant::now());
         let url = &self.shared.origin.url;
         let cause = error.source().map_or_else(|| error.to_string(), chain_text);
-        self.shared.options.progress.warn(&format!("no answer from {url} ({cause}); still trying"));
+        self.shared.options.progress.warn(&format!("requests to {url} fail ({cause}); still trying"));
     }
 }
 

@@ -179,7 +179,7 @@ async fn whoever_waits_for_a_store_that_stays_away_is_told_soon_and_seldom() {
     let heard = heard.0.lock().unwrap();
     assert!((1..=3).contains(&heard.len()), "{heard:?}");
     assert!(
-        heard[0].starts_with("no answer from memory://faulty (") && heard[0].ends_with("; still trying"),
+        heard[0].starts_with("requests to memory://faulty fail (") && heard[0].ends_with("; still trying"),
         "{heard:?}"
     );
 }
