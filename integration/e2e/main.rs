@@ -13,6 +13,7 @@ mod holds_names;
 mod holds_pages;
 mod holes;
 mod holes_fork;
+mod impatient;
 mod readme;
 mod restore;
 mod restore_table;

@@ -19,6 +19,7 @@ use super::write_map::write_map;
 use super::{BackupError, Finished, Obstacle, Source, Stash, Survey, timeline};
 use crate::format::map::{BlockRef, MapTotals};
 use crate::format::{LsnRange, Namer, Timeline};
+use crate::mariadb::binlog::BinlogEnd;
 use crate::mariadb::child::ChildReport;
 use crate::mariadb::control::{
     BINLOG_INFO_NAMES, BackupInfo, BinlogPosition, CHECKPOINTS_NAMES, CONFIG_NAME, Checkpoints, ControlError,
@@ -93,12 +94,16 @@ pub(super) fn capture(order: &Order, brake: &Brake) -> Result<Captured, BackupEr
         base: order.base.clone(),
     };
     let mut assembler = Assembler::new(order.stash.clone(), order.namer.clone(), &facts);
-    let (mut drafts, stream, Finished { report, blocked, plain }) = stream(order, &facts, &mut assembler, from, brake)?;
+    let (mut drafts, stream, Finished { report, blocked, plain, binlog }) =
+        stream(order, &facts, &mut assembler, from, brake)?;
     let redo = drafts.redo.take().ok_or_else(|| missing(REDO_FILE))?;
     let header = redo.header.clone();
     let (lsn, position, summary) = check_end(&drafts, redo, &report, order, parent, from)?;
     if let Some(plain) = &plain {
         drafts.altered.compare(&drafts.files, plain)?;
+    }
+    if let (Some(blocked), Some(position)) = (&binlog, &position) {
+        check_binlog(blocked, position)?;
     }
     Altered::drop_leftovers(&mut drafts.files);
     let around = surroundings(order, &facts, &drafts, &summary, lsn.last, blocked)?;
@@ -277,6 +282,20 @@ fn control<T>(
 
 fn control_fault(name: &str, problem: String) -> BackupError {
     BackupError::Control { name: name.to_owned(), source: problem.into() }
+}
+
+/// Checks that nothing was written to the binlog while commits were blocked: the position would count it, and the backup may not
+/// have it. A statement on a table of Aria that waits there longer than `lock_wait_timeout` fails, stays done, and is written
+/// to the binlog, while its rows may still be in the buffer of Aria's log (seen on 10.11.19 and 11.8.9).
+fn check_binlog(blocked: &BinlogEnd, position: &BinlogPosition) -> Result<(), BackupError> {
+    let grown = position.file != blocked.file || position.position > blocked.bytes;
+    if !grown {
+        return Ok(());
+    }
+    Err(BackupError::Binlogged {
+        blocked: format!("{} at byte {}", blocked.file, blocked.bytes),
+        found: format!("{} at byte {}", position.file, position.position),
+    })
 }
 
 /// The tool ends with 0 when it leaves out a table whose file it cannot open. A `.new` that came instead explains it.

@@ -387,6 +387,16 @@ pub enum BackupError {
         /// How many more there are.
         more: usize,
     },
+    /// The server wrote to its binlog while it held all commits back.
+    #[error(
+        "the binlog went on from {blocked} to {found} while commits were blocked for the backup, which may lack what that was"
+    )]
+    Binlogged {
+        /// Where it ended when commits were blocked.
+        blocked: String,
+        /// Where the tool found it to end.
+        found: String,
+    },
     /// A map block of the parent stands in the wrong place.
     #[error("a map block of backup {backup} for {path} stands in another's place")]
     ForeignBlock {
@@ -436,7 +446,7 @@ impl Diagnose for BackupError {
             BackupError::Source(error) => error.kind(),
             BackupError::Interrupted => Kind::Interrupted,
             BackupError::Unopened { .. } => Kind::DatabaseRefused,
-            BackupError::TablesAltered { .. } => Kind::DatabaseRefused,
+            BackupError::TablesAltered { .. } | BackupError::Binlogged { .. } => Kind::DatabaseRefused,
             BackupError::Redo { source } => source.kind(),
             BackupError::Spool { .. } | BackupError::Compressor { .. } | BackupError::Abandoned => Kind::Failed,
             _ => Kind::Corrupt,
@@ -467,6 +477,10 @@ impl Diagnose for BackupError {
             }
             BackupError::TablesAltered { .. } => {
                 "run the backup again while no MyISAM or Aria table is altered, truncated, repaired, renamed or dropped; for InnoDB tables that does not matter"
+            }
+            BackupError::Binlogged { .. } => {
+                "statements on Aria tables that wait longer than lock_wait_timeout fail and are written to the binlog all the same: \
+                 let the clients that write to such tables wait longer than a backup blocks commits, then run the backup again"
             }
             BackupError::Unopened { .. } => {
                 "the tool does not follow symbolic links, as Aria tables with DATA DIRECTORY or INDEX DIRECTORY have: make \

@@ -205,7 +205,7 @@ async fn run(
                 (incremental && options.want != Want::Incremental) || (!incremental && during)
             }
             BackupError::Source(error) => error.remedy() == Remedy::Retry,
-            BackupError::TablesAltered { .. } => true,
+            BackupError::TablesAltered { .. } | BackupError::Binlogged { .. } => true,
             // A table that was imported shortly before, or that got another name just while the tool looked which there are.
             BackupError::LeftOut { .. } => true,
             // A table that was made shortly before, if the redo log hides what it writes.

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use crate::error::{Diagnose, Kind};
+use crate::mariadb::binlog::BinlogEnd;
 use crate::mariadb::child::{BackupChild, BackupOptions, ChildError, ChildReport};
 use crate::mariadb::connection::Connection;
 use crate::mariadb::facts::{FactsError, ServerFacts};
@@ -33,7 +34,7 @@ impl Survey {
     pub(super) fn binlog(&self, name: &str) -> Option<FileIdentity> {
         // The tool gives a name without a directory.
         let plain = std::path::Path::new(name).file_name().is_some_and(|file| file == name);
-        identity_of(&self.facts.binlog_directory.as_ref().filter(|_| plain)?.join(name))
+        identity_of(&self.facts.binlog_base.as_ref().filter(|_| plain)?.with_file_name(name))
     }
 }
 
@@ -102,6 +103,8 @@ pub struct Finished {
     /// Files of other engines than InnoDB when nothing could be written any more; none when the tool blocks writing in no stages,
     /// and copies such files under one lock.
     pub plain: Option<PlainTables>,
+    /// Where the binlog ended once nothing could be committed any more; none when there is none or nobody looked.
+    pub binlog: Option<BinlogEnd>,
 }
 
 /// Why a source gives nothing.
@@ -281,6 +284,8 @@ impl Source for MariadbBackup {
         let looked = blocked.clone();
         let plain = Arc::new(Mutex::new(None));
         let (found_plain, datadir) = (plain.clone(), survey.walk.datadir.clone());
+        let binlog = Arc::new(Mutex::new(None));
+        let (found_binlog, base) = (binlog.clone(), survey.facts.binlog_base.clone());
         let on_line = move |event: &ChildEvent, line: &str| {
             tracing::debug!(target: "mariadb-backup", "{line}");
             match event {
@@ -292,6 +297,8 @@ impl Source for MariadbBackup {
                 }
                 // The tool still waits for its copy of the redo log. Were this late, files would look changed that are not.
                 ChildEvent::CommitBlocked => {
+                    let end = base.as_deref().and_then(BinlogEnd::look);
+                    *found_binlog.lock().unwrap_or_else(PoisonError::into_inner) = end;
                     let found = PlainTables::look(&datadir);
                     *found_plain.lock().unwrap_or_else(PoisonError::into_inner) = Some(found);
                 }
@@ -299,7 +306,8 @@ impl Source for MariadbBackup {
             }
         };
         let child = BackupChild::spawn(&tools, &self.connection, &options, Some(Box::new(on_line)))?;
-        Ok(Box::new(ChildCapture { child, blocked, datadir: survey.walk.datadir.clone(), plain, _scratch: scratch }))
+        let datadir = survey.walk.datadir.clone();
+        Ok(Box::new(ChildCapture { child, blocked, datadir, plain, binlog, _scratch: scratch }))
     }
 }
 
@@ -361,6 +369,7 @@ struct ChildCapture {
     blocked: Arc<Mutex<Option<DatadirWalk>>>,
     datadir: PathBuf,
     plain: Arc<Mutex<Option<io::Result<PlainTables>>>>,
+    binlog: Arc<Mutex<Option<BinlogEnd>>>,
     _scratch: Scratch,
 }
 
@@ -379,7 +388,8 @@ impl Capture for ChildCapture {
         let blocked = self.blocked.lock().unwrap_or_else(PoisonError::into_inner).take();
         let plain = self.plain.lock().unwrap_or_else(PoisonError::into_inner).take();
         let plain = plain.transpose().map_err(|source| WalkError::Read { path: self.datadir.clone(), source })?;
-        Ok(Finished { report, blocked, plain })
+        let binlog = self.binlog.lock().unwrap_or_else(PoisonError::into_inner).take();
+        Ok(Finished { report, blocked, plain, binlog })
     }
 }
 

@@ -373,7 +373,7 @@ impl World {
                 checkpoint_max_age: 1,
             },
             log_bin: false,
-            binlog_directory: None,
+            binlog_base: None,
             gtid_binlog_pos: String::new(),
             gtid_current_pos: String::new(),
             replica: false,
@@ -448,7 +448,7 @@ impl Capture for Streamed {
             unopened: Default::default(),
             warnings: Vec::new(),
         };
-        Ok(Finished { report, blocked: Some(self.blocked), plain: None })
+        Ok(Finished { report, blocked: Some(self.blocked), plain: None, binlog: None })
     }
 }
 

@@ -50,8 +50,8 @@ pub struct ServerFacts {
     pub innodb: InnodbFacts,
     /// True when it writes binlogs.
     pub log_bin: bool,
-    /// Directory of its binlogs.
-    pub binlog_directory: Option<PathBuf>,
+    /// Path of its binlogs without their numbers, such as `/var/lib/mysql/binlog`.
+    pub binlog_base: Option<PathBuf>,
     /// Last transaction in its own binlog.
     pub gtid_binlog_pos: String,
     /// Last transaction of all.
@@ -154,11 +154,10 @@ impl ServerFacts {
             socket: table.get("socket").filter(|path| !path.is_empty()).map(PathBuf::from),
             innodb: table.innodb()?,
             log_bin: table.on("log_bin"),
-            binlog_directory: table
+            binlog_base: table
                 .get("log_bin_basename")
-                .and_then(|base| Path::new(base).parent())
-                .filter(|directory| directory.is_absolute())
-                .map(Path::to_owned),
+                .map(PathBuf::from)
+                .filter(|base| base.is_absolute() && base.parent().is_some()),
             gtid_binlog_pos: table.text("gtid_binlog_pos")?,
             gtid_current_pos: table.text("gtid_current_pos")?,
             replica: table.get("slaves_running").is_some_and(|count| count != "0")
@@ -412,9 +411,9 @@ mod tests {
 
     #[test]
     fn binlogs_lie_where_the_server_says() {
-        let of = |different| ServerFacts::read(&answers(different)).unwrap().binlog_directory;
+        let of = |different| ServerFacts::read(&answers(different)).unwrap().binlog_base;
         assert_eq!(of(&[]), None);
-        assert_eq!(of(&[("log_bin_basename", "/logs/binlog")]), Some(PathBuf::from("/logs")));
+        assert_eq!(of(&[("log_bin_basename", "/logs/binlog")]), Some(PathBuf::from("/logs/binlog")));
         assert_eq!(of(&[("log_bin_basename", "")]), None);
     }
 

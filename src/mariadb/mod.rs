@@ -5,6 +5,7 @@
 //! The other half runs MariaDB's tools and asks the server. Where a fact stands in MariaDB's sources, the file and symbol
 //! are named beside it.
 
+pub mod binlog;
 mod bounded;
 pub mod child;
 pub mod connection;

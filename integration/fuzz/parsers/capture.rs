@@ -174,7 +174,7 @@ impl Capture for OneStream {
     }
 
     fn finish(self: Box<Self>) -> Result<Finished, SourceError> {
-        Ok(Finished { report: ChildReport::default(), blocked: Some(self.walk), plain: None })
+        Ok(Finished { report: ChildReport::default(), blocked: Some(self.walk), plain: None, binlog: None })
     }
 }
 
@@ -211,7 +211,7 @@ fn survey() -> Survey {
             checkpoint_max_age: 1,
         },
         log_bin: false,
-        binlog_directory: None,
+        binlog_base: None,
         gtid_binlog_pos: String::new(),
         gtid_current_pos: String::new(),
         replica: false,
