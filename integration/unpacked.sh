@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# Sourced after lib.sh by the scripts that want a MariaDB of another Debian release.
+# Sourced after lib.sh by the scripts that want a program of another Debian release.
 #
 # The packages are only unpacked: nothing of theirs is run to set them up, so there is no chroot, no mount and no service
 # that could be left behind. Their programs need a newer or older C library than this machine's, hence the wrappers: each
@@ -18,7 +18,7 @@ unpacked_mariadb() {
       need_debootstrap
       rm -rf "$folder"
       mkdir -p "$folder/root"
-      unpack_release "$folder" "$release"
+      unpack_release "$folder" "$release" mariadb-server,mariadb-backup
     } >&2
   fi
   # So a folder that was moved, or unpacked by an older script, is right again; one that is in use stays as it is.
@@ -40,10 +40,10 @@ need_debootstrap() {
   DEBIAN_FRONTEND=noninteractive apt-get -qq install --yes --no-install-recommends debootstrap >/dev/null
 }
 
-# Unpacks the server, its tools and all that they need, of release $2, into $1/root.
+# Unpacks the packages $3, separated by commas, and all that they need, of release $2, into $1/root.
 unpack_release() {
-  local folder=$1 release=$2 package
-  run debootstrap --download-only --variant=minbase --include=mariadb-server,mariadb-backup "$release" \
+  local folder=$1 release=$2 packages=$3 package
+  run debootstrap --download-only --variant=minbase --include="$packages" "$release" \
     "$folder/packages" >"$folder/debootstrap.log" 2>&1 ||
     { tail -n 20 "$folder/debootstrap.log" && die "debootstrap failed: see $folder/debootstrap.log"; }
   for package in "$folder"/packages/var/cache/apt/archives/*.deb; do
@@ -52,9 +52,22 @@ unpack_release() {
   rm -rf "$folder/packages"
 }
 
+# Sets `libraries` to the library path of the packages in $1, and `loader` to their loader.
+find_loader() {
+  local root=$1 path program
+  libraries='' loader=''
+  for path in "$root"/lib/*-linux-gnu* "$root"/usr/lib/*-linux-gnu*; do
+    libraries+=${libraries:+:}$path
+    # The name in lib64 can be a link to a place of this machine: only the file itself will do.
+    for program in "$path"/ld-linux-*.so.* "$path"/ld-*.so; do
+      [ -n "$loader" ] || [ ! -f "$program" ] || loader=$program
+    done
+  done
+}
+
 # Makes $1/bin, one wrapper for each program, and $1/base, which looks like a MariaDB installation to mariadb-install-db.
 wrap_programs() {
-  local folder=$1 root=$1/root share libraries='' loader='' path program
+  local folder=$1 root=$1/root share path program
   rm -rf "${folder:?}"/{bin,base,loader}
   mkdir "$folder/bin" "$folder/base" "$folder/loader"
   ln -s ../bin "$folder/base/bin"
@@ -64,13 +77,7 @@ wrap_programs() {
   for path in "$root"/usr/share/mariadb "$root"/usr/share/mysql; do
     [ -e "$path/charsets/Index.xml" ] && share=$path && break
   done
-  for path in "$root"/lib/*-linux-gnu* "$root"/usr/lib/*-linux-gnu*; do
-    libraries+=${libraries:+:}$path
-    # The name in lib64 can be a link to a place of this machine: only the file itself will do.
-    for program in "$path"/ld-linux-*.so.* "$path"/ld-*.so; do
-      [ -n "$loader" ] || [ ! -f "$program" ] || loader=$program
-    done
-  done
+  find_loader "$root"
   for path in "$root"/usr/sbin/mariadbd "$root"/usr/bin/{mariadb,mariadb-*,mbstream,my_print_defaults,resolveip,innochecksum}; do
     program=$(basename "$path")
     # Scripts would need wrappers of their own.

@@ -4,6 +4,7 @@ set -euo pipefail
 
 readonly localstack_version=4.14.0
 readonly moto_version=5.2.5
+readonly pip_version=25.3
 readonly ready_seconds_max=180
 
 usage() {
@@ -46,18 +47,36 @@ find_python() {
   return 1
 }
 
+# Prints the Python of another Debian release that is unpacked for the purpose, if this is a Debian.
+unpack_python() {
+  [ -n "$(command -v apt-get)" ] || return
+  say "no Python 3.13 here: unpacking Debian trixie's"
+  "$(dirname "$0")/../integration/python.sh"
+}
+
 # Makes virtual environment $1 with Python $2; the rest are pip's arguments. The stamp comes last, so that an
-# interrupted installation is begun anew.
+# interrupted installation is begun anew. A Python without pip is filled by the pip of another.
 install_venv() {
-  local venv=$1 python=$2
+  local venv=$1 python=$2 filler pip
   shift 2
   [ -e "$venv/.complete" ] && return
   say "installing into $venv with $python (about a minute)"
   rm -rf "$venv"
   mkdir -p "$venv"
-  "$python" -m venv "$venv"
+  if "$python" -c 'import ensurepip; ensurepip.version()' >/dev/null 2>&1; then
+    "$python" -m venv "$venv"
+    pip=("$venv/bin/pip")
+  else
+    filler=$(find_python 9) || return
+    "$filler" -m venv "$venv/filler"
+    # Debian bookworm's own does not know Python 3.13.
+    "$venv/filler/bin/pip" install --quiet --disable-pip-version-check "pip==$pip_version" >&2 || return
+    "$python" -m venv --without-pip "$venv"
+    pip=("$venv/filler/bin/pip" --python "$venv/bin/python")
+  fi
   printf '%s\n' 'cbor2<6' 'pyopenssl==25.3.0' 'cryptography<46' >"$venv/constraints.txt"
-  "$venv/bin/pip" install --quiet --disable-pip-version-check -c "$venv/constraints.txt" "$@" >&2
+  "${pip[@]}" install --quiet --disable-pip-version-check -c "$venv/constraints.txt" "$@" >&2 || return
+  rm -rf "$venv/filler"
   touch "$venv/.complete"
 }
 
@@ -83,13 +102,14 @@ install() {
   flock "$lock"
   adopt_venv "$venv"
   if [ ! -e "$venv/.complete" ]; then
-    if python=$(find_python 13); then
+    if python=$(find_python 13 || unpack_python) &&
       install_venv "$venv" "$python" "localstack-core[base-runtime]==$localstack_version" 'moto-ext[s3]==5.1.54' \
-        service-identity==24.2.0
+        service-identity==24.2.0; then
+      :
     elif python=$(find_python 9); then
       kind=moto
       venv=$cache/moto-$moto_version
-      say "WARNING: LocalStack $localstack_version needs Python 3.13, and there is none here: moto $moto_version takes its place."
+      say "WARNING: LocalStack $localstack_version needs Python 3.13, which was not to be had: moto $moto_version takes its place."
       say "WARNING: moto does not refuse wrong checksums and knows Object Lock only in part."
       say "For LocalStack itself install such a Python, or use Docker (see localstack/compose.yaml)."
       install_venv "$venv" "$python" "moto[server,s3]==$moto_version"
