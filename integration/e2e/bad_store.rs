@@ -307,3 +307,16 @@ fn a_store_that_is_slow_for_a_while_fills_the_spool_and_then_the_disk_and_the_ba
     assert_eq!(listing(&site.haulout).len(), 1);
     assert_eq!(site.backed_up(&["--incremental"])["parent"], run.summary()["backup_id"]);
 }
+
+/// Packs are handed over while others fail: the operator is told of the failure, not of what follows from it.
+#[test]
+fn a_disk_that_takes_no_pack_is_named() {
+    let site = Site::new();
+    site.server.sql(
+        "USE shop; CREATE TABLE random (id INT PRIMARY KEY, text VARBINARY(2000)) ENGINE=InnoDB;
+         INSERT INTO random SELECT seq, CONCAT(RANDOM_BYTES(1000), RANDOM_BYTES(1000)) FROM seq_1_to_40000",
+    );
+    let haulout = Haulout::on(format!("file://{}", site.repository().display())).with_files_of(4096);
+    site.refuses(22, "no space left to store packs/", "free space", || haulout.backup(&site.server, &[]));
+    site.backed_up(&[]);
+}

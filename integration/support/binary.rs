@@ -26,12 +26,14 @@ pub struct Haulout {
     repository: Option<String>,
     environment: BTreeMap<String, String>,
     home: TempDir,
+    /// Longest file that it may write, in KiB, if there is a limit.
+    file_kib_max: Option<u32>,
 }
 
 impl Haulout {
     /// Without a repository.
     pub fn new() -> Haulout {
-        Haulout { repository: None, environment: BTreeMap::new(), home: scratch() }
+        Haulout { repository: None, environment: BTreeMap::new(), home: scratch(), file_kib_max: None }
     }
 
     /// With the repository at `url`.
@@ -48,6 +50,11 @@ impl Haulout {
     pub fn with<K: Into<String>, V: Into<String>>(mut self, variables: impl IntoIterator<Item = (K, V)>) -> Haulout {
         self.environment.extend(variables.into_iter().map(|(name, value)| (name.into(), value.into())));
         self
+    }
+
+    /// On a disk that takes no file longer than `kib` KiB, which fails as a full one does in the middle of a file.
+    pub fn with_files_of(self, kib: u32) -> Haulout {
+        Haulout { file_kib_max: Some(kib), ..self }
     }
 
     /// Runs the program to its end.
@@ -70,10 +77,14 @@ impl Haulout {
 
     /// Starts the program.
     pub fn spawn<A: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = A>) -> Running {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_haulout"));
+        const PROGRAM: &str = env!("CARGO_BIN_EXE_haulout");
+        let mut command = Command::new(if self.file_kib_max.is_some() { "/bin/bash" } else { PROGRAM });
         command.env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default());
         command.env("HOME", self.home.path()).env("TMPDIR", self.home.path()).env("LC_ALL", "C.UTF-8");
         command.envs(&self.environment);
+        if let Some(kib) = self.file_kib_max {
+            command.args(["-c", &format!("trap '' XFSZ; ulimit -f {kib}; exec \"$0\" \"$@\""), PROGRAM]);
+        }
         if let Some(repository) = &self.repository {
             command.args(["--repo", repository]);
         }

@@ -370,8 +370,11 @@ async fn captured(context: &Context, order: Order, uploader: &Uploader) -> Resul
     let result = joined(result)?;
     enough.store(result.is_err(), Ordering::SeqCst);
     if result.is_err() {
-        // An upload's failure says more than the end of the child that followed from it.
-        uploader.failure()?;
+        // An upload's failure says more than the end of the child that followed from it, unless the capture took it along.
+        match uploader.failure() {
+            Ok(()) | Err(BackupError::Abandoned) => {}
+            Err(error) => return Err(error),
+        }
     }
     if looking && result.is_ok() {
         lost = unless_cancelled(context, look).await.and_then(nothing_lost);

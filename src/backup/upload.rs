@@ -128,11 +128,11 @@ impl Uploader {
         let room = rustix::fs::statvfs(&self.spool.directory)?;
         let free = room.f_bavail * room.f_frsize;
         if free < crate::format::pack::PACK_BYTES_MAX {
-            return Err(io::Error::new(io::ErrorKind::StorageFull, format!("{free} bytes are free")));
+            return Err(io::Error::new(io::ErrorKind::StorageFull, format!("{} MiB are free", free >> 20)));
         }
         if free < self.spool.bytes_max {
             let directory = self.spool.directory.display();
-            self.progress.warn(&format!("the spool {directory} may not reach its size: {free} bytes are free"));
+            self.progress.warn(&format!("the spool {directory} may not reach its size: {} MiB are free", free >> 20));
         }
         Ok(())
     }
@@ -173,8 +173,9 @@ impl Uploader {
         }
         if spooled * 100 > self.spool.bytes_max * SPOOL_WARN_PERCENT && !self.warned.swap(true, Ordering::SeqCst) {
             self.progress.warn(&format!(
-                "the store is slower than the backup: the spool holds {spooled} of {} bytes",
-                self.spool.bytes_max
+                "the store is slower than the backup: the spool holds {} of {} MiB",
+                spooled >> 20,
+                self.spool.bytes_max >> 20
             ));
         }
         let number = self.number.fetch_add(1, Ordering::SeqCst);
@@ -246,7 +247,7 @@ impl Uploader {
     /// The first upload that failed, if one did.
     ///
     /// # Errors
-    /// That failure.
+    /// That failure, once; then [`BackupError::Abandoned`].
     pub(super) fn failure(&self) -> Result<(), BackupError> {
         self.failure.check()
     }

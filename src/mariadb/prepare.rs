@@ -7,6 +7,7 @@ use std::{
     os::unix::process::ExitStatusExt,
     path::{Path, PathBuf},
     process::{ExitStatus, Stdio},
+    sync::{Arc, OnceLock},
 };
 
 use super::{
@@ -78,6 +79,8 @@ pub enum PrepareEvent {
     Completed,
     /// Data is lost or unreadable.
     Damaged(Damage),
+    /// A page cannot be written, which the tool tries again without end.
+    Unwritten,
     /// An error that is none of the known ones.
     Error,
     /// Anything else.
@@ -106,6 +109,10 @@ impl PrepareEvent {
             && let Some(end) = line.split_once('/').and_then(|(_, rest)| lsn_after(rest, ""))
         {
             return PrepareEvent::Recovered(at, end);
+        }
+        // MariaDB `fil0fil.cc` (`io_callback`), seen on 10.11.19 with a full disk: the page stays to be written.
+        if line.contains("InnoDB: IO Error: ") && line.contains(" during write of ") {
+            return PrepareEvent::Unwritten;
         }
         let error = ["[ERROR]", "FATAL ERROR", "Error: ", "error: ", "Can't find file: "]
             .iter()
@@ -178,9 +185,12 @@ impl Prepare {
             command.arg(with_path("--plugin-dir=", dir));
         }
         command.stdout(Stdio::null());
-        let process =
-            Process::spawn(command, Watch { on_line, partial: options.partial, findings: Findings::default() })
-                .map_err(|source| PrepareError::Start { path: tools.backup.path.clone(), source })?;
+        let stopper = Arc::new(OnceLock::new());
+        let findings = Findings::default();
+        let watch = Watch { on_line, partial: options.partial, stopper: stopper.clone(), findings };
+        let process = Process::spawn(command, watch)
+            .map_err(|source| PrepareError::Start { path: tools.backup.path.clone(), source })?;
+        stopper.get_or_init(|| process.stopper());
         Ok(Prepare { process, last_lsn: options.last_lsn })
     }
 
@@ -196,6 +206,9 @@ impl Prepare {
     pub fn finish(self) -> Result<PrepareReport, PrepareError> {
         let ended = self.process.wait(None).map_err(|source| PrepareError::Lost { source })?;
         let Ended { status, listener: Watch { findings, .. }, tail, stopped } = ended;
+        if let Some(message) = findings.unwritten {
+            return Err(PrepareError::Unwritten { message });
+        }
         if stopped {
             return Err(PrepareError::Stopped);
         }
@@ -230,6 +243,8 @@ pub struct PrepareReport {
 struct Watch {
     on_line: Option<OnPrepareLine>,
     partial: bool,
+    /// What ends the tool, as soon as it is known.
+    stopper: Arc<OnceLock<Stopper>>,
     findings: Findings,
 }
 
@@ -239,6 +254,10 @@ struct Findings {
     end_of_log: Option<Lsn>,
     damage: Option<(Damage, String)>,
     errors: Vec<String>,
+    /// The first page that could not be written.
+    unwritten: Option<String>,
+    /// True once the tool was told to end.
+    halted: bool,
 }
 
 impl Listener for Watch {
@@ -264,6 +283,13 @@ impl Listener for Watch {
                     _ => said,
                 };
                 findings.damage = Some((damage, message));
+            }
+            PrepareEvent::Unwritten => {
+                findings.unwritten.get_or_insert_with(|| sentence(line).to_owned());
+                if let Some(stopper) = self.stopper.get().filter(|_| !findings.halted) {
+                    findings.halted = true;
+                    stopper.stop();
+                }
             }
             PrepareEvent::Error if findings.errors.len() < ERRORS_MAX => {
                 findings.errors.push(sentence(line).to_owned())
@@ -351,6 +377,12 @@ pub enum PrepareError {
         /// Its last lines.
         tail: Vec<String>,
     },
+    /// The disk takes no more; the tool would have tried for ever.
+    #[error("mariadb-backup --prepare could not write: {message}")]
+    Unwritten {
+        /// The tool's sentence, with the number of the system's error.
+        message: String,
+    },
     /// This process stopped the tool.
     #[error("mariadb-backup --prepare was stopped")]
     Stopped,
@@ -364,6 +396,7 @@ impl Diagnose for PrepareError {
             PrepareError::Damaged { damage: Damage::EncryptionKey, .. } => Kind::DatabaseRefused,
             PrepareError::Damaged { .. } | PrepareError::RedoShort { .. } => Kind::Corrupt,
             PrepareError::Stopped => Kind::Interrupted,
+            PrepareError::Unwritten { .. } => Kind::Failed,
             _ => Kind::DatabaseRefused,
         }
     }
@@ -379,6 +412,10 @@ impl Diagnose for PrepareError {
             PrepareError::Damaged { .. } | PrepareError::RedoShort { .. } => {
                 "restore another backup, and run check --read-data"
             }
+            PrepareError::Unwritten { message } if message.contains("IO Error: 28 ") => {
+                "free some space, or restore on a larger file system"
+            }
+            PrepareError::Unwritten { .. } => "see the system's log for what is wrong with the disk",
             PrepareError::Killed { signal: 9, .. } => {
                 "fetch again; see the system's log for the out-of-memory killer, or give the prepare less memory"
             }
@@ -450,6 +487,15 @@ END";
         assert_eq!(PrepareEvent::classify(&line), PrepareEvent::Other);
         let line = "2026-11-24 22:32:40 0 [ERROR] InnoDB: Attempted to open a previously opened tablespace.";
         assert_eq!(PrepareEvent::classify(line), PrepareEvent::Damaged(Damage::DuplicateTablespace));
+    }
+
+    #[test]
+    fn a_disk_that_is_full_ends_the_tool_which_would_try_for_ever() {
+        let line = "2026-11-25  9:26:43 0 [Note] InnoDB: IO Error: 28 during write of 16384 bytes, for file d/t.ibd(11), returned 0";
+        let error = run(&format!("while echo '{line}' >&2; do :; done"), 1).unwrap_err();
+        assert!(matches!(error, PrepareError::Unwritten { .. }) && error.kind() == Kind::Failed, "{error}");
+        assert!(error.to_string().contains("for file d/t.ibd(11)"), "{error}");
+        assert!(error.hint().unwrap().contains("free some space"));
     }
 
     #[test]

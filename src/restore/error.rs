@@ -71,7 +71,7 @@ pub enum RestoreError {
         source: io::Error,
     },
     /// The file system has not enough room.
-    #[error("{directory:?} has room for {available} bytes, the restore needs {needed}")]
+    #[error("{directory:?} has room for {} MiB, the restore needs {} MiB", available >> 20, needed.div_ceil(1 << 20))]
     NoSpace {
         /// Directory on the file system.
         directory: PathBuf,

@@ -196,7 +196,7 @@ impl Attempt {
 
         let source = || -> Cause { Box::new(Reason(chain_text(whole))) };
         Some(match cause.kind() {
-            ErrorKind::StorageFull | ErrorKind::QuotaExceeded => self.no_space(source()),
+            ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::FileTooLarge => self.no_space(source()),
             ErrorKind::PermissionDenied if self.action == Action::Store && is_link_refused(cause) => {
                 Failure { next: Next::PutPlain, ..self.denied(Refused::Permission, source()) }
             }
