@@ -13,7 +13,7 @@ use super::{
 use crate::{
     error::Kind,
     mariadb::{
-        connection::{self, Connection},
+        connection::Connection,
         tool::{ToolPaths, Tools},
     },
     model::{BackupId, Progress},
@@ -45,8 +45,8 @@ pub async fn patient_store(
     let url: StoreUrl = settings.url.parse()?;
     let access_key = settings.access_key.as_ref().map(|key| AccessKey {
         id: key.id.clone(),
-        secret: store::Secret::new(key.secret.reveal()),
-        session_token: key.session_token.as_ref().map(|token| store::Secret::new(token.reveal())),
+        secret: key.secret.clone(),
+        session_token: key.session_token.clone(),
     });
     let defaults = StoreOptions::default();
     let options = StoreOptions {
@@ -97,7 +97,7 @@ pub fn connection(settings: &ConnectionSettings) -> Connection {
         host: settings.host.clone(),
         port: settings.port,
         user: settings.user.clone(),
-        password: settings.password.as_ref().map(|password| connection::Secret::new(password.reveal())),
+        password: settings.password.clone(),
         tls_args: settings.tls_args.clone(),
         home: settings.home.clone(),
     }

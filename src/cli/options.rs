@@ -13,12 +13,13 @@ use super::{
         StoreArgs, ToolsArgs,
     },
     human::ByteSize,
-    secret::{Secret, SecretFile},
+    secret::SecretFile,
     settings::{
         Layers, Owner, SettingsError, Value, check_tool_args,
         keys::{self, CompressionLevel, Connections, Key, Nice, Parallel, Uploads},
     },
 };
+use crate::model::Secret;
 
 /// Variables that MariaDB's tools inherit: where they find their libraries and put their files, and the time zone.
 const TOOL_VARIABLES: [&str; 3] = ["LD_LIBRARY_PATH", "TMPDIR", "TZ"];

@@ -1,37 +1,16 @@
 //! Secrets: read from files and the environment, never from the arguments, and never shown.
 
 use std::{
-    fmt,
     fs::File,
     io::Read,
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
 };
 
+use crate::model::Secret;
+
 /// Longest secret: session tokens have some 2 KiB, and a wrong file is often much longer.
 const SECRET_BYTES_MAX: u64 = 16 << 10;
-
-/// A text that no log, message or debug output shows.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Secret(String);
-
-impl Secret {
-    /// Takes `text` as a secret.
-    pub fn new(text: impl Into<String>) -> Secret {
-        Secret(text.into())
-    }
-
-    /// The secret itself.
-    pub fn reveal(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Debug for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Secret(…)")
-    }
-}
 
 /// Why a file yields no secret.
 #[derive(Debug, thiserror::Error)]

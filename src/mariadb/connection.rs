@@ -6,7 +6,6 @@
 
 use std::{
     ffi::OsString,
-    fmt,
     fs::File,
     io::Write,
     os::fd::AsRawFd,
@@ -14,7 +13,10 @@ use std::{
     process::Command,
 };
 
-use crate::error::{Diagnose, Kind};
+use crate::{
+    error::{Diagnose, Kind},
+    model::Secret,
+};
 
 /// Longest password: MariaDB's option files have lines of at most 4,096 bytes, and each byte may need two.
 const PASSWORD_BYTES_MAX: usize = 1_024;
@@ -27,34 +29,6 @@ const PASSWORD_GROUPS: [&str; 3] = ["client", "mariadb-client", "mariadb-backup"
 
 /// Prefixes of the options that may be handed through to both tools.
 const TLS_OPTIONS: [&str; 5] = ["--ssl", "--skip-ssl", "--disable-ssl", "--tls-version", "--protocol"];
-
-/// A text that no log, message or debug output shows.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Secret(String);
-
-impl Secret {
-    /// Wraps `text`.
-    pub fn new(text: impl Into<String>) -> Secret {
-        Secret(text.into())
-    }
-
-    /// The text itself.
-    pub fn expose(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Debug for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Secret(hidden)")
-    }
-}
-
-impl fmt::Display for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("hidden")
-    }
-}
 
 /// Ways to the server, by the names that `mariadb-backup` gives them; what is absent is left to the option files.
 #[derive(Debug, Clone, Default)]
@@ -183,7 +157,7 @@ fn option_file_text<'a>(
         let line = plain.ok_or_else(|| ConnectionError::PathUnfit { path: path.clone() })?;
         text += &format!("!include {line}\n");
     }
-    let quoted = quote(password.expose())?;
+    let quoted = quote(password.reveal())?;
     for group in PASSWORD_GROUPS {
         text += &format!("[{group}]\npassword={quoted}\n");
     }

@@ -1,4 +1,4 @@
-//! The files of Aria, MyISAM and CSV tables at one moment, by what tells whether a copy of them is of use.
+//! The files of Aria, MyISAM, CSV, ARCHIVE and MERGE tables at one moment, by what tells whether a copy of them is of use.
 //!
 //! Statements that Aria's log does not hold (TRUNCATE, DELETE of all rows, rows put into an empty table, REPAIR, OPTIMIZE, ALTER)
 //! write a new LSN into the header of the index file at once, below which recovery skips the log. All else of a
@@ -86,7 +86,7 @@ impl PlainTables {
                 let Some(name) = table.file_name().to_str().map(str::to_owned) else { continue };
                 let path = format!("{schema}/{name}");
                 let extension = name.rsplit_once('.').map_or("", |(_, extension)| extension);
-                let known = matches!(extension, "MAI" | "MAD" | "MYI" | "MYD" | "CSV");
+                let known = matches!(extension, "MAI" | "MAD" | "MYI" | "MYD" | "CSV" | "ARZ" | "MRG");
                 if !known || name.starts_with("#sql") || LOG_TABLES.iter().any(|table| path.starts_with(table)) {
                     continue;
                 }
@@ -170,10 +170,10 @@ mod tests {
         for schema in ["mysql", "a"] {
             std::fs::create_dir(dir.path().join(schema)).unwrap();
         }
-        for path in ["mysql/general_log.CSV", "a/#sql-alter-1.MAI", "a/t.MAI", "a/t.MAD", "a/u.MYD", "a/t.frm"] {
+        for path in ["mysql/general_log.CSV", "a/#sql-alter-1.MAI", "a/t.MAI", "a/t.MAD", "a/u.MYD", "a/v.ARZ", "a/w.MRG", "a/t.frm"] {
             std::fs::write(dir.path().join(path), index(ARIA_MAGIC, 1, 1, 1)).unwrap();
         }
         let found = PlainTables::look(dir.path()).unwrap();
-        assert_eq!(found.0.keys().collect::<Vec<_>>(), ["a/t.MAI", "a/u.MYD"]);
+        assert_eq!(found.0.keys().collect::<Vec<_>>(), ["a/t.MAI", "a/u.MYD", "a/v.ARZ", "a/w.MRG"]);
     }
 }

@@ -11,7 +11,7 @@ use std::{
 
 use super::{
     child::{BackupChild, BackupOptions, ChildError},
-    connection::{Connection, Secret},
+    connection::Connection,
     datadir::{DatadirError, ServerEvidence, ensure_vacant, server_runs_on},
     facts::{FactsError, ServerFacts},
     identity::{DatadirLayout, DatadirWalk},
@@ -21,7 +21,10 @@ use super::{
     sql::{Session, SqlError},
     tool::{ToolPaths, Tools},
 };
-use crate::{error::Diagnose, model::Lsn};
+use crate::{
+    error::Diagnose,
+    model::{Lsn, Secret},
+};
 
 /// A password with all that option files, shells and connection strings stumble over.
 const PASSWORD: &str = "a#b \"q' \\ ü;=x\\n $(id) ";

@@ -8,7 +8,10 @@ use std::{
 };
 
 use super::*;
-use crate::error::{Diagnose, Kind};
+use crate::{
+    error::{Diagnose, Kind},
+    model::Secret,
+};
 
 /// One answer of the server.
 #[derive(Clone)]

@@ -46,7 +46,7 @@ pub use key::Key;
 /// Bytes to be stored, in one part or many that are not copied together.
 pub use object_store::PutPayload;
 pub use open::{open, open_wrapped};
-pub use options::{AccessKey, RetryPolicy, Secret, StoreOptions};
+pub use options::{AccessKey, RetryPolicy, StoreOptions};
 pub use probe::{Answer, Capabilities, Finding, Verdict};
 pub use refusal::Refusal;
 pub use url::StoreUrl;

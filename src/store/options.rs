@@ -4,29 +4,7 @@ use std::{fmt, path::PathBuf, sync::Arc, time::Duration};
 
 use url::Url;
 
-use crate::model::{Clock, Entropy, Progress, Silent, SystemClock, SystemEntropy};
-
-/// A text that is never shown.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Secret(String);
-
-impl Secret {
-    /// Takes `text` as a secret.
-    pub fn new(text: impl Into<String>) -> Secret {
-        Secret(text.into())
-    }
-
-    /// The secret itself.
-    pub fn reveal(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Debug for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Secret(…)")
-    }
-}
+use crate::model::{Clock, Entropy, Progress, Secret, Silent, SystemClock, SystemEntropy};
 
 /// Keys given by the settings, which win over whatever the machine offers.
 #[derive(Debug, Clone, PartialEq, Eq)]
