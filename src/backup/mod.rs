@@ -217,13 +217,9 @@ async fn run(
             return Err(error);
         }
         // As long as the redo log begins before a DISCARD TABLESPACE, the tool takes the table for dropped, even if another
-        // file was imported since. And behind a checkpoint, every table has its first page.
-        let by_checkpoint = matches!(
-            error,
-            BackupError::LeftOut { .. }
-                | BackupError::Blank { .. }
-                | BackupError::NeedsFull(Obstacle::ReplacedDuring { .. })
-        );
+        // file was imported since. And behind a checkpoint, every table has its first page. Whatever the capture failed for, this may
+        // have happened, too.
+        let by_checkpoint = !matches!(error, BackupError::Source(_));
         match error {
             BackupError::NeedsFull(obstacle) => {
                 context.progress.warn(&format!("taking a full backup instead: {obstacle}"));

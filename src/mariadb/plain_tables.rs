@@ -170,7 +170,16 @@ mod tests {
         for schema in ["mysql", "a"] {
             std::fs::create_dir(dir.path().join(schema)).unwrap();
         }
-        for path in ["mysql/general_log.CSV", "a/#sql-alter-1.MAI", "a/t.MAI", "a/t.MAD", "a/u.MYD", "a/v.ARZ", "a/w.MRG", "a/t.frm"] {
+        for path in [
+            "mysql/general_log.CSV",
+            "a/#sql-alter-1.MAI",
+            "a/t.MAI",
+            "a/t.MAD",
+            "a/u.MYD",
+            "a/v.ARZ",
+            "a/w.MRG",
+            "a/t.frm",
+        ] {
             std::fs::write(dir.path().join(path), index(ARIA_MAGIC, 1, 1, 1)).unwrap();
         }
         let found = PlainTables::look(dir.path()).unwrap();
