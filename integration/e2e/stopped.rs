@@ -10,7 +10,7 @@ use std::{
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::support::{
-    MariaDb, Site, Tool,
+    Haulout, MariaDb, Site, Tool,
     binary::Running,
     server::Client,
     site::{assert_says, assert_unlocked},
@@ -167,4 +167,44 @@ fn of_two_backups_at_once_the_second_is_refused_and_the_first_is_right() {
     assert_eq!(site.listing().len(), 1);
     assert_eq!(site.leases_held(), [""; 0]);
     assert_eq!(site.backed_up(&["--incremental"])["parent"], first.summary()["backup_id"]);
+}
+
+fn stored_bytes(site: &Site) -> u64 {
+    // A pack can get its name just while it is looked at.
+    site.objects("packs").iter().filter_map(|path| Some(fs::metadata(path).ok()?.len())).sum()
+}
+
+/// A backup is killed when nine tenths of its stream have come. What it has stored is not uploaded again, and what was not is.
+#[test]
+fn what_a_killed_backup_has_stored_is_not_uploaded_again() {
+    let site = Site::new();
+    site.server.sql(
+        "USE shop; CREATE TABLE random (id INT PRIMARY KEY, text VARBINARY(2000)) ENGINE=InnoDB;
+         INSERT INTO random SELECT seq, CONCAT(RANDOM_BYTES(1000), RANDOM_BYTES(1000)) FROM seq_1_to_60000;
+         FLUSH TABLES random FOR EXPORT; UNLOCK TABLES;",
+    );
+    let twin = Haulout::on(format!("file://{}", site.folder().join("twin").display()));
+    twin.run(["init"]).ok();
+    let sizes = twin.backup(&site.server, &[]).ok().summary()["sizes"].clone();
+    let size = |name: &str| sizes[name].as_u64().unwrap();
+    let whole = size("uploaded_bytes");
+    let tool = Tool::held(size("stream_bytes") * 9 / 10);
+    let mut running = site.haulout.spawn_backup(&site.server, &[&tool.flag()]);
+    running.wait_for("most packs to be stored", |_| tool.has("held") && stored_bytes(&site) > whole * 6 / 10);
+    running.kill9();
+    tool.let_go();
+    let left = stored_bytes(&site);
+    let run = site.backup(&[]).ok();
+    let again = run.summary()["sizes"]["uploaded_bytes"].as_u64().unwrap();
+    assert!(run.stdout.contains("a run that did not end left "), "{}", run.stdout);
+    println!("{whole} bytes in all, {left} were stored, {again} were uploaded afterwards");
+    assert!(left + again < whole * 21 / 20, "{left} bytes were stored, {again} uploaded again, {whole} in all");
+    assert_eq!(stored_bytes(&site), left + again);
+    site.haulout.run(["check", "--read-data"]).ok();
+    let restored = MariaDb::on(&site.restored(run.summary()), Default::default());
+    assert_eq!(restored.checksums(), site.server.checksums());
+    // What was left counts as the backup's own from now on: nothing is left to be told of.
+    site.change();
+    let next = site.backup(&["--incremental"]).ok();
+    assert!(!next.stdout.contains("did not end"), "{}", next.stdout);
 }

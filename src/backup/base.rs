@@ -15,7 +15,7 @@ use crate::format::map::{
     MapRoot, PackRef, Piece, SpaceKey, SpaceMap, SpaceRecord,
 };
 use crate::model::{ChunkId, ExtentNo, Lsn, PackId};
-use crate::repository::RepositoryError;
+use crate::repository::{RepositoryError, StoredPack};
 
 /// Extent and file blocks kept: one of each file that the tool reads at the same time, with room to spare; 150 KiB each.
 const BLOCKS_KEPT: usize = 64;
@@ -32,7 +32,8 @@ pub struct Base {
     pub spaces: BTreeMap<SpaceKey, SpaceRecord>,
     /// Its other files.
     pub files: BTreeMap<String, FileRecord>,
-    packs: HashMap<PackId, u64>,
+    /// Packs that the store holds.
+    pub packs: HashMap<PackId, StoredPack>,
     /// Packs in which a damaged block was found: nothing new shall rest on them.
     damaged: RwLock<HashSet<PackId>>,
     stash: Arc<dyn Stash>,
@@ -51,13 +52,13 @@ fn cache<T>() -> Mutex<LruCache<ChunkId, T>> {
 }
 
 impl Base {
-    /// Puts together a map that was read from `stash`; `packs` are those that the store holds, with their sizes.
+    /// Puts together a map that was read from `stash`; `packs` are those that the store holds.
     pub fn new(
         manifest: Manifest,
         root: MapRoot,
         spaces: Vec<SpaceRecord>,
         files: Vec<FileRecord>,
-        packs: HashMap<PackId, u64>,
+        packs: HashMap<PackId, StoredPack>,
         stash: Arc<dyn Stash>,
     ) -> Base {
         Base {
@@ -75,7 +76,7 @@ impl Base {
 
     /// True when the store holds the pack, with its size, and no damage was found in it so far.
     pub fn holds(&self, pack: &PackRef) -> bool {
-        let is_there = self.packs.get(&pack.id) == Some(&u64::from(pack.bytes));
+        let is_there = self.packs.get(&pack.id).is_some_and(|found| found.bytes == u64::from(pack.bytes));
         is_there && !self.damaged.read().unwrap_or_else(PoisonError::into_inner).contains(&pack.id)
     }
 

@@ -18,6 +18,7 @@ mod error;
 mod mappack;
 mod merge;
 mod resolve;
+mod salvage;
 mod slots;
 mod source;
 mod stash;
@@ -185,6 +186,7 @@ async fn run(
     let (survey, newest) = tokio::join!(survey, unless_cancelled(context, newest(context, &uploader)));
     let (mut survey, newest) = (joined(survey)??, newest??);
     let id = BackupId::following(newest.id.as_ref(), started, &*context.entropy);
+    unless_cancelled(context, salvage(context, &newest, &uploader)).await??;
     let mut choice = unless_cancelled(context, choose(newest, &source, &survey, options)).await??;
     if let Some(base) = choice.base.as_ref().filter(|_| choice.kind == BackupKind::Incremental) {
         context.progress.note(&format!("incremental on {}: {}", base.manifest.id, choice.reason));
@@ -392,23 +394,48 @@ fn nothing_lost(
 #[derive(Default)]
 struct Newest {
     id: Option<BackupId>,
+    /// When its manifest was stored.
+    stored: Option<Timestamp>,
     base: Option<Arc<Base>>,
     /// Why there is no base.
     obstacle: Option<Obstacle>,
 }
 
 async fn newest(context: &Context, uploader: &Arc<Uploader>) -> Result<Newest, BackupError> {
-    let Some(id) = context.repository.backup_ids().await?.into_iter().next_back() else {
+    let Some((id, stored)) = context.repository.backups_stored().await?.into_iter().next_back() else {
         return Ok(Newest { obstacle: Some(Obstacle::First), ..Newest::default() });
     };
     match load_base(context, &id, uploader).await {
-        Ok(base) => Ok(Newest { id: Some(id), base: Some(Arc::new(base)), obstacle: None }),
+        Ok(base) => Ok(Newest { id: Some(id), stored: Some(stored), base: Some(Arc::new(base)), obstacle: None }),
         Err(BackupError::Repository(RepositoryError::Store(error))) => Err(RepositoryError::Store(error).into()),
         Err(error) => {
             let obstacle = Obstacle::ParentUnreadable { id: id.clone(), reason: chain(&error) };
-            Ok(Newest { id: Some(id), base: None, obstacle: Some(obstacle) })
+            Ok(Newest { id: Some(id), stored: Some(stored), base: None, obstacle: Some(obstacle) })
         }
     }
+}
+
+/// Finds out what a run has stored that died since the newest backup.
+async fn salvage(context: &Context, newest: &Newest, uploader: &Uploader) -> Result<(), BackupError> {
+    let listed;
+    let packs = match &newest.base {
+        Some(base) => &base.packs,
+        None => {
+            listed = context.repository.packs().await?;
+            &listed
+        }
+    };
+    let strays = salvage::strays(packs.iter(), newest.stored);
+    if strays.is_empty() {
+        return Ok(());
+    }
+    let bytes = uploader.salvage.read(&context.repository, &strays).await?;
+    context.progress.note(&format!(
+        "a run that did not end left {} packs: of {} MiB nothing that is still as it was is uploaded again",
+        strays.len(),
+        bytes >> 20
+    ));
+    Ok(())
 }
 
 async fn choose(

@@ -1,10 +1,11 @@
 //! What the pipeline needs of a repository, so that it can also be run on generated streams alone.
 
 use crate::format::PageSum;
-use crate::format::map::{BlockRef, PageChunk};
+use crate::format::map::{BlockRef, Location, PageChunk};
 use crate::format::pack::FinishedPack;
 
 use super::BackupError;
+use crate::model::ChunkId;
 
 /// Takes finished packs and gives back what earlier backups stored. Called from blocking threads.
 pub trait Stash: Send + Sync {
@@ -19,6 +20,9 @@ pub trait Stash: Send + Sync {
     /// # Errors
     /// When it is not there or damaged.
     fn read_block(&self, block: &BlockRef) -> Result<Vec<u8>, BackupError>;
+
+    /// Where chunk `id` of `raw_bytes` bytes lies that no backup needs yet, but that is stored all the same.
+    fn find(&self, id: &ChunkId, raw_bytes: usize) -> Option<Location>;
 
     /// The sums of the pages of a chunk, in the chunk's order; nothing when they cannot be had.
     fn page_sums(&self, chunk: &PageChunk) -> Option<Vec<PageSum>>;

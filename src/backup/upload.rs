@@ -14,11 +14,12 @@ use tokio::runtime::Handle;
 use tokio::sync::{Notify, Semaphore, watch};
 use tokio::task::JoinSet;
 
+use super::salvage::Salvage;
 use super::{BackupError, Stash};
 use crate::format::PageSum;
-use crate::format::map::{BlockRef, PageChunk};
+use crate::format::map::{BlockRef, Location, PageChunk};
 use crate::format::pack::FinishedPack;
-use crate::model::{PackId, Phase, Progress};
+use crate::model::{ChunkId, PackId, Phase, Progress};
 use crate::repository::{Repository, RepositoryError};
 
 /// Part of the spool's limit at which the operator is warned, in percent.
@@ -78,6 +79,8 @@ pub(super) struct Uploader {
     warned: AtomicBool,
     number: AtomicU64,
     pub uploaded_packs: AtomicU64,
+    /// What need not be uploaded, though no backup needs it yet.
+    pub salvage: Salvage,
 }
 
 impl Uploader {
@@ -104,6 +107,7 @@ impl Uploader {
             warned: AtomicBool::new(false),
             number: AtomicU64::new(0),
             uploaded_packs: AtomicU64::new(0),
+            salvage: Salvage::default(),
             spool,
         };
         uploader.prepare_spool().map_err(|source| uploader.spool_error(source))?;
@@ -145,6 +149,8 @@ impl Uploader {
     fn submit(&self, pack: FinishedPack) -> Result<(), BackupError> {
         self.failure.check()?;
         self.repository.remember(&pack);
+        // For the case that this capture has to be taken again.
+        self.salvage.note(&pack);
         let bytes = Bytes::from(pack.bytes);
         let waiting = match self.uploads.clone().try_acquire_owned() {
             Ok(permit) => {
@@ -307,6 +313,10 @@ impl Stash for Uploader {
 
     fn read_block(&self, block: &BlockRef) -> Result<Vec<u8>, BackupError> {
         self.answer(self.repository.read_block(block))
+    }
+
+    fn find(&self, id: &ChunkId, raw_bytes: usize) -> Option<Location> {
+        self.salvage.find(id, raw_bytes)
     }
 
     fn page_sums(&self, chunk: &PageChunk) -> Option<Vec<PageSum>> {

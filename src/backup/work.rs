@@ -170,8 +170,20 @@ impl Workshop {
                 rest = rest.without(same);
             }
         }
-        if !rest.is_empty() {
-            result.fresh = Some((rest, self.chunk_of_pages(job, rest, &hashes, compressor)?));
+        if rest.is_empty() {
+            return Ok(result);
+        }
+        let places = || rest.indices().map(|index| job.pages.rank(index) as usize);
+        let id = self.namer.chunk_of_pages(places().map(|place| &hashes[place]));
+        match self.stash.find(&id, rest.len() as usize * page_bytes) {
+            Some(at) => {
+                let chunk = PageChunk { id, pages: rest, at: at.map(Slot::Old) };
+                result.kept.push(Piece { mask: rest, content: Content::Chunk(chunk) });
+            }
+            None => {
+                let sums = places().map(|place| hashes[place].sum()).collect();
+                result.fresh = Some((rest, self.chunk_of_pages(job, rest, id, sums, compressor)?));
+            }
         }
         Ok(result)
     }
@@ -197,23 +209,22 @@ impl Workshop {
         &self,
         job: &PageJob,
         pages: PageMask,
-        hashes: &[PageHash],
+        id: ChunkId,
+        sums: Vec<PageSum>,
         compressor: &mut Compressor,
     ) -> Result<FreshChunk, BackupError> {
         let page_bytes = job.format.page_size().bytes();
-        let places = || pages.indices().map(|index| job.pages.rank(index) as usize);
         let gathered;
         let raw = if pages == job.pages {
             &job.bytes[..]
         } else {
-            gathered = places().fold(Vec::with_capacity(pages.len() as usize * page_bytes), |mut bytes, place| {
-                bytes.extend_from_slice(&job.bytes[place * page_bytes..][..page_bytes]);
-                bytes
-            });
+            let mut bytes = Vec::with_capacity(pages.len() as usize * page_bytes);
+            for index in pages.indices() {
+                bytes.extend_from_slice(&job.bytes[job.pages.rank(index) as usize * page_bytes..][..page_bytes]);
+            }
+            gathered = bytes;
             &gathered[..]
         };
-        let id = self.namer.chunk_of_pages(places().map(|place| &hashes[place]));
-        let sums = places().map(|place| hashes[place].sum()).collect();
         compress(compressor, self.compression_level, id, raw, sums)
     }
 
@@ -229,6 +240,10 @@ impl Workshop {
             && raw_bytes == bytes
         {
             return Ok(FileResult::Kept(FilePiece { bytes, ..piece }.map(Slot::Old)));
+        }
+        if let Some(at) = self.stash.find(&id, job.bytes.len()) {
+            let source = FileSource::Chunk { id, raw_bytes: bytes, skip: 0, at: at.map(Slot::Old) };
+            return Ok(FileResult::Kept(FilePiece { bytes, source }));
         }
         Ok(FileResult::Fresh(compress(compressor, self.compression_level, id, &job.bytes, Vec::new())?))
     }

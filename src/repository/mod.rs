@@ -26,7 +26,7 @@ pub use process::ProcessIdentity;
 use crate::format::map::{BlockRef, PackRef, PageChunk};
 use crate::format::pack::{self, FOOTER_BYTES, FinishedPack, PACK_BYTES_MAX, PackEntry, PackFooter};
 use crate::format::{Config, DOCUMENT_BYTES_MAX, Document, Manifest, Namer, PageSum, decode_document, encode_document};
-use crate::model::{BackupId, Clock, Entropy, PackId, RepositoryId};
+use crate::model::{BackupId, Clock, Entropy, PackId, RepositoryId, Timestamp};
 use crate::store::{Key, PutOutcome, Store, StoreError};
 
 /// Documents read at the same time: enough that a thousand manifests take seconds, few enough for any store.
@@ -48,6 +48,15 @@ impl std::fmt::Debug for Repository {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Repository").field("config", &self.config).finish_non_exhaustive()
     }
+}
+
+/// A pack that is there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StoredPack {
+    /// Its size in bytes.
+    pub bytes: u64,
+    /// When it was stored, by the store's clock.
+    pub stored: Timestamp,
 }
 
 fn store_key(key: &ObjectKey) -> Result<Key, StoreError> {
@@ -117,11 +126,19 @@ impl Repository {
     /// # Errors
     /// When the store cannot list.
     pub async fn backup_ids(&self) -> Result<Vec<BackupId>, RepositoryError> {
+        Ok(self.backups_stored().await?.into_iter().map(|(id, _)| id).collect())
+    }
+
+    /// Names of all backups, oldest first, and when their manifests were stored by the store's clock.
+    ///
+    /// # Errors
+    /// When the store cannot list.
+    pub async fn backups_stored(&self) -> Result<Vec<(BackupId, Timestamp)>, RepositoryError> {
         let mut ids = Vec::new();
         let mut objects = self.store.list(Some(&Key::new(ObjectKey::BACKUPS)?));
         while let Some(object) = objects.try_next().await? {
             if let Some(ObjectKey::Manifest(id)) = ObjectKey::parse(object.key.as_str()) {
-                ids.push(id);
+                ids.push((id, object.last_modified));
             }
         }
         ids.sort();
@@ -227,16 +244,16 @@ impl Repository {
         self.keep_directory(pack.id, Arc::new(pack.entries.clone()));
     }
 
-    /// Every pack that is there, with its size in bytes.
+    /// Every pack that is there.
     ///
     /// # Errors
     /// When the store cannot list.
-    pub async fn packs(&self) -> Result<HashMap<PackId, u64>, RepositoryError> {
+    pub async fn packs(&self) -> Result<HashMap<PackId, StoredPack>, RepositoryError> {
         let mut packs = HashMap::new();
         let mut objects = self.store.list(Some(&Key::new(ObjectKey::PACKS)?));
         while let Some(object) = objects.try_next().await? {
             if let Some(ObjectKey::Pack(id)) = ObjectKey::parse(object.key.as_str()) {
-                packs.insert(id, object.size);
+                packs.insert(id, StoredPack { bytes: object.size, stored: object.last_modified });
             }
         }
         Ok(packs)

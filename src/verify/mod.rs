@@ -38,7 +38,7 @@ use tour::{ChunkRef, Fault, Mark, Tour, Visitor};
 use crate::format::Manifest;
 use crate::format::map::PackRef;
 use crate::model::{BackupId, PackId, Phase, Progress};
-use crate::repository::{ObjectKey, Repository};
+use crate::repository::{ObjectKey, Repository, StoredPack};
 
 /// Faults of pages that are kept; a repository with more is beyond a list.
 const PAGE_FAULTS_MAX: usize = 10_000;
@@ -139,7 +139,7 @@ struct Check<'a> {
     /// Backups without a manifest that can be read.
     unreadable: Vec<Damage>,
     needed: HashMap<PackId, PackRef>,
-    listed: HashMap<PackId, u64>,
+    listed: HashMap<PackId, StoredPack>,
     faults: Vec<Fault>,
     fault_backups: BTreeMap<usize, Vec<BackupId>>,
     /// What is wrong with packs.
@@ -236,9 +236,9 @@ impl<'a> Check<'a> {
         }
         for pack in self.needed.values() {
             let expected = u64::from(pack.bytes);
-            match self.listed.get(&pack.id) {
+            match self.listed.get(&pack.id).map(|pack| pack.bytes) {
                 None => drop(self.bad.insert(pack.id, "it is missing".to_owned())),
-                Some(found) if *found != expected => {
+                Some(found) if found != expected => {
                     self.bad.insert(pack.id, format!("it has {found} bytes, expected {expected}"));
                 }
                 Some(_) => {}
@@ -327,7 +327,7 @@ impl<'a> Check<'a> {
     fn report(self, all: bool) -> CheckReport {
         let maps_are_whole = self.unreadable.is_empty() && self.faults.is_empty();
         let unneeded = self.listed.iter().filter(|(id, _)| !self.needed.contains_key(id));
-        let unreferenced = tally(unneeded.map(|(_, bytes)| *bytes));
+        let unreferenced = tally(unneeded.map(|(_, pack)| pack.bytes));
         let named: HashSet<String> = self.blamed.iter().map(|damage| damage.object.clone()).collect();
         let faults = self.faults.into_iter().enumerate().map(|(place, fault)| Damage {
             backups: self.fault_backups.get(&place).cloned().unwrap_or_default(),

@@ -3,12 +3,16 @@ use std::path::PathBuf;
 use super::*;
 use crate::{
     cli::{
+        failure::Failure,
         output::{OutputOptions, tests::sheets},
+        progress::{Status, Unit},
         samples::{incremental, manifest},
         snapshot,
     },
+    error::Kind,
     format::GtidPosition,
     model::{BackupId, Lsn},
+    repository::RepositoryError,
 };
 
 fn id() -> BackupId {
@@ -225,18 +229,41 @@ fn show_has_the_lsns_of_xtrabackup_checkpoints() {
 }
 
 #[test]
+fn what_is_told_on_the_way_and_of_a_failure_is_as_reviewed() {
+    let (output, out, _) = sheets(OutputOptions { json: true, ..OutputOptions::default() });
+    let (done, total) = (1 << 30, Some(120 << 30));
+    output.json(&Status { phase: "capture", done, total, unit: Unit::Bytes, seconds: 4.1, ended: false });
+    output.json(&Status { phase: "check", done: 7, total: None, unit: Unit::Objects, seconds: 0.3, ended: true });
+    output.note("full: there is no backup yet");
+    output.warn("mariadb-backup 10.11.6 is older than the server 10.11.19: install the same version");
+    output.failure(&Failure::new(Kind::Failed, "nothing was done"));
+    let cause = RepositoryError::PackMissing { pack: crate::model::PackId([0xba; 32]) };
+    output.failure(&Failure::from(crate::backup::BackupError::from(cause)));
+    snapshot::check("messages.jsonl", &out.text());
+}
+
+#[test]
 fn every_message_type_and_field_is_documented() {
     let documentation = include_str!("../OUTPUT.md");
-    for name in ["summaries.jsonl", "show.jsonl", "list.jsonl", "list-damaged.jsonl", "tables.jsonl"] {
+    let names = ["summaries", "messages", "show", "list", "list-damaged", "tables"];
+    for name in names.map(|name| format!("{name}.jsonl")) {
         let path = format!("{}/src/cli/snapshots/{name}", env!("CARGO_MANIFEST_DIR"));
         for line in std::fs::read_to_string(path).unwrap().lines() {
             let value: serde_json::Value = serde_json::from_str(line).unwrap();
             let kind = value["message_type"].as_str().unwrap();
             assert!(documentation.contains(&format!("`{kind}`")), "{kind}");
-            for field in value.as_object().unwrap().keys() {
+            fields(&value, &mut |field| {
                 assert!(documentation.contains(&format!("`{field}`")), "{kind}: {field}");
-            }
+            });
         }
+    }
+}
+
+/// Calls `see` with the name of each field in `value`, and in the objects in it.
+fn fields(value: &serde_json::Value, see: &mut dyn FnMut(&str)) {
+    for (name, value) in value.as_object().into_iter().flatten() {
+        see(name);
+        fields(value, see);
     }
 }
 
