@@ -72,7 +72,7 @@ pub struct BackupArgs {
     /// Where finished packs wait while the store is slow [default: TMPDIR or /var/tmp]
     #[arg(long, value_name = "DIR")]
     pub spool_dir: Option<PathBuf>,
-    /// How much may wait there; beyond it the capture waits [default: 4GiB]
+    /// Most that may wait there [default: 4GiB]
     #[arg(long, value_name = "SIZE")]
     pub spool_size: Option<ByteSize>,
     /// Niceness of mariadb-backup, 1 to 19 [default: that of haulout]
