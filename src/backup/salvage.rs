@@ -109,7 +109,7 @@ pub(super) fn strays<'a>(
 ) -> Vec<PackRef> {
     let since = packs.filter(|(_, pack)| newest.is_none_or(|newest| pack.stored > newest));
     let mut strays: Vec<(&PackId, &StoredPack)> = since.collect();
-    strays.sort_by(|(_, one), (_, other)| other.stored.cmp(&one.stored));
+    strays.sort_by_key(|(_, pack)| std::cmp::Reverse(pack.stored));
     let reference = |(id, pack): (&PackId, &StoredPack)| Some(PackRef { id: *id, bytes: pack.bytes.try_into().ok()? });
     strays.into_iter().filter_map(reference).collect()
 }
