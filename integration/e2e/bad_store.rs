@@ -13,7 +13,7 @@ use std::{
 use serde_json::Value;
 
 use crate::support::{
-    Fault, FaultyPath, Haulout, LocalStack, Site,
+    Fault, FaultyPath, Haulout, LocalStack, MariaDb, ServerOptions, Site,
     binary::Running,
     scratch, server,
     site::{assert_says, assert_unlocked, listing},
@@ -319,4 +319,38 @@ fn a_disk_that_takes_no_pack_is_named() {
     let haulout = Haulout::on(format!("file://{}", site.repository().display())).with_files_of(4096);
     site.refuses(22, "no space left to store packs/", "free space", || haulout.backup(&site.server, &[]));
     site.backed_up(&[]);
+}
+
+/// The line of a restore is cut in the middle of answers; then it stays so.
+#[test]
+fn a_restore_whose_line_is_cut_goes_on_and_one_whose_store_stays_away_ends_with_22() {
+    let (site, path) = behind_a_path(true);
+    site.server.sql(
+        "USE shop; CREATE TABLE picture (id INT PRIMARY KEY, bytes BLOB) ENGINE=InnoDB;
+         INSERT INTO picture SELECT seq, RANDOM_BYTES(1000) FROM seq_1_to_8000;",
+    );
+    let backup = site.backed_up(&[]);
+    let expected = site.server.checksums();
+    let restore = |name: &str| {
+        let (id, datadir) = (backup["backup_id"].as_str().unwrap(), site.folder().join(name));
+        site.haulout.spawn(["--json", "restore", "--backup", id, "--datadir", datadir.to_str().unwrap()])
+    };
+    path.set(Fault::CutAnswerAfter(1_000_000));
+    let begun = path.connections();
+    let mut running = restore("cut");
+    running.wait_for("a few answers to be cut", |_| path.connections() > begun + 3);
+    path.set(Fault::None);
+    running.wait().ok();
+    assert_eq!(MariaDb::on(&site.folder().join("cut"), ServerOptions::new()).checksums(), expected);
+
+    path.set(Fault::CutAnswerAfter(1_000_000));
+    let mut running = restore("away");
+    running.wait_for("files of the restore", |_| site.folder().join("away.haulout").exists());
+    path.set(Fault::Down);
+    let run = running.wait().exits(22);
+    assert_says(&run, 22, "is as it was", &path.endpoint());
+    assert!(!site.folder().join("away").exists());
+    path.set(Fault::None);
+    restore("away").wait().ok();
+    assert_eq!(MariaDb::on(&site.folder().join("away"), ServerOptions::new()).checksums(), expected);
 }

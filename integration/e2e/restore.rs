@@ -226,7 +226,7 @@ impl Drop for Disk {
 }
 
 #[test]
-fn a_restore_from_a_bucket_survives_a_cut_line_and_a_kill() {
+fn a_restore_from_a_bucket_that_was_killed_leaves_no_datadir_and_the_next_run_works() {
     let (site, bucket) = Site::in_bucket();
     let backup = site.backed_up(&[]);
     let expected = site.server.checksums();
@@ -242,7 +242,6 @@ fn a_restore_from_a_bucket_survives_a_cut_line_and_a_kill() {
     running.kill9();
     assert!(!datadir.exists());
 
-    // A line that is cut once is none the worse.
     path.set(Fault::None);
     slow.run(arguments).ok();
     assert_eq!(checksums_of(&datadir), expected);
