@@ -1,8 +1,17 @@
 //! What a server can hold: files in other places and other numbers than usual.
 
-use std::{fs, path::Path};
+use std::{
+    fs,
+    path::Path,
+    thread::{self, JoinHandle},
+    time::Duration,
+};
 
-use crate::support::{Lineage, MariaDb, ServerOptions, Site, Tool, server};
+use crate::support::{
+    Lineage, MariaDb, ServerOptions, Site, Tool,
+    server::{self, Client},
+    wait,
+};
 
 const ROWS: &str = "(id INT PRIMARY KEY AUTO_INCREMENT, text VARCHAR(400))";
 
@@ -40,17 +49,48 @@ fn a_system_tablespace_of_several_files_restores_with_tables_in_it() {
     });
 }
 
+/// A transaction that is not committed.
+struct Transaction {
+    client: Client,
+    session: JoinHandle<()>,
+}
+
+impl Transaction {
+    fn open(server: &MariaDb, sql: &str) -> Transaction {
+        let client = server.client();
+        let (session, sql) = (client.clone(), format!("BEGIN; {sql}; SELECT SLEEP(600)"));
+        let session = thread::spawn(move || drop(session.try_sql(&sql)));
+        let transaction = Transaction { client, session };
+        wait::until("the transaction", Duration::from_secs(60), || transaction.ids().pop());
+        transaction
+    }
+
+    fn ids(&self) -> Vec<String> {
+        let sql = "SELECT id FROM information_schema.processlist WHERE info = 'SELECT SLEEP(600)'";
+        self.client.sql(sql).lines().map(str::to_owned).collect()
+    }
+
+    fn end(self) {
+        self.ids().iter().for_each(|id| drop(self.client.sql(&format!("KILL {id}"))));
+        self.session.join().unwrap();
+    }
+}
+
 #[test]
 fn undo_tablespaces_restore_and_another_number_of_them_forces_a_full() {
     let options = ServerOptions::new().install_argument("--innodb-undo-tablespaces=3");
     let mut site = Site::with(options.clone());
     let mut lineage = Lineage::default();
-    // An open transaction with much to undo is rolled back where a backup is restored.
-    let client = site.server.client();
     let mut lines = |sql: &str| lineage.step(&site, sql, &[]);
-    lines(&format!("USE shop; CREATE TABLE shop.undone {ROWS};{}", fill("shop.undone", 3000)));
+    let tables = ["undone", "held"].map(|name| format!("CREATE TABLE {name} {ROWS};{}", fill(name, 3000)));
+    lines(&format!("USE shop; {}", tables.concat()));
+    // It is rolled back where the backup is restored.
+    let open = Transaction::open(
+        &site.server,
+        "UPDATE shop.held SET text = MD5(RAND()); DELETE FROM shop.held WHERE id > 900",
+    );
     lines("USE shop; UPDATE shop.undone SET text = REVERSE(text); DELETE FROM shop.undone WHERE id % 4 = 0;");
-    drop(client);
+    open.end();
     site.server.sql("SET GLOBAL innodb_fast_shutdown = 0");
     site.server.stop();
     site.server.add_argument("--innodb-undo-tablespaces=5");

@@ -107,8 +107,7 @@ fn a_datadir_in_use_is_refused_and_left_alone() {
     let mut site = Site::new();
     let backup = site.backed_up(&[]);
     let run = restore(&site, id(&backup), site.server.datadir());
-    assert_says(&run, run.code().unwrap(), "", "");
-    assert_ne!(run.code(), Some(0));
+    assert_says(&run.exits(23), 23, "a server runs on datadir", "stop the server");
     site.server.sql("SELECT COUNT(*) FROM shop.item");
     site.server.stop();
     let run = restore(&site, id(&backup), site.server.datadir());
@@ -264,4 +263,27 @@ fn an_interrupted_restore_exits_with_130_and_leaves_nothing() {
     // The next run works, on a line that is whole.
     path.set(Fault::None);
     slow.run(arguments).ok();
+}
+
+/// By name, as an operator gives it.
+#[test]
+fn restored_files_belong_to_the_owner_that_was_named() {
+    let site = Site::new();
+    let backup = site.backed_up(&[]);
+    let datadir = site.folder().join("owned");
+    let restore = |owner: &str| {
+        let datadir = datadir.to_str().unwrap();
+        site.haulout.run(["--json", "restore", "--backup", id(&backup), "--datadir", datadir, "--owner", owner])
+    };
+    let unknown = restore("nobody-of-that-name:nogroup").exits(2);
+    assert_says(&unknown, 2, "nobody-of-that-name", "");
+    assert!(!datadir.exists());
+    restore("nobody:nogroup").ok();
+    let of = |path: &Path| {
+        let output = Command::new("stat").args(["--format", "%U:%G"]).arg(path).output().unwrap();
+        String::from_utf8(output.stdout).unwrap().trim().to_owned()
+    };
+    for path in [datadir.clone(), datadir.join("ibdata1"), datadir.join("shop"), datadir.join("shop/item.ibd")] {
+        assert_eq!(of(&path), "nobody:nogroup", "{path:?}");
+    }
 }

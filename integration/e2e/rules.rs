@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::support::{Site, Tool, tool};
+use crate::support::{MariaDb, Site, Tool, tool};
 
 fn number(value: &Value) -> u64 {
     value.as_u64().or_else(|| value.as_str()?.parse().ok()).unwrap_or_else(|| panic!("no number: {value}"))
@@ -102,4 +102,51 @@ fn the_lsns_shown_are_those_of_the_tool_s_own_files() {
             assert!(line.ends_with(&format!("= {}", checkpoints(name))), "{line}");
         }
     }
+}
+
+/// Rule 5: what an earlier backup stored is byte for byte as it was after later ones.
+#[test]
+fn objects_are_never_changed() {
+    let site = Site::new();
+    let objects = || -> std::collections::BTreeMap<std::path::PathBuf, Vec<u8>> {
+        // Leases come and go.
+        let folders = ["packs", "backups"].into_iter().flat_map(|folder| site.objects(folder));
+        let config = [site.repository().join("haulout.json")];
+        folders.chain(config).map(|path| (path.clone(), std::fs::read(path).unwrap())).collect()
+    };
+    site.backed_up(&[]);
+    let mut before = objects();
+    for kind in ["--incremental", "--full", "--incremental"] {
+        site.change();
+        site.backed_up(&[kind]);
+        let after = objects();
+        assert!(after.len() > before.len());
+        for (path, bytes) in &before {
+            assert!(after.get(path) == Some(bytes), "{} changed", path.display());
+        }
+        before = after;
+    }
+}
+
+/// A backup whose parent is no longer there restores all the same, and the next builds on it.
+#[test]
+fn a_backup_needs_no_other_manifest() {
+    let mut site = Site::new();
+    let full = site.backed_up(&[]);
+    site.change();
+    let child = site.backed_up(&["--incremental"]);
+    let expected = site.server.checksums();
+    std::fs::remove_file(site.manifest(&full)).unwrap();
+    let listed = site.listing();
+    assert_eq!((listed.len(), &listed[0]["parent_gone"]), (1, &true.into()));
+    let restored = MariaDb::on(&site.restored(&child), Default::default());
+    assert_eq!(restored.checksums(), expected);
+    drop(restored);
+    site.haulout.run(["check", "--read-data"]).ok();
+    site.change();
+    let next = site.backed_up(&["--incremental"]);
+    assert_eq!(next["parent"], child["backup_id"]);
+    let expected = site.server.checksums();
+    site.server.stop();
+    assert_eq!(MariaDb::on(&site.restored(&next), Default::default()).checksums(), expected);
 }

@@ -245,8 +245,7 @@ fn check_end(
     }
     let summary = redo.scanner.finish(lsn.last).map_err(|source| BackupError::Redo { source })?;
     if info.partial || info.compressed {
-        let problem = "the backup is partial or compressed: remove such options from the server's option files";
-        return Err(control_fault(info_name, problem.to_owned()));
+        return Err(BackupError::Partial { name: info_name });
     }
     let position = control(drafts, BINLOG_INFO_NAMES, BinlogPosition::parse)?.map(|(_, position)| position);
     if let Some(parent) = parent

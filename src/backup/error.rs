@@ -328,6 +328,12 @@ pub enum BackupError {
         /// Why.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+    /// The tool was told to leave something out, or to compress.
+    #[error("mariadb-backup left something out or compressed it, as an option file tells it to: so says {name}")]
+    Partial {
+        /// The tool's file that says so.
+        name: &'static str,
+    },
     /// A page is newer than the redo log.
     #[error("{path} has a page of LSN {found}, beyond the backup's last LSN {last}")]
     FutureLsn {
@@ -445,7 +451,7 @@ impl Diagnose for BackupError {
             BackupError::Format(error) => error.kind(),
             BackupError::Source(error) => error.kind(),
             BackupError::Interrupted => Kind::Interrupted,
-            BackupError::Unopened { .. } => Kind::DatabaseRefused,
+            BackupError::Unopened { .. } | BackupError::Partial { .. } => Kind::DatabaseRefused,
             BackupError::TablesAltered { .. } | BackupError::Binlogged { .. } => Kind::DatabaseRefused,
             BackupError::Redo { source } => source.kind(),
             BackupError::Spool { .. } | BackupError::Compressor { .. } | BackupError::Abandoned => Kind::Failed,
@@ -477,6 +483,10 @@ impl Diagnose for BackupError {
             }
             BackupError::TablesAltered { .. } => {
                 "run the backup again while no MyISAM or Aria table is altered, truncated, repaired, renamed or dropped; for InnoDB tables that does not matter"
+            }
+            BackupError::Partial { .. } => {
+                "take options such as databases, tables, their -exclude and -file, and compress out of the groups [mariadb-backup], \
+                 [mariabackup] and [xtrabackup] of the option files, or name another file with --defaults-file"
             }
             BackupError::Binlogged { .. } => {
                 "statements on Aria tables that wait longer than lock_wait_timeout fail and are written to the binlog all the same: \

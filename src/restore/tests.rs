@@ -545,7 +545,7 @@ async fn a_tool_of_another_series_is_refused_before_anything_is_read() {
 #[tokio::test]
 async fn files_are_given_to_their_owner() {
     if !rustix::process::geteuid().is_root() {
-        return;
+        return eprintln!("NOT SHOWN: giving files to another account takes root");
     }
     let mut server = Synthetic::populated(21).await;
     let manifest = server.backup().await;
