@@ -1,5 +1,6 @@
 //! End to end: the built program, real servers, real stores.
 
+mod access;
 mod bad_store;
 mod bad_tool;
 mod doctor;

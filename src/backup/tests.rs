@@ -21,6 +21,7 @@ use crate::mariadb::redo_write::RedoWriter;
 use crate::mariadb::xbstream::StreamPath;
 use crate::mariadb::xbstream_write::StreamWriter;
 use crate::model::{Lsn, PageNo, PageSize, Silent, SpaceId, SystemClock, SystemEntropy};
+use crate::store::faulty::{Fault as StoreFault, FaultyStore, Operation, Rule, Script};
 use crate::store::{Store, StoreOptions};
 
 const PAGE: usize = 4096;
@@ -598,7 +599,10 @@ fn assert_same(what: &str, found: &BTreeMap<String, Vec<u8>>, expected: &BTreeMa
 }
 
 async fn generations(seed: u64, count: u32) {
-    let repository = repository().await;
+    generations_in(repository().await, seed, count).await;
+}
+
+async fn generations_in(repository: Arc<Repository>, seed: u64, count: u32) {
     let (context, _stop) = context(&repository);
     let source = Arc::new(MadeUp(Mutex::new(World::new(seed))));
     let mut taken = Vec::new();
@@ -623,6 +627,23 @@ async fn generations(seed: u64, count: u32) {
 async fn every_page_of_every_backup_comes_back() {
     for seed in 0..SEEDS {
         generations(seed, 8).await;
+    }
+}
+
+/// What an agent may have whose credentials must not destroy anything, and some stores are.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lineage_needs_no_leave_to_delete_and_no_conditional_put() {
+    for rules in [
+        vec![Rule::always(Operation::Delete, StoreFault::Denied)],
+        vec![Rule::always(Operation::Put, StoreFault::IgnoreCondition)],
+        vec![
+            Rule::always(Operation::Delete, StoreFault::Denied),
+            Rule::always(Operation::Put, StoreFault::RefuseCondition),
+        ],
+    ] {
+        let objects = FaultyStore::new(Arc::new(InMemory::new()), Script { rules, ..Script::default() });
+        let store = Store::over("memory:///", Arc::new(objects), StoreOptions::default());
+        generations_in(Arc::new(Repository::init(store, &SystemClock, &SystemEntropy).await.unwrap()), 3, 5).await;
     }
 }
 

@@ -112,13 +112,7 @@ impl Repository {
             }
         }
         let Some((_, own_stored)) = newest.remove(&guard.holder) else { return Ok(None) };
-        for (holder, (key, stored)) in newest {
-            let expired = own_stored.seconds_since(stored) > i64::from(LEASE_SECONDS);
-            let came_later = (stored, &holder) > (own_stored, &guard.holder);
-            // A later first document gives way to ours; a later renewal belongs to someone who was here before us.
-            if key.released || expired || (came_later && key.number == 0) {
-                continue;
-            }
+        for (key, _) in newest.into_values().filter(|(key, stored)| holds(key, *stored, guard, own_stored)) {
             if let Some(who) = self.living_holder(&key).await? {
                 return Ok(Some(who));
             }
@@ -143,8 +137,113 @@ impl Repository {
     }
 }
 
+/// Whether the newest document `key` of another run, stored at `stored`, keeps `own` from going on, whose own was stored at
+/// `own_stored`.
+fn holds(key: &LeaseKey, stored: Timestamp, own: &LeaseGuard, own_stored: Timestamp) -> bool {
+    let expired = own_stored.seconds_since(stored) > i64::from(LEASE_SECONDS);
+    let came_later = (stored, &key.holder) > (own_stored, &own.holder);
+    // A later first document gives way to ours; a later renewal belongs to someone who was here before us.
+    !(key.released || expired || (came_later && key.number == 0))
+}
+
 impl LeaseGuard {
     fn key(&self, number: u32, released: bool) -> LeaseKey {
         LeaseKey { purpose: self.purpose.clone(), holder: self.holder.clone(), number, released }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use object_store::memory::InMemory;
+
+    use super::*;
+    use crate::model::{SystemClock, SystemEntropy};
+    use crate::store::faulty::{Fault, FaultyStore, Operation, Rule, Script};
+    use crate::store::{Store, StoreOptions};
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp(jiff::Timestamp::from_second(second).unwrap())
+    }
+
+    fn guard(holder: &str) -> LeaseGuard {
+        LeaseGuard { purpose: "backup".to_owned(), holder: holder.to_owned(), number: 0, may_delete: true }
+    }
+
+    #[test]
+    fn of_two_runs_the_one_that_came_first_goes_on() {
+        let own = guard("8");
+        for (holder, number, released, stored, expected) in [
+            ("1", 0, false, 999, true),
+            ("1", 0, true, 999, false),
+            // After five minutes without a renewal, by the store's clock.
+            ("1", 0, false, 700, true),
+            ("1", 0, false, 699, false),
+            ("1", 7, false, 699, false),
+            // At the same second the names decide, and only one of both gives way.
+            ("1", 0, false, 1000, true),
+            ("9", 0, false, 1000, false),
+            ("1", 0, false, 1001, false),
+            // A renewal that came later is of a run that was there before.
+            ("9", 1, false, 1001, true),
+        ] {
+            let key = guard(holder).key(number, released);
+            assert_eq!(holds(&key, at(stored), &own, at(1000)), expected, "{key:?} at {stored}");
+        }
+        let (one, other) = (guard("1"), guard("9"));
+        assert_ne!(
+            holds(&one.key(0, false), at(5), &other, at(5)),
+            holds(&other.key(0, false), at(5), &one, at(5)),
+            "both would go on, or neither"
+        );
+    }
+
+    /// A repository, and the store beneath it.
+    async fn repository(rules: Vec<Rule>) -> (Repository, Arc<InMemory>) {
+        let objects = Arc::new(InMemory::new());
+        let faulty = FaultyStore::new(objects.clone(), Script { rules, ..Script::default() });
+        let store = Store::over("memory:///", Arc::new(faulty), StoreOptions::default());
+        (Repository::init(store, &SystemClock, &SystemEntropy).await.unwrap(), objects)
+    }
+
+    async fn documents(repository: &Repository) -> Vec<LeaseKey> {
+        let folder = Key::new(ObjectKey::LEASES).unwrap();
+        let objects: Vec<_> = repository.store.list(Some(&folder)).try_collect().await.unwrap();
+        let key = |text: &str| match ObjectKey::parse(text) {
+            Some(ObjectKey::Lease(key)) => key,
+            other => panic!("{text} is {other:?}"),
+        };
+        let mut keys: Vec<_> = objects.iter().map(|object| key(object.key.as_str())).collect();
+        keys.sort();
+        keys
+    }
+
+    #[tokio::test]
+    async fn a_lease_is_renewed_by_a_new_document_and_given_back_by_another() {
+        let (repository, _) = repository(Vec::new()).await;
+        let mut first = repository.lease("backup", &SystemEntropy).await.unwrap();
+        repository.renew(&mut first).await.unwrap();
+        repository.renew(&mut first).await.unwrap();
+        assert_eq!(documents(&repository).await, [first.key(2, false)]);
+        // Of this very process, which lives.
+        let locked = repository.lease("backup", &SystemEntropy).await.unwrap_err();
+        assert!(matches!(&locked, RepositoryError::Locked { .. }), "{locked}");
+        let mut other = repository.lease("prune", &SystemEntropy).await.unwrap();
+        repository.release(&mut other).await.unwrap();
+        repository.release(&mut first).await.unwrap();
+        assert!(documents(&repository).await.iter().all(|key| key.released));
+        repository.lease("backup", &SystemEntropy).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn without_leave_to_delete_a_lease_is_renewed_and_given_back_all_the_same() {
+        let (repository, _) = repository(vec![Rule::always(Operation::Delete, Fault::Denied)]).await;
+        let mut first = repository.lease("backup", &SystemEntropy).await.unwrap();
+        repository.renew(&mut first).await.unwrap();
+        assert_eq!(documents(&repository).await.len(), 2);
+        assert!(repository.lease("backup", &SystemEntropy).await.is_err());
+        repository.release(&mut first).await.unwrap();
+        repository.lease("backup", &SystemEntropy).await.unwrap();
     }
 }

@@ -122,15 +122,17 @@ fn origin_of(credentials: &Credentials) -> &'static str {
     match last {
         None | Some(Feature::CredentialsCode) => "the settings",
         Some(Feature::CredentialsEnvVars) => "the environment",
-        Some(Feature::CredentialsEnvVarsStsWebIdToken | Feature::CredentialsStsAssumeRoleWebId) => {
-            "a web identity token (IRSA)"
-        }
+        // The last of these also stands for a token that the environment names.
+        Some(
+            Feature::CredentialsEnvVarsStsWebIdToken
+            | Feature::CredentialsStsAssumeRoleWebId
+            | Feature::CredentialsProfileStsWebIdToken,
+        ) => "a web identity token (IRSA)",
         Some(Feature::CredentialsStsAssumeRole) => "an assumed role",
         Some(
             Feature::CredentialsProfile
             | Feature::CredentialsProfileSourceProfile
-            | Feature::CredentialsProfileNamedProvider
-            | Feature::CredentialsProfileStsWebIdToken,
+            | Feature::CredentialsProfileNamedProvider,
         ) => "a profile",
         Some(Feature::CredentialsProfileSso | Feature::CredentialsSso) => "single sign-on",
         Some(Feature::CredentialsProfileProcess | Feature::CredentialsProcess) => "a credential process",
