@@ -316,7 +316,7 @@ fn a_disk_that_takes_no_pack_is_named() {
         "USE shop; CREATE TABLE random (id INT PRIMARY KEY, text VARBINARY(2000)) ENGINE=InnoDB;
          INSERT INTO random SELECT seq, CONCAT(RANDOM_BYTES(1000), RANDOM_BYTES(1000)) FROM seq_1_to_40000",
     );
-    let haulout = Haulout::on(format!("file://{}", site.repository().display())).with_files_of(4096);
+    let haulout = Haulout::on(format!("file://{}", site.repository().display())).with_limit("-f 4096");
     site.refuses(22, "no space left to store packs/", "free space", || haulout.backup(&site.server, &[]));
     site.backed_up(&[]);
 }

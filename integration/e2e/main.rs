@@ -15,6 +15,7 @@ mod holds_pages;
 mod holes;
 mod holes_fork;
 mod impatient;
+mod odd_places;
 mod readme;
 mod restore;
 mod restore_table;

@@ -5,6 +5,7 @@ use std::{
     ffi::OsStr,
     io::{BufRead, BufReader, Read},
     os::unix::process::ExitStatusExt,
+    path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
     sync::{Arc, Mutex},
     thread::{self, JoinHandle},
@@ -26,14 +27,16 @@ pub struct Haulout {
     repository: Option<String>,
     environment: BTreeMap<String, String>,
     home: TempDir,
-    /// Longest file that it may write, in KiB, if there is a limit.
-    file_kib_max: Option<u32>,
+    /// A limit as `ulimit` takes it.
+    limit: Option<&'static str>,
+    /// The directory in which it is run; the test's own if there is none.
+    directory: Option<PathBuf>,
 }
 
 impl Haulout {
     /// Without a repository.
     pub fn new() -> Haulout {
-        Haulout { repository: None, environment: BTreeMap::new(), home: scratch(), file_kib_max: None }
+        Haulout { repository: None, environment: BTreeMap::new(), home: scratch(), limit: None, directory: None }
     }
 
     /// With the repository at `url`.
@@ -52,9 +55,14 @@ impl Haulout {
         self
     }
 
-    /// On a disk that takes no file longer than `kib` KiB, which fails as a full one does in the middle of a file.
-    pub fn with_files_of(self, kib: u32) -> Haulout {
-        Haulout { file_kib_max: Some(kib), ..self }
+    /// With a limit as `ulimit` takes it: with `-f KIB`, longer files fail in the middle, as on a full disk.
+    pub fn with_limit(self, limit: &'static str) -> Haulout {
+        Haulout { limit: Some(limit), ..self }
+    }
+
+    /// In this directory.
+    pub fn in_directory(self, directory: &Path) -> Haulout {
+        Haulout { directory: Some(directory.to_owned()), ..self }
     }
 
     /// Runs the program to its end.
@@ -78,12 +86,15 @@ impl Haulout {
     /// Starts the program.
     pub fn spawn<A: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = A>) -> Running {
         const PROGRAM: &str = env!("CARGO_BIN_EXE_haulout");
-        let mut command = Command::new(if self.file_kib_max.is_some() { "/bin/bash" } else { PROGRAM });
+        let mut command = Command::new(if self.limit.is_some() { "/bin/bash" } else { PROGRAM });
         command.env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default());
         command.env("HOME", self.home.path()).env("TMPDIR", self.home.path()).env("LC_ALL", "C.UTF-8");
         command.envs(&self.environment);
-        if let Some(kib) = self.file_kib_max {
-            command.args(["-c", &format!("trap '' XFSZ; ulimit -f {kib}; exec \"$0\" \"$@\""), PROGRAM]);
+        if let Some(limit) = self.limit {
+            command.args(["-c", &format!("trap '' XFSZ; ulimit {limit}; exec \"$0\" \"$@\""), PROGRAM]);
+        }
+        if let Some(directory) = &self.directory {
+            command.current_dir(directory);
         }
         if let Some(repository) = &self.repository {
             command.args(["--repo", repository]);

@@ -61,6 +61,7 @@ const SHUTDOWN_MAX: Duration = Duration::from_secs(5);
 
 /// Runs the command line of this process and returns its exit code.
 pub fn main() -> ExitCode {
+    raise_open_files();
     let run = || {
         let environment = Environment::of_process();
         run(std::env::args_os().collect(), environment)
@@ -68,6 +69,14 @@ pub fn main() -> ExitCode {
     // A bug has told itself on stderr by then; it must still end with a code of the table.
     let code = std::panic::catch_unwind(run).unwrap_or(Kind::Failed.exit_code());
     ExitCode::from(code)
+}
+
+/// Lets this process, and the tools that it starts, open as many files as the system lets it: a prepare opens all tables at once.
+fn raise_open_files() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
+    // Where that is not allowed, things are as they were.
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });
 }
 
 fn run(args: Vec<OsString>, environment: Environment) -> u8 {

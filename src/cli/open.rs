@@ -137,7 +137,7 @@ pub fn watch(progress: Arc<dyn Progress>, context: &Context) -> Watch {
     Watch { progress, cancel: context.stop.clone().into() }
 }
 
-/// The numbers of a user and group.
+/// The numbers of a user and group, which may be given by numbers, too.
 ///
 /// # Errors
 /// When the machine knows no such user or group.
@@ -147,10 +147,17 @@ pub fn owner(owner: Option<&Owner>) -> Result<Option<restore::Owner>, Failure> {
         Failure::new(Kind::Usage, format!("this machine has no {what} {name}"))
             .with_hint("install mariadb-server first, which makes them, or give others with --owner")
     };
-    let user = nix::unistd::User::from_name(&owner.user).ok().flatten().ok_or_else(|| unknown("user", &owner.user))?;
+    let user =
+        nix::unistd::User::from_name(&owner.user).ok().flatten().map(|user| (user.uid.as_raw(), user.gid.as_raw()));
+    // A number is a user that only a container or another machine knows.
+    let user = user.or_else(|| owner.user.parse().ok().map(|number| (number, number)));
+    let (uid, own_gid) = user.ok_or_else(|| unknown("user", &owner.user))?;
     let gid = match &owner.group {
-        None => user.gid,
-        Some(name) => nix::unistd::Group::from_name(name).ok().flatten().ok_or_else(|| unknown("group", name))?.gid,
+        None => own_gid,
+        Some(name) => {
+            let group = nix::unistd::Group::from_name(name).ok().flatten().map(|group| group.gid.as_raw());
+            group.or_else(|| name.parse().ok()).ok_or_else(|| unknown("group", name))?
+        }
     };
-    Ok(Some(restore::Owner { uid: user.uid.as_raw(), gid: gid.as_raw() }))
+    Ok(Some(restore::Owner { uid, gid }))
 }

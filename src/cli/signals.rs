@@ -1,4 +1,4 @@
-//! Ctrl-C and SIGTERM: the first asks the operation to stop, the second ends the process at once.
+//! Ctrl-C, SIGTERM and SIGHUP: the first asks the operation to stop, the second ends the process at once.
 
 use std::{io, sync::Arc};
 
@@ -13,7 +13,7 @@ use crate::error::Kind;
 /// Turns true when the operation is to stop; hand clones to whatever waits.
 pub type Stop = watch::Receiver<bool>;
 
-/// Listens to SIGINT and SIGTERM from now on, inside a runtime.
+/// Listens to SIGINT, SIGTERM and SIGHUP from now on, inside a runtime.
 ///
 /// # Errors
 /// When the system does not let signals be caught.
@@ -22,7 +22,7 @@ pub fn listen(output: Arc<Output>) -> io::Result<Stop> {
     let mut signals = Signals::new()?;
     tokio::spawn(async move {
         let name = signals.next().await;
-        output.warn(&format!("{name}: stopping; nothing is left half done. Once more to stop at once"));
+        output.warn(&format!("{name}: stopping. Once more to stop at once"));
         // Fails only when nobody waits any more.
         let _ = sender.send(true);
         signals.next().await;
@@ -35,17 +35,23 @@ pub fn listen(output: Arc<Output>) -> io::Result<Stop> {
 struct Signals {
     interrupt: Signal,
     terminate: Signal,
+    hangup: Signal,
 }
 
 impl Signals {
     fn new() -> io::Result<Signals> {
-        Ok(Signals { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? })
+        Ok(Signals {
+            interrupt: signal(SignalKind::interrupt())?,
+            terminate: signal(SignalKind::terminate())?,
+            hangup: signal(SignalKind::hangup())?,
+        })
     }
 
     async fn next(&mut self) -> &'static str {
         tokio::select! {
             _ = self.interrupt.recv() => "interrupted",
             _ = self.terminate.recv() => "told to terminate",
+            _ = self.hangup.recv() => "the terminal is gone",
         }
     }
 }

@@ -79,6 +79,10 @@ pub enum PrepareEvent {
     Completed,
     /// Data is lost or unreadable.
     Damaged(Damage),
+    /// There is not the memory that it was to use.
+    NoMemory,
+    /// No more files can be opened.
+    OpenFiles,
     /// A page cannot be written, which the tool tries again without end.
     Unwritten,
     /// An error that is none of the known ones.
@@ -109,6 +113,15 @@ impl PrepareEvent {
             && let Some(end) = line.split_once('/').and_then(|(_, rest)| lsn_after(rest, ""))
         {
             return PrepareEvent::Recovered(at, end);
+        }
+        // MariaDB `buf0buf.cc` and `os0file.cc` (`os_file_handle_error_cond_exit`).
+        if line.contains("Cannot map innodb_buffer_pool_size")
+            || line.contains("Cannot allocate memory for the buffer pool")
+        {
+            return PrepareEvent::NoMemory;
+        }
+        if line.contains("Error number 24 ") || line.contains("operating system error number 24 ") {
+            return PrepareEvent::OpenFiles;
         }
         // MariaDB `fil0fil.cc` (`io_callback`), seen on 10.11.19 with a full disk: the page stays to be written.
         if line.contains("InnoDB: IO Error: ") && line.contains(" during write of ") {
@@ -206,6 +219,12 @@ impl Prepare {
     pub fn finish(self) -> Result<PrepareReport, PrepareError> {
         let ended = self.process.wait(None).map_err(|source| PrepareError::Lost { source })?;
         let Ended { status, listener: Watch { findings, .. }, tail, stopped } = ended;
+        if let Some(message) = findings.no_memory {
+            return Err(PrepareError::NoMemory { message });
+        }
+        if findings.open_files {
+            return Err(PrepareError::OpenFiles);
+        }
         if let Some(message) = findings.unwritten {
             return Err(PrepareError::Unwritten { message });
         }
@@ -254,6 +273,10 @@ struct Findings {
     end_of_log: Option<Lsn>,
     damage: Option<(Damage, String)>,
     errors: Vec<String>,
+    /// What it says of memory that is not there.
+    no_memory: Option<String>,
+    /// True when it could open no more files.
+    open_files: bool,
     /// The first page that could not be written.
     unwritten: Option<String>,
     /// True once the tool was told to end.
@@ -284,6 +307,10 @@ impl Listener for Watch {
                 };
                 findings.damage = Some((damage, message));
             }
+            PrepareEvent::NoMemory => {
+                findings.no_memory.get_or_insert_with(|| sentence(line).to_owned());
+            }
+            PrepareEvent::OpenFiles => findings.open_files = true,
             PrepareEvent::Unwritten => {
                 findings.unwritten.get_or_insert_with(|| sentence(line).to_owned());
                 if let Some(stopper) = self.stopper.get().filter(|_| !findings.halted) {
@@ -377,6 +404,15 @@ pub enum PrepareError {
         /// Its last lines.
         tail: Vec<String>,
     },
+    /// There is not the memory that it was to use; nothing was done.
+    #[error("mariadb-backup --prepare has too little memory: {message}")]
+    NoMemory {
+        /// The tool's sentence.
+        message: String,
+    },
+    /// No more files can be opened.
+    #[error("mariadb-backup --prepare may not open as many files as the backup has tables")]
+    OpenFiles,
     /// The disk takes no more; the tool would have tried for ever.
     #[error("mariadb-backup --prepare could not write: {message}")]
     Unwritten {
@@ -396,7 +432,7 @@ impl Diagnose for PrepareError {
             PrepareError::Damaged { damage: Damage::EncryptionKey, .. } => Kind::DatabaseRefused,
             PrepareError::Damaged { .. } | PrepareError::RedoShort { .. } => Kind::Corrupt,
             PrepareError::Stopped => Kind::Interrupted,
-            PrepareError::Unwritten { .. } => Kind::Failed,
+            PrepareError::Unwritten { .. } | PrepareError::NoMemory { .. } | PrepareError::OpenFiles => Kind::Failed,
             _ => Kind::DatabaseRefused,
         }
     }
@@ -411,6 +447,12 @@ impl Diagnose for PrepareError {
             }
             PrepareError::Damaged { .. } | PrepareError::RedoShort { .. } => {
                 "restore another backup, and run check --read-data"
+            }
+            PrepareError::NoMemory { .. } => {
+                "give it less with --use-memory, or let this machine or container have more"
+            }
+            PrepareError::OpenFiles => {
+                "raise the limit of open files (ulimit -n, or LimitNOFILE= of the service), and fetch again"
             }
             PrepareError::Unwritten { message } if message.contains("IO Error: 28 ") => {
                 "free some space, or restore on a larger file system"
@@ -496,6 +538,26 @@ END";
         assert!(matches!(error, PrepareError::Unwritten { .. }) && error.kind() == Kind::Failed, "{error}");
         assert!(error.to_string().contains("for file d/t.ibd(11)"), "{error}");
         assert!(error.hint().unwrap().contains("free some space"));
+    }
+
+    #[test]
+    fn what_the_machine_lacks_is_no_damage_of_the_backup() {
+        let script = "cat >&2 <<'END'
+2026-11-25 17:33:07 0 [ERROR] InnoDB: Cannot map innodb_buffer_pool_size_max=1048576m
+[00] 2026-11-25 17:33:07 mariadb-backup: srv_start() returned 11 (Generic error).
+END
+exit 1";
+        let error = run(script, 1).unwrap_err();
+        assert!(matches!(error, PrepareError::NoMemory { .. }) && error.kind() == Kind::Failed, "{error}");
+        let script = "cat >&2 <<'END'
+2026-11-25 17:33:07 0 [ERROR] InnoDB: Operating system error number 24 in a file operation.
+2026-11-25 17:33:07 0 [Note] InnoDB: Error number 24 means 'Too many open files'
+2026-11-25 17:33:07 0 [ERROR] InnoDB: Cannot apply log to [page id: space=9, page number=0] of corrupted file './many/m1.ibd'
+[00] 2026-11-25 17:33:07 mariadb-backup: srv_start() returned 11 (Generic error).
+END
+exit 1";
+        let error = run(script, 1).unwrap_err();
+        assert!(matches!(error, PrepareError::OpenFiles) && error.kind() == Kind::Failed, "{error}");
     }
 
     #[test]

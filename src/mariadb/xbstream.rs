@@ -64,9 +64,6 @@ impl StreamPath {
         if path.starts_with('/') {
             return fault("absolute");
         }
-        if path.starts_with('.') {
-            return fault("starts with a dot");
-        }
         if path.contains('\0') {
             return fault("holds a NUL byte");
         }

@@ -44,6 +44,12 @@ pub enum RepositoryError {
         /// The place.
         url: String,
     },
+    /// There are backups, and what makes the place a repository is gone.
+    #[error("there are backups at {url}, but its haulout.json is gone")]
+    Headless {
+        /// The place.
+        url: String,
+    },
     /// There is a repository here already.
     #[error("there is already a repository at {url}")]
     Exists {
@@ -101,7 +107,8 @@ impl Diagnose for RepositoryError {
             RepositoryError::PackMissing { .. }
             | RepositoryError::PackSize { .. }
             | RepositoryError::Foreign { .. }
-            | RepositoryError::Misplaced { .. } => Kind::Corrupt,
+            | RepositoryError::Misplaced { .. }
+            | RepositoryError::Headless { .. } => Kind::Corrupt,
             RepositoryError::Missing { .. } => Kind::NoRepository,
             RepositoryError::Exists { .. } | RepositoryError::NoBackup { .. } | RepositoryError::Ambiguous { .. } => {
                 Kind::Failed
@@ -119,6 +126,10 @@ impl Diagnose for RepositoryError {
                 "run `haulout check` to learn which backups are whole; the next full backup stores anew what is lost"
             }
             RepositoryError::Missing { .. } => "check the URL, or make a repository there with `haulout init`",
+            RepositoryError::Headless { .. } => {
+                "bring haulout.json back, from another copy of the bucket or from its earlier versions; a new one would not fit these \
+                 backups, for which another prefix is needed"
+            }
             RepositoryError::Exists { .. } => "use it as it is, or choose another prefix",
             RepositoryError::NoBackup { .. } => "`haulout list` shows the backups there are",
             RepositoryError::Ambiguous { .. } => "give more of the name",

@@ -63,6 +63,18 @@ fn store_key(key: &ObjectKey) -> Result<Key, StoreError> {
     Key::new(key.text())
 }
 
+/// True when there are manifests.
+async fn holds_backups(store: &Store) -> Result<bool, RepositoryError> {
+    let folder = Key::new(ObjectKey::BACKUPS)?;
+    let mut objects = store.list(Some(&folder));
+    while let Some(object) = objects.try_next().await? {
+        if matches!(ObjectKey::parse(object.key.as_str()), Some(ObjectKey::Manifest(_))) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
 impl Repository {
     /// Makes a repository in an empty place.
     ///
@@ -76,6 +88,9 @@ impl Repository {
             Ok(_) => return Err(exists()),
             Err(error) if error.is_not_found() => {}
             Err(error) => return Err(error.into()),
+        }
+        if holds_backups(&store).await? {
+            return Err(RepositoryError::Headless { url: store.origin().url.clone() });
         }
         let mut id = [0; 16];
         entropy.fill(&mut id);
@@ -97,7 +112,13 @@ impl Repository {
         let bytes = match store.get(&store_key(&key)?, DOCUMENT_BYTES_MAX).await {
             Ok(bytes) => bytes,
             Err(error) if error.is_not_found() => {
-                return Err(RepositoryError::Missing { url: store.origin().url.clone() });
+                let url = store.origin().url.clone();
+                let headless = holds_backups(&store).await?;
+                return Err(if headless {
+                    RepositoryError::Headless { url }
+                } else {
+                    RepositoryError::Missing { url }
+                });
             }
             Err(error) => return Err(error.into()),
         };

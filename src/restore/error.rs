@@ -80,6 +80,14 @@ pub enum RestoreError {
         /// Bytes that are free.
         available: u64,
     },
+    /// The work directory and the datadir lie in each other.
+    #[error("work directory {work_dir:?} and datadir {datadir:?} are one, or one lies in the other")]
+    Entangled {
+        /// The work directory.
+        work_dir: PathBuf,
+        /// The datadir.
+        datadir: PathBuf,
+    },
     /// There is something where the files are to be put.
     #[error("directory {directory:?} is not empty: it holds {found:?}")]
     NotEmpty {
@@ -201,6 +209,7 @@ impl Diagnose for RestoreError {
             RestoreError::Datadir(error) => error.kind(),
             RestoreError::Prepare(error) => error.kind(),
             RestoreError::NotEmpty { .. }
+            | RestoreError::Entangled { .. }
             | RestoreError::NotFetched { .. }
             | RestoreError::SingleTables { .. }
             | RestoreError::Exported { .. }
@@ -234,6 +243,7 @@ impl Diagnose for RestoreError {
             }
             RestoreError::Io { source, .. } => return io_hint(source).map(str::to_owned),
             RestoreError::NoSpace { .. } => "free some space, or restore on a larger file system",
+            RestoreError::Entangled { .. } => "name a work directory beside the datadir, or none",
             RestoreError::NotEmpty { .. } => "name an empty directory, or one that does not exist yet",
             RestoreError::NotFetched { .. } => {
                 "write one with `haulout fetch`; what mariadb-backup wrote, mariadb-backup prepares and copies back"

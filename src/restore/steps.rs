@@ -14,7 +14,7 @@ use super::tree::{self, Owner};
 use super::workdir::{Leftovers, WorkDir};
 use super::{Cancel, FetchOptions, RestoreError, checkpoints, holes, links, memory};
 use crate::format::Manifest;
-use crate::mariadb::prepare::{OnPrepareLine, Prepare, PrepareEvent, PrepareOptions};
+use crate::mariadb::prepare::{OnPrepareLine, Prepare, PrepareError, PrepareEvent, PrepareOptions};
 use crate::mariadb::tool::{ToolFit, Tools};
 use crate::model::{BackupId, Lsn, Phase, Progress};
 use crate::repository::Repository;
@@ -196,7 +196,12 @@ pub async fn prepare(
     if dir.marker().partial && !settings.export {
         return Err(RestoreError::SingleTables { directory: dir.path().to_owned() });
     }
-    run_prepare(&mut dir, tools, settings, watch).await?;
+    let prepared = run_prepare(&mut dir, tools, settings, watch).await;
+    // Unlike a restore, which removes it, this leaves a directory of which someone must know what to do with it.
+    prepared.map_err(|error| match error {
+        RestoreError::Interrupted if dir.state() == State::Preparing => PrepareError::Stopped.into(),
+        error => error,
+    })?;
     let (backup, target, lsn) = (dir.marker().backup.clone(), target.to_owned(), dir.marker().last_lsn);
     Ok(PrepareOutcome { backup, target, lsn, seconds: begun.elapsed().as_secs_f64() })
 }
@@ -250,6 +255,10 @@ pub(super) async fn run_prepare(
         }
     };
     watch.progress.end(Phase::Prepare);
+    if let Err(RestoreError::Prepare(PrepareError::NoMemory { .. })) = &ended {
+        // It has not begun.
+        dir.set_state(State::Fetched)?;
+    }
     ended?;
     let (path, cancel) = (dir.path().to_owned(), watch.cancel.clone());
     blocking(move || {

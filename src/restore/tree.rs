@@ -30,6 +30,20 @@ pub struct Owner {
     pub gid: u32,
 }
 
+/// `path`, absolute and without symbolic links; it may be missing.
+pub(super) fn resolved(path: &Path) -> Result<PathBuf, RestoreError> {
+    let absolute = std::path::absolute(path).map_err(RestoreError::io("look at", path))?;
+    match absolute.canonicalize() {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let named = absolute.parent().zip(absolute.file_name());
+            Ok(named.map_or(absolute.clone(), |(parent, name)| {
+                parent.canonicalize().unwrap_or_else(|_| parent.to_owned()).join(name)
+            }))
+        }
+        found => found.map_err(RestoreError::io("look at", path)),
+    }
+}
+
 /// Names of the entries of `directory`, `lost+found` left out; none when it does not exist.
 pub(super) fn entries(directory: &Path) -> Result<Vec<PathBuf>, RestoreError> {
     let listing = match fs::read_dir(directory) {

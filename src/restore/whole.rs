@@ -9,7 +9,7 @@ use super::fetch::FetchFigures;
 use super::marker::{Marker, State};
 use super::plan::{RestorePlan, available_bytes, check_tool};
 use super::steps::{self, Passage, PrepareSettings, Watch, blocking};
-use super::tree::Owner;
+use super::tree::{self, Owner};
 use super::workdir::{Leftovers, WorkDir};
 use super::{FetchOptions, RestoreError};
 use crate::format::Manifest;
@@ -92,7 +92,7 @@ pub async fn plan_restore(
 ) -> Result<PlacedPlan, RestoreError> {
     check_tool(&manifest.server.version, tools)?;
     let place = look(datadir)?;
-    let work_dir = options.work_dir.as_deref().unwrap_or(place.work()).to_owned();
+    let work_dir = work_dir(options, &place)?;
     let plan = RestorePlan::read(repository, manifest, options.fetch, &watch.cancel).await?;
     let on_disk = existing_ancestor(&work_dir)?;
     let free_bytes = available_bytes(&on_disk)?;
@@ -107,6 +107,16 @@ fn look(datadir: &Path) -> Result<Datadir, RestoreError> {
         place.check_vacant()?;
     }
     Ok(place)
+}
+
+/// Where files are gathered: apart from the datadir, which a rename could not replace otherwise.
+fn work_dir(options: &RestoreOptions, place: &Datadir) -> Result<PathBuf, RestoreError> {
+    let Some(given) = &options.work_dir else { return Ok(place.work().to_owned()) };
+    let (work, datadir) = (tree::resolved(given)?, place.path());
+    if work.starts_with(datadir) || datadir.starts_with(&work) {
+        return Err(RestoreError::Entangled { work_dir: work, datadir: datadir.to_owned() });
+    }
+    Ok(work)
 }
 
 fn existing_ancestor(path: &Path) -> Result<PathBuf, RestoreError> {
@@ -156,7 +166,7 @@ impl Run<'_> {
         check_tool(&manifest.server.version, tools)?;
         let place = look(datadir)?;
         let plan = RestorePlan::read(repository, manifest, options.fetch, &watch.cancel).await?;
-        let work = options.work_dir.as_deref().unwrap_or(place.work()).to_owned();
+        let work = work_dir(options, &place)?;
         let (work_dir, marker) = (work.clone(), Marker::filling(manifest));
         let mut dir = blocking(move || WorkDir::take(&work_dir, marker, Leftovers::Use)).await?;
         let mut seconds = PhaseSeconds { plan: begun.elapsed().as_secs_f64(), ..PhaseSeconds::default() };

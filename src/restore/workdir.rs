@@ -50,6 +50,7 @@ impl WorkDir {
     /// # Errors
     /// When somebody works there, or there is something that no earlier run left.
     pub fn take(path: &Path, wanted: Marker, leftovers: Leftovers) -> Result<WorkDir, RestoreError> {
+        let path = &tree::resolved(path)?;
         let (made, lock) = lock(path, true)?;
         let found = Marker::read(path)?;
         let mut dir = WorkDir { path: path.to_owned(), marker: wanted, made, _lock: lock };
@@ -84,6 +85,7 @@ impl WorkDir {
         if !path.is_dir() {
             return Err(not_fetched());
         }
+        let path = &tree::resolved(path)?;
         let (_, lock) = lock(path, false)?;
         let mut marker = Marker::read(path)?.ok_or_else(not_fetched)?;
         put_back(path, &mut marker)?;
@@ -180,7 +182,8 @@ fn lock(path: &Path, make: bool) -> Result<(bool, Option<OwnedFd>), RestoreError
         let who = match rustix::fs::flock(&directory, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) if is_at(&directory, path) => return Ok((made, Some(directory))),
             Ok(()) => "it changes all the time".to_owned(),
-            Err(Errno::WOULDBLOCK) => match holder(path)? {
+            // What somebody fetched is his, whoever was killed at it.
+            Err(Errno::WOULDBLOCK) => match holder(path, make)? {
                 None => continue,
                 Some(who) => who,
             },
@@ -208,15 +211,17 @@ fn is_at(directory: &OwnedFd, path: &Path) -> bool {
     (opened.st_dev, opened.st_ino) == (named.st_dev, named.st_ino)
 }
 
-/// Who holds the lock; nobody any more where only the prepare of a run that was killed did, whose directory is removed.
-fn holder(path: &Path) -> Result<Option<String>, RestoreError> {
+/// Who holds the lock; nobody any more where only the prepare of a run that was killed did, and its directory may be, and is,
+/// removed.
+fn holder(path: &Path, may_remove: bool) -> Result<Option<String>, RestoreError> {
     let Some(marker) = Marker::read(path)? else { return Ok(Some("a run that just begins".to_owned())) };
     if !marker.process.is_known_dead() {
         return Ok(Some(marker.process.to_string()));
     }
     // The prepare goes on in files without names until it notices.
-    let removed = marker.state == State::Preparing && fs::remove_dir_all(path).is_ok();
-    Ok((!removed).then(|| format!("what {} left behind", marker.process)))
+    let removed = may_remove && marker.state == State::Preparing && fs::remove_dir_all(path).is_ok();
+    let who = if marker.state == State::Preparing { "the prepare that" } else { "what" };
+    Ok((!removed).then(|| format!("{who} {} left behind", marker.process)))
 }
 
 /// Moves entries back that were on their way into a datadir when their run died, unless all had arrived.
