@@ -24,7 +24,7 @@ unpacked_python() {
   if [ ! -e "$folder/.complete" ]; then
     {
       heading "unpacking Python 3.13 of Debian trixie into $folder"
-      need_debootstrap
+      need_packages debootstrap
       rm -rf "$folder"
       mkdir -p "$folder/root"
       unpack_release "$folder" trixie python3.13

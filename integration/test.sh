@@ -66,7 +66,8 @@ if [ -n "$full" ]; then
   again=(--test e2e)
   [ ! -d integration/judge ] || again+=(--test judge)
   heading "testing again, on $("$newer/mariadbd" --version | grep -o '[0-9.]*-MariaDB')"
-  PATH=$newer:$PATH run cargo test --locked --no-fail-fast "${again[@]}" "$@" 2>&1 | tee -a "$scratch/tests.log" ||
+  HAULOUT_TEST_PLUGINS=$newer/../root/usr/lib/mysql/plugin PATH=$newer:$PATH \
+    run cargo test --locked --no-fail-fast "${again[@]}" "$@" 2>&1 | tee -a "$scratch/tests.log" ||
     status=$?
 fi
 

@@ -10,7 +10,8 @@ usage() {
 usage: integration/trixie.sh
 
 Prints a folder. Put it first on PATH, and the tests and haulout run on MariaDB 11.8:
-  PATH=\$(integration/trixie.sh):\$PATH cargo test --test e2e
+  newer=\$(integration/trixie.sh)
+  HAULOUT_TEST_PLUGINS=\$newer/../root/usr/lib/mysql/plugin PATH=\$newer:\$PATH cargo test --test e2e
 
 Environment: HAULOUT_CACHE (default ~/.cache/haulout), where it is unpacked.
 USAGE

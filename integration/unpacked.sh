@@ -2,8 +2,8 @@
 # Sourced after lib.sh by the scripts that want a program of another Debian release.
 #
 # The packages are only unpacked: nothing of theirs is run to set them up, so there is no chroot, no mount and no service
-# that could be left behind. Their programs need a newer or older C library than this machine's, hence the wrappers: each
-# calls the unpacked loader with the unpacked libraries.
+# that could be left behind. Their programs need a newer or older C library than this machine's, so they are made to use
+# the unpacked loader and libraries. Wrappers tell them where their files are.
 
 # Has MariaDB $1 of Debian release $2 unpacked, and prints the folder of its programs.
 unpacked_mariadb() {
@@ -12,13 +12,13 @@ unpacked_mariadb() {
   mkdir -p "$cache"
   exec {lock}>"$cache/install.lock"
   flock "$lock"
-  if [ ! -e "$folder/.complete" ]; then
+  if [ ! -e "$folder/.complete" ] || [ ! -e "$folder/root/usr/lib/mysql/plugin/ha_rocksdb.so" ]; then
     {
       heading "unpacking MariaDB $version of Debian $release into $folder"
-      need_debootstrap
+      need_packages debootstrap patchelf
       rm -rf "$folder"
       mkdir -p "$folder/root"
-      unpack_release "$folder" "$release" mariadb-server,mariadb-backup
+      unpack_release "$folder" "$release" mariadb-server,mariadb-backup,mariadb-plugin-rocksdb
     } >&2
   fi
   # So a folder that was moved, or unpacked by an older script, is right again; one that is in use stays as it is.
@@ -32,12 +32,17 @@ unpacked_mariadb() {
   printf '%s\n' "$folder/bin"
 }
 
-need_debootstrap() {
+# Installs what is missing of these Debian packages, each of which is called as its program.
+need_packages() {
+  local package missing=()
   [ "$(id -u)" = 0 ] || die "debootstrap wants to be run by root: run this once as root, with the same HAULOUT_CACHE"
-  command -v debootstrap >/dev/null && return
-  command -v apt-get >/dev/null || die "debootstrap is missing, and only Debian's package can be installed from here"
+  for package; do
+    command -v "$package" >/dev/null || missing+=("$package")
+  done
+  [ ${#missing[@]} -gt 0 ] || return 0
+  command -v apt-get >/dev/null || die "missing: ${missing[*]}; only Debian's packages can be installed from here"
   DEBIAN_FRONTEND=noninteractive apt-get -qq update
-  DEBIAN_FRONTEND=noninteractive apt-get -qq install --yes --no-install-recommends debootstrap >/dev/null
+  DEBIAN_FRONTEND=noninteractive apt-get -qq install --yes --no-install-recommends "${missing[@]}" >/dev/null
 }
 
 # Unpacks the packages $3, separated by commas, and all that they need, of release $2, into $1/root.
@@ -68,8 +73,8 @@ find_loader() {
 # Makes $1/bin, one wrapper for each program, and $1/base, which looks like a MariaDB installation to mariadb-install-db.
 wrap_programs() {
   local folder=$1 root=$1/root share path program
-  rm -rf "${folder:?}"/{bin,base,loader}
-  mkdir "$folder/bin" "$folder/base" "$folder/loader"
+  rm -rf "${folder:?}"/{bin,base}
+  mkdir "$folder/bin" "$folder/base"
   ln -s ../bin "$folder/base/bin"
   ln -s ../bin "$folder/base/sbin"
   ln -s ../root/usr/lib "$folder/base/lib"
@@ -82,9 +87,9 @@ wrap_programs() {
     program=$(basename "$path")
     # Scripts would need wrappers of their own.
     [ "$(head -c 4 "$path" 2>/dev/null | tail -c 3)" = ELF ] || continue
-    # Through a link of its name the kernel knows the process by that name, as it does the program itself.
-    ln -s "$loader" "$folder/loader/$program"
-    wrapper "$folder" "$program" "$path" "$libraries" "${share:?}" >"$folder/bin/$program"
+    # The path of libraries holds for what those need themselves, too.
+    patchelf --set-interpreter "$loader" --force-rpath --set-rpath "$libraries" "$path"
+    wrapper "$folder" "$program" "$path" "${share:?}" >"$folder/bin/$program"
   done
   # The name by which the mariadb-install-db of 10.5 looks for it.
   ln -s mariadbd "$folder/bin/mysqld"
@@ -107,10 +112,9 @@ done
 SCRIPT
 }
 
-# Prints the wrapper of program $2 at $3 in folder $1, with library path $4; a server's files lie in $5.
+# Prints the wrapper of program $2 at $3 in folder $1; a server's files lie in $4.
 wrapper() {
-  local folder=$1 program=$2 path=$3 libraries=$4 share=$5 command places=()
-  command=("$folder/loader/$program" --library-path "$libraries" "$path")
+  local folder=$1 program=$2 path=$3 share=$4 places=()
   if [ "$program" = mariadbd ]; then
     places=("--basedir=$folder/base" "--plugin-dir=$folder/root/usr/lib/mysql/plugin" "--lc-messages-dir=$share"
       "--character-sets-dir=$share/charsets")
@@ -120,6 +124,6 @@ wrapper() {
   cat <<SCRIPT
 #!/bin/bash
 $(first_options)
-exec -a "\$0" ${command[*]@Q} "\${first[@]}" ${places[*]@Q} "\$@"
+exec ${path@Q} "\${first[@]}" ${places[*]@Q} "\$@"
 SCRIPT
 }

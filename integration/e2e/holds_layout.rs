@@ -27,7 +27,7 @@ fn a_system_tablespace_of_several_files_restores_with_tables_in_it() {
     let site = Site::with(options.clone());
     let mut lineage = Lineage::default();
     let create =
-        format!("CREATE DATABASE wide; USE wide; CREATE TABLE wide.inside {ROWS};{}", fill("wide.inside", 9000));
+        format!("CREATE DATABASE wide; USE wide; CREATE TABLE wide.inside {ROWS};{}", fill("wide.inside", 60_000));
     lineage.step(&site, &create, &[]);
     let length = |datadir: &Path, file: &str| fs::metadata(datadir.join(file)).unwrap().len();
     let mut lengths = vec![length(site.server.datadir(), "more")];
