@@ -189,7 +189,7 @@ fn tables_that_cannot_be_imported_are_refused_by_name() {
         ("my", "its engine is MyISAM"),
         ("comma", "its engine is CSV"),
         ("merged", "its engine is MERGE"),
-        ("heap", "no rows"),
+        ("heap", "no file of its own"),
         ("seen", "it is a view"),
         ("counter", "it is a sequence"),
         ("trx", "its history is kept by transactions"),

@@ -350,6 +350,15 @@ pub fn parse_pack(id: PackId, bytes: &[u8]) -> Result<ParsedPack, FormatError> {
     if found != id {
         return Err(FormatError::WrongHash { what: "pack", expected: id.to_string(), found: found.to_string() });
     }
+    parse_changed_pack(bytes)
+}
+
+/// Parses a whole pack whose bytes need not be those that its name stands for: which of its chunks are as they were, their own
+/// names tell.
+///
+/// # Errors
+/// When the bytes are no pack, or its directory is not as it was.
+pub fn parse_changed_pack(bytes: &[u8]) -> Result<ParsedPack, FormatError> {
     if bytes.len() < HEADER_BYTES + FOOTER_BYTES {
         return Err(Decoder::new("pack", bytes).fault(format!("{} bytes are no pack", bytes.len())));
     }

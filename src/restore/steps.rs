@@ -404,8 +404,10 @@ pub(super) async fn move_in(
 }
 
 /// Removes what is left of a directory whose files are in the datadir; should something stay, it is in nobody's way.
-fn forget(dir: WorkDir) {
+fn forget(mut dir: WorkDir) {
     if dir.path().exists() {
+        // For whoever finds it half removed.
+        dir.end_moving(State::Moved).ok();
         dir.remove_whole().ok();
     }
 }

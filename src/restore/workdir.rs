@@ -153,7 +153,10 @@ impl WorkDir {
     /// Removes all but the marker, which says before that nothing here is whole: a run that is killed meanwhile leaves what
     /// the next one knows.
     fn clear(&mut self) -> Result<(), RestoreError> {
-        (self.marker.state, self.marker.moving) = (State::Filling, None);
+        if self.marker.state != State::Moved {
+            self.marker.state = State::Filling;
+        }
+        self.marker.moving = None;
         self.marker.write(&self.path)?;
         tree::clear(&self.path, is_marker)
     }

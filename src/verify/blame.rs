@@ -21,7 +21,7 @@ pub(super) struct Blame<'a> {
     hits: Vec<Hit>,
     /// Marks of packs that are damaged as a whole.
     packs: HashMap<PackId, usize>,
-    /// Marks of packs that do not hold what maps say.
+    /// Marks of packs that do not hold what maps say, or not all of it any more.
     strays: HashMap<PackId, usize>,
     /// Marks of pages that are wrong, by chunk and place in the list.
     pages: HashMap<(Fingerprint, usize), usize>,
@@ -52,6 +52,12 @@ impl<'a> Blame<'a> {
     pub fn add_pack(&mut self, pack: PackId, problem: String) {
         let mark = self.add(damage_of(pack, problem));
         self.packs.insert(pack, mark);
+    }
+
+    /// Adds a pack of which some chunks are as they were: it hits those who need others.
+    pub fn add_changed_pack(&mut self, pack: PackId, problem: String) {
+        let mark = self.add(damage_of(pack, problem));
+        self.strays.insert(pack, mark);
     }
 
     fn add(&mut self, damage: Damage) -> usize {
@@ -112,7 +118,7 @@ impl Visitor for Blame<'_> {
         }
         let name = fingerprint(chunk);
         if self.unresolved.contains(&name) {
-            // The pack is right, and what the map says of it is not: others may need it as it is.
+            // Others may need what else is in the pack, which is as it was.
             let mark = match self.strays.get(&pack) {
                 Some(mark) => *mark,
                 None => {

@@ -144,7 +144,9 @@ struct Check<'a> {
     fault_backups: BTreeMap<usize, Vec<BackupId>>,
     /// What is wrong with packs.
     bad: BTreeMap<PackId, String>,
-    /// References that are in no directory.
+    /// What is wrong with packs of which some chunks are as they were.
+    changed: BTreeMap<PackId, String>,
+    /// References that are in no directory, or to chunks that are not as they were.
     unresolved: HashSet<Fingerprint>,
     /// Pages that are not what maps say, by the chunk that holds them.
     wrong: HashMap<Fingerprint, Vec<(ChunkRef, PageFault)>>,
@@ -206,6 +208,7 @@ impl<'a> Check<'a> {
             faults: Vec::new(),
             fault_backups: BTreeMap::new(),
             bad: BTreeMap::new(),
+            changed: BTreeMap::new(),
             unresolved: HashSet::new(),
             wrong: HashMap::new(),
             wrong_kept: 0,
@@ -279,6 +282,7 @@ impl<'a> Check<'a> {
                 match result.found {
                     Ok(found) => {
                         self.pages += found.pages;
+                        self.changed.extend(found.changed.map(|problem| (result.pack, problem)));
                         found.faults.into_iter().for_each(|(chunk, fault)| self.keep(chunk, fault));
                     }
                     Err(problem) => {
@@ -305,12 +309,15 @@ impl<'a> Check<'a> {
 
     /// Finds the backups and files that what is wrong hits.
     async fn blame(&mut self) -> Result<(), VerifyError> {
-        if self.bad.is_empty() && self.unresolved.is_empty() && self.wrong.is_empty() {
+        if self.bad.is_empty() && self.changed.is_empty() && self.unresolved.is_empty() && self.wrong.is_empty() {
             return Ok(());
         }
         let mut blame = Blame::new(&self.unresolved, &self.wrong);
         for (pack, problem) in std::mem::take(&mut self.bad) {
             blame.add_pack(pack, problem);
+        }
+        for (pack, problem) in std::mem::take(&mut self.changed) {
+            blame.add_changed_pack(pack, problem);
         }
         let mut tour = Tour::new(self.repository, blame);
         for manifest in &self.manifests {

@@ -314,7 +314,10 @@ fn obstacle(entry: &TableEntry, target: &TableName, redo_encrypted: bool) -> Opt
         _ if entry.name.is_servers() || target.is_servers() => Some("the schema is the server's own".to_owned()),
         Engine::View => Some("it is a view".to_owned()),
         Engine::FulltextIndex => Some("it is a part of another table's FULLTEXT index".to_owned()),
-        Engine::NoFiles => Some("the backup holds no rows of it".to_owned()),
+        Engine::NoFiles => Some(
+            "it has no file of its own: its rows are in memory, on another server, or in the system tablespace"
+                .to_owned(),
+        ),
         Engine::Innodb if !entry.partitions.is_empty() => {
             Some(format!("it is partitioned, in {}", entry.partitions.len()))
         }
