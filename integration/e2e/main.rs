@@ -25,4 +25,5 @@ mod stopped;
 #[path = "../support/mod.rs"]
 mod support;
 mod tables;
+mod terminal;
 mod versions;

@@ -208,7 +208,9 @@ fn bar(bars: &MultiProgress, word: &'static str, unit: Unit, total: Option<u64>)
             let _ = write!(text, "{:>10}", unit.rate(state.per_sec() as u64, 1.0));
         })
         .with_key("left", |state: &ProgressState, text: &mut dyn std::fmt::Write| {
-            let _ = write!(text, "{:>6}", human::duration(state.eta().as_secs()));
+            // Before anything is done nobody knows.
+            let left = if state.pos() == 0 { "–".to_owned() } else { human::duration(state.eta().as_secs()) };
+            let _ = write!(text, "{left:>6}");
         });
     let bar = bars.add(ProgressBar::new(total.unwrap_or_default()).with_style(style).with_prefix(word));
     if total.is_none() {
