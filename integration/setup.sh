@@ -41,6 +41,7 @@ need mariadb-backup mariadb-backup
 need mbstream mariadb-backup
 need zstd zstd
 need setpriv util-linux
+need script bsdutils
 need gcc gcc
 [ -e /usr/include/stdlib.h ] || missing+=(libc6-dev)
 if [ -n "$s3" ] && ! python3 -c 'import ensurepip, venv' >/dev/null 2>&1; then
