@@ -3,7 +3,7 @@
 use std::{fs, os::unix::fs::symlink, path::Path};
 
 use crate::support::{
-    Haulout, Recording, ServerOptions, Site, Tool, scratch,
+    Haulout, MariaDb, Recording, ServerOptions, Site, Tool, scratch,
     site::assert_unlocked,
     tool::{self, CHUNK_HEAD, Chunk, reseal},
 };
@@ -256,4 +256,30 @@ fn a_stream_that_was_cut_or_changed_is_never_committed() {
 fn assert_no_strangers(folder: &Path) {
     let names: Vec<_> = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     assert_eq!(names, ["repository"]);
+}
+
+/// The tool goes on without a table whose file was not there just when it was to be opened, as DDL can have it.
+#[test]
+fn a_table_that_the_tool_could_not_open_for_a_moment_is_there_after_another_capture() {
+    let site = Site::new();
+    let recording = Recording::of(&site.server);
+    let kept = recording.chunks().into_iter().filter(|chunk| !chunk.path.starts_with("shop/note.MA"));
+    let stream: Vec<u8> = kept.flat_map(|chunk| recording.stream[chunk.start..chunk.end].to_vec()).collect();
+    assert!(stream.len() < recording.stream.len());
+    let without = recording.with(stream).tool();
+    // Once, and then the real tool.
+    let tool = Tool::new(&format!(
+        "[ ! -e \"$here/played\" ] || exec \"$real\" \"$@\"; : > \"$here/played\"
+         echo '[00] 2026-11-25 10:00:00 Error on aria table file open ./shop/note.MAI' >&2
+         cat {folder}/stderr >&2; exec cat {folder}/stream",
+        folder = without.folder().display()
+    ));
+    let run = site.backup(&[&tool.flag()]).ok();
+    assert!(
+        run.message("warning")["message"].as_str().unwrap().contains("could not open shop/note.MAI"),
+        "{}",
+        run.stdout
+    );
+    let restored = MariaDb::on(&site.restored(run.summary()), ServerOptions::new());
+    assert_eq!(restored.checksums(), site.server.checksums());
 }

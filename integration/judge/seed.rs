@@ -292,7 +292,10 @@ fn refused(number: usize, run: &Run, outcome: &mut Outcome) {
     let error = error.cloned().unwrap_or(Value::Null);
     let text = format!("backup {number}: {} {} {}", error["code"], error["message"], error["causes"]);
     outcome.counts.add("backups_refused", 1);
-    if matches!(error["code"].as_i64(), Some(21 | 23)) {
+    let told = error["message"].as_str().unwrap_or_default();
+    let rightly =
+        ["lost track of tables", "while commits were blocked", "an incremental backup is not safe", "could not open"];
+    if matches!(error["code"].as_i64(), Some(21 | 23)) && rightly.iter().any(|reason| told.contains(reason)) {
         outcome.counts.note("refused", text);
     } else {
         outcome.faults.push(format!("{text}\n{}\n{}", run.stdout, run.stderr));

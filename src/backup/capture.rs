@@ -321,7 +321,11 @@ fn check_left_out(drafts: &Drafts, report: &ChildReport) -> Result<(), BackupErr
 fn check_unopened(drafts: &Drafts, report: &ChildReport, order: &Order) -> Result<(), BackupError> {
     let lost = |path: &&String| !drafts.files.contains_key(*path) && order.source.has(&order.survey, path);
     let lost: Vec<&str> = report.unopened.iter().filter(lost).map(String::as_str).collect();
-    if lost.is_empty() { Ok(()) } else { Err(BackupError::Unopened { paths: lost.join(", ") }) }
+    if lost.is_empty() {
+        return Ok(());
+    }
+    let linked = lost.iter().any(|path| order.source.is_link(&order.survey, path));
+    Err(BackupError::Unopened { paths: lost.join(", "), linked })
 }
 
 /// Checks that the tool left nothing out without a word: a tablespace file that was there before and at the end of the

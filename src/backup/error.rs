@@ -381,6 +381,8 @@ pub enum BackupError {
     Unopened {
         /// Their paths in the datadir.
         paths: String,
+        /// True when one of them is a symbolic link, which the tool never opens; else DDL may have been in the way.
+        linked: bool,
     },
     /// Tables of other engines than InnoDB were altered while the tool copied them, and it lost track of them.
     #[error(

@@ -208,6 +208,7 @@ async fn run(
             }
             BackupError::Source(error) => error.remedy() == Remedy::Retry,
             BackupError::TablesAltered { .. } | BackupError::Binlogged { .. } => true,
+            BackupError::Unopened { linked, .. } => !linked,
             // A table that was imported shortly before, or that got another name just while the tool looked which there are.
             BackupError::LeftOut { .. } => true,
             // A table that was made shortly before, if the redo log hides what it writes.

@@ -58,6 +58,9 @@ pub trait Source: Send + Sync {
     /// True when the server has a file `name` in its datadir, now.
     fn has(&self, survey: &Survey, name: &str) -> bool;
 
+    /// True when that file is a symbolic link, now.
+    fn is_link(&self, survey: &Survey, name: &str) -> bool;
+
     /// LSN that page `page` of the file of InnoDB named `name` has on disk; none when there is no such page.
     fn page_lsn_on_disk(&self, survey: &Survey, name: &str, page: PageNo, page_size: PageSize) -> Option<Lsn>;
 
@@ -248,6 +251,10 @@ impl Source for MariadbBackup {
         !matches!(survey.walk.datadir.join(name).symlink_metadata(), Err(error) if error.kind() == io::ErrorKind::NotFound)
     }
 
+    fn is_link(&self, survey: &Survey, name: &str) -> bool {
+        survey.walk.datadir.join(name).symlink_metadata().is_ok_and(|meta| meta.file_type().is_symlink())
+    }
+
     fn page_lsn_on_disk(&self, survey: &Survey, name: &str, page: PageNo, page_size: PageSize) -> Option<Lsn> {
         let mut head = [0; 64];
         let file = std::fs::File::open(survey.walk.place(name)).ok()?;
@@ -347,6 +354,13 @@ struct Scratch(PathBuf);
 impl Scratch {
     fn new(parent: &std::path::Path) -> io::Result<Scratch> {
         std::fs::create_dir_all(parent)?;
+        // What runs left that were killed.
+        for entry in std::fs::read_dir(parent)?.flatten() {
+            let number = entry.file_name().to_str().and_then(|name| name.strip_prefix("capture-")?.parse::<u32>().ok());
+            if number.is_some_and(|number| !std::path::Path::new("/proc").join(number.to_string()).exists()) {
+                let _ = std::fs::remove_dir_all(entry.path());
+            }
+        }
         let directory = parent.join(format!("capture-{}", std::process::id()));
         // An earlier process of the same number may have left one.
         if directory.exists() {
@@ -359,7 +373,7 @@ impl Scratch {
 
 impl Drop for Scratch {
     fn drop(&mut self) {
-        // What stays behind is small, and cleared by a later run of the same number.
+        // What stays behind is small, and cleared by a later run.
         let _ = std::fs::remove_dir_all(&self.0);
     }
 }
@@ -396,4 +410,31 @@ impl Capture for ChildCapture {
 /// [`FileIdentity`] as page maps keep it.
 pub(super) fn stored(identity: FileIdentity) -> crate::format::map::FileIdentity {
     crate::format::map::FileIdentity { inode: identity.inode, born_ns: identity.birth_ns }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn directories_of_runs_that_were_killed_go_away_and_others_stay() {
+        let parent = tempfile::tempdir().unwrap();
+        // No process has a number so high: the kernel gives none beyond 4194304.
+        for name in ["capture-4194999", "capture-1", "capture-x", "other"] {
+            std::fs::create_dir(parent.path().join(name)).unwrap();
+        }
+        let scratch = Scratch::new(parent.path()).unwrap();
+        let own = format!("capture-{}", std::process::id());
+        let names = || {
+            let entries = std::fs::read_dir(parent.path()).unwrap();
+            let mut names: Vec<_> = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+            names.sort();
+            names
+        };
+        let mut expected = vec!["capture-1".to_owned(), "capture-x".to_owned(), own.clone(), "other".to_owned()];
+        expected.sort();
+        assert_eq!(names(), expected);
+        drop(scratch);
+        assert!(!names().contains(&own));
+    }
 }

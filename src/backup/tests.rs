@@ -408,6 +408,10 @@ impl Source for MadeUp {
         survey.walk.datadir.join(name).exists()
     }
 
+    fn is_link(&self, _: &Survey, _: &str) -> bool {
+        false
+    }
+
     fn checkpoint(&self) -> bool {
         false
     }

@@ -146,6 +146,10 @@ impl Source for Streamed {
         false
     }
 
+    fn is_link(&self, _: &Survey, _: &str) -> bool {
+        false
+    }
+
     fn page_lsn_on_disk(&self, _: &Survey, _: &str, _: PageNo, _: PageSize) -> Option<Lsn> {
         None
     }
