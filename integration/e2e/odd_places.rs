@@ -43,6 +43,25 @@ fn directories_may_be_named_relatively_and_by_symbolic_links() {
 }
 
 #[test]
+fn a_fetched_directory_is_left_alone_by_what_does_not_fit_it() {
+    let site = Site::new();
+    site.backed_up(&[]);
+    let target = site.folder().join("f");
+    let target_flag = ["--target", text(&target)];
+    let run = |words: &[&str]| site.haulout.run([&["--json"], words, &target_flag].concat());
+    run(&["fetch"]).ok();
+    assert_says(&run(&["fetch"]).exits(2), 2, "is fetched, expected empty or missing", "name another directory");
+    run(&["prepare"]).ok();
+    for datadir in [target.join("d"), target.clone()] {
+        for command in ["copy-back", "move-back"] {
+            let run = run(&[command, "--datadir", text(&datadir)]).exits(2);
+            assert_says(&run, 2, "lies in the other", "beside the datadir");
+        }
+    }
+    run(&["copy-back", "--datadir", text(&site.folder().join("d"))]).ok();
+}
+
+#[test]
 fn a_work_directory_in_or_around_the_datadir_is_refused_and_both_stay() {
     let site = Site::new();
     site.backed_up(&[]);

@@ -80,8 +80,8 @@ pub enum RestoreError {
         /// Bytes that are free.
         available: u64,
     },
-    /// The work directory and the datadir lie in each other.
-    #[error("work directory {work_dir:?} and datadir {datadir:?} are one, or one lies in the other")]
+    /// The directory with the files and the datadir lie in each other.
+    #[error("directory {work_dir:?} and datadir {datadir:?} are one, or one lies in the other")]
     Entangled {
         /// The work directory.
         work_dir: PathBuf,
@@ -243,7 +243,7 @@ impl Diagnose for RestoreError {
             }
             RestoreError::Io { source, .. } => return io_hint(source).map(str::to_owned),
             RestoreError::NoSpace { .. } => "free some space, or restore on a larger file system",
-            RestoreError::Entangled { .. } => "name a work directory beside the datadir, or none",
+            RestoreError::Entangled { .. } => "name a directory beside the datadir",
             RestoreError::NotEmpty { .. } => "name an empty directory, or one that does not exist yet",
             RestoreError::NotFetched { .. } => {
                 "write one with `haulout fetch`; what mariadb-backup wrote, mariadb-backup prepares and copies back"

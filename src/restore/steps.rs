@@ -192,6 +192,10 @@ pub async fn prepare(
         State::Filling | State::Preparing => "fetch the backup again",
         State::Moving | State::Moved => "start the server",
     };
+    if dir.state() == State::Fetched && !hint.is_empty() {
+        let (directory, found) = (dir.path().to_owned(), "prepared, by mariadb-backup itself");
+        return Err(RestoreError::WrongState { directory, found, expected: State::Fetched.name(), hint });
+    }
     expect(&dir, State::Fetched, hint.is_empty(), hint)?;
     if dir.marker().partial && !settings.export {
         return Err(RestoreError::SingleTables { directory: dir.path().to_owned() });
@@ -367,6 +371,10 @@ fn open_prepared(target: &Path, datadir: &Path) -> Result<(WorkDir, Datadir), Re
     }
     expect(&dir, State::Prepared, prepared, hint)?;
     let place = Datadir::look(datadir)?;
+    if place.path().starts_with(dir.path()) || dir.path().starts_with(place.path()) {
+        let (work_dir, datadir) = (dir.path().to_owned(), place.path().to_owned());
+        return Err(RestoreError::Entangled { work_dir, datadir });
+    }
     place.check_vacant()?;
     Ok((dir, place))
 }

@@ -258,7 +258,7 @@ async fn a_target_with_anything_in_it_is_refused_and_left_alone() {
     // What was fetched whole is somebody's too.
     let target = dir.path().join("t");
     fetch_to(&server, &manifest, &target).await.unwrap();
-    assert!(matches!(fetch_to(&server, &manifest, &target).await, Err(RestoreError::NotEmpty { .. })));
+    assert!(matches!(fetch_to(&server, &manifest, &target).await, Err(RestoreError::WrongState { .. })));
     assert!(target.join("ibdata1").exists());
 }
 

@@ -63,7 +63,14 @@ impl WorkDir {
                     dir.marker.write(path)?;
                     return Ok(dir);
                 }
-                Leftovers::RemoveBroken if whole => return Err(not_empty(path, found.state.name().into())),
+                Leftovers::RemoveBroken if whole => {
+                    return Err(RestoreError::WrongState {
+                        directory: path.to_owned(),
+                        found: found.state.name(),
+                        expected: "empty or missing",
+                        hint: "go on with it, or name another directory",
+                    });
+                }
                 _ => dir.clear()?,
             }
         }
