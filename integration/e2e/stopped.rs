@@ -209,3 +209,16 @@ fn what_a_killed_backup_has_stored_is_not_uploaded_again() {
     let next = site.backup(&["--incremental"]).ok();
     assert!(!next.stdout.contains("did not end"), "{}", next.stdout);
 }
+
+/// With `nohup` a backup outlives the terminal that it was started on.
+#[test]
+fn a_hangup_that_is_ignored_stops_nothing() {
+    let site = Site::new();
+    let tool = standing_still();
+    let haulout = Haulout::on(format!("file://{}", site.repository().display())).with_limit("-n; trap '' HUP");
+    let mut running = haulout.spawn_backup(&site.server, &[&tool.flag()]);
+    stands_still(&mut running, &tool);
+    running.signal(Signal::HUP);
+    go_on(&tool);
+    running.wait().ok();
+}

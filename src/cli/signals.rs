@@ -35,7 +35,8 @@ pub fn listen(output: Arc<Output>) -> io::Result<Stop> {
 struct Signals {
     interrupt: Signal,
     terminate: Signal,
-    hangup: Signal,
+    /// Absent when it is ignored, as `nohup` has it.
+    hangup: Option<Signal>,
 }
 
 impl Signals {
@@ -43,7 +44,11 @@ impl Signals {
         Ok(Signals {
             interrupt: signal(SignalKind::interrupt())?,
             terminate: signal(SignalKind::terminate())?,
-            hangup: signal(SignalKind::hangup())?,
+            hangup: if is_ignored(SignalKind::hangup().as_raw_value()) {
+                None
+            } else {
+                Some(signal(SignalKind::hangup())?)
+            },
         })
     }
 
@@ -51,9 +56,24 @@ impl Signals {
         tokio::select! {
             _ = self.interrupt.recv() => "interrupted",
             _ = self.terminate.recv() => "told to terminate",
-            _ = self.hangup.recv() => "the terminal is gone",
+            _ = recv(&mut self.hangup) => "the terminal is gone",
         }
     }
+}
+
+async fn recv(signal: &mut Option<Signal>) -> Option<()> {
+    match signal {
+        Some(signal) => signal.recv().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// True when whoever started this process wants it to ignore signal `number` (`proc_pid_status(5)`, `SigIgn`).
+fn is_ignored(number: i32) -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0);
+    mask >> (number - 1) & 1 == 1
 }
 
 #[cfg(test)]
