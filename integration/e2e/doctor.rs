@@ -5,6 +5,7 @@ use serde_json::Value;
 use crate::support::{Fault, FaultyPath, Haulout, LocalStack, MariaDb, ServerOptions, binary::Run, scratch, store};
 
 /// Every finding, by its name: level and message with hint.
+#[derive(Debug)]
 struct Findings(Vec<(String, String, String)>);
 
 impl Findings {
@@ -139,6 +140,25 @@ fn a_bucket_is_told_by_what_it_can_do() {
     assert!(found.get("store.credentials").1.contains("environment"), "{:?}", found.get("store.credentials"));
     assert_eq!(found.of_level("problem"), [""; 0]);
     assert_eq!(bucket.keys(""), keys, "doctor left objects behind");
+}
+
+/// Where nothing can be changed or removed for a day, backups are taken and restored as elsewhere.
+#[test]
+fn a_bucket_with_object_lock_is_told_and_serves() {
+    let (server, bucket) = (server(), LocalStack::shared().locked_bucket());
+    let haulout = Haulout::in_bucket(&bucket, "db1");
+    haulout.run(["init"]).ok();
+    let found = Findings::of(&doctor(&haulout, &server).ok());
+    assert!(found.get("store.object_lock").1.contains("object lock: each object is kept for"), "{found:?}");
+    assert_eq!(found.get("store.versioning").0, "ok", "{found:?}");
+    for _ in 0..2 {
+        haulout.backup(&server, &[]).ok();
+    }
+    haulout.run(["check", "--read-data"]).ok();
+    let folder = scratch();
+    let datadir = folder.path().join("restored");
+    haulout.run(["restore", "--datadir", datadir.to_str().unwrap()]).ok();
+    assert!(datadir.join("ibdata1").exists());
 }
 
 #[test]

@@ -9,7 +9,12 @@ use std::{
     },
 };
 
-use aws_sdk_s3::{Client, config::Region, primitives::ByteStream};
+use aws_sdk_s3::{
+    Client,
+    config::Region,
+    primitives::ByteStream,
+    types::{DefaultRetention, ObjectLockConfiguration, ObjectLockEnabled, ObjectLockRetentionMode, ObjectLockRule},
+};
 use tokio::runtime::Runtime;
 
 /// What the store accepts as key and as secret.
@@ -49,8 +54,26 @@ impl LocalStack {
     pub fn bucket(&self) -> Bucket {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let name = format!("haulout-{}-{}", process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+        self.named(name, false)
+    }
+
+    /// The same with object lock, and so with versions: each object is kept for a day, unless someone may set that aside.
+    pub fn locked_bucket(&self) -> Bucket {
+        let bucket = self.named(format!("haulout-{}-locked", process::id()), true);
+        let days = DefaultRetention::builder().days(1).mode(ObjectLockRetentionMode::Governance).build();
+        let rule = ObjectLockRule::builder().default_retention(days).build();
+        let lock =
+            ObjectLockConfiguration::builder().object_lock_enabled(ObjectLockEnabled::Enabled).rule(rule).build();
+        let request = bucket.client.put_object_lock_configuration().bucket(&bucket.name);
+        RUNTIME.block_on(request.object_lock_configuration(lock).send()).expect("objects can be locked");
+        bucket
+    }
+
+    fn named(&self, name: String, locked: bool) -> Bucket {
         let bucket = Bucket { client: client(&self.endpoint), endpoint: self.endpoint.clone(), name };
-        RUNTIME.block_on(bucket.client.create_bucket().bucket(&bucket.name).send()).expect("a bucket can be made");
+        let request = bucket.client.create_bucket().bucket(&bucket.name);
+        let request = if locked { request.object_lock_enabled_for_bucket(true) } else { request };
+        RUNTIME.block_on(request.send()).expect("a bucket can be made");
         bucket
     }
 }
