@@ -6,6 +6,11 @@ use crate::support::{MariaDb, ServerOptions, Site, Tool, tool::real};
 /// statement gives up after a second; its row stays, and the binlog has it. Where the tool has copied the end of Aria's log by then,
 /// the row is not in the backup.
 fn with_insert(site: &Site, runs: usize) -> Tool {
+    with_sql(site, runs, "SET lock_wait_timeout = 1; INSERT INTO shop.note VALUES (1000, 'late')")
+}
+
+/// Runs `sql` when the tool has blocked commits and stands still, in its first runs.
+fn with_sql(site: &Site, runs: usize, sql: &str) -> Tool {
     let flags = site.server.flags().join(" ");
     Tool::new(&format!(
         "echo run >> \"$here/runs\"
@@ -16,7 +21,7 @@ fn with_insert(site: &Site, runs: usize) -> Tool {
            printf '%s\\n' \"$line\" >&2
            case $line in *'Acquired locks for BACKUP STAGE BLOCK_COMMIT'*)
              kill -STOP $tool
-             {} --no-defaults {flags} --execute=\"SET lock_wait_timeout = 1; INSERT INTO shop.note VALUES (1000, 'late')\" \
+             {} --no-defaults {flags} --execute=\"{sql}\" \
                2>> \"$here/refused\"
              kill -CONT $tool
            esac
@@ -56,4 +61,15 @@ fn a_backup_whose_position_never_stands_still_is_refused() {
     site.refuses_backup(23, "while commits were blocked", "lock_wait_timeout", &[&tool.flag()]);
     assert_eq!(lines(&tool, "runs").len(), 3);
     assert_eq!(site.backed_up(&[])["kind"], "full");
+}
+
+/// As `mariadb-backup --galera-info` has it, and a cron job may.
+#[test]
+fn a_binlog_that_goes_on_in_another_file_alone_is_nothing() {
+    let site = Site::with(ServerOptions::new().argument("--log-bin"));
+    let tool = with_sql(&site, 9, "SET lock_wait_timeout = 1; FLUSH BINARY LOGS");
+    let run = site.backup(&[&tool.flag()]).ok();
+    assert_eq!(lines(&tool, "refused"), [""; 0]);
+    assert!(site.server.sql("SHOW BINARY LOGS").lines().count() > 1, "it does not go on");
+    assert_eq!(lines(&tool, "runs").len(), 1, "{}", run.stdout);
 }

@@ -1,6 +1,7 @@
 //! One capture: source, parser, workers, assembler and uploads, from the first byte to the last pack.
 
 use std::collections::{HashMap, HashSet};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -19,7 +20,7 @@ use super::write_map::write_map;
 use super::{BackupError, Finished, Obstacle, Source, Stash, Survey, timeline};
 use crate::format::map::{BlockRef, MapTotals};
 use crate::format::{LsnRange, Namer, Timeline};
-use crate::mariadb::binlog::BinlogEnd;
+use crate::mariadb::binlog::{self, BinlogEnd};
 use crate::mariadb::child::ChildReport;
 use crate::mariadb::control::{
     BINLOG_INFO_NAMES, BackupInfo, BinlogPosition, CHECKPOINTS_NAMES, CONFIG_NAME, Checkpoints, ControlError,
@@ -102,8 +103,8 @@ pub(super) fn capture(order: &Order, brake: &Brake) -> Result<Captured, BackupEr
     if let Some(plain) = &plain {
         drafts.altered.compare(&drafts.files, plain)?;
     }
-    if let (Some(blocked), Some(position)) = (&binlog, &position) {
-        check_binlog(blocked, position)?;
+    if let (Some(base), Some(blocked), Some(position)) = (&order.survey.facts.binlog_base, &binlog, &position) {
+        check_binlog(base, blocked, position)?;
     }
     Altered::drop_leftovers(&mut drafts.files);
     let around = surroundings(order, &facts, &drafts, &summary, lsn.last, blocked)?;
@@ -286,9 +287,8 @@ fn control_fault(name: &str, problem: String) -> BackupError {
 /// Checks that nothing was written to the binlog while commits were blocked: the position would count it, and the backup may not
 /// have it. A statement on a table of Aria that waits there longer than `lock_wait_timeout` fails, stays done, and is written
 /// to the binlog, while its rows may still be in the buffer of Aria's log (seen on 10.11.19 and 11.8.9).
-fn check_binlog(blocked: &BinlogEnd, position: &BinlogPosition) -> Result<(), BackupError> {
-    let grown = position.file != blocked.file || position.position > blocked.bytes;
-    if !grown {
+fn check_binlog(base: &Path, blocked: &BinlogEnd, position: &BinlogPosition) -> Result<(), BackupError> {
+    if binlog::stands_still(base, blocked, &position.file, position.position) {
         return Ok(());
     }
     Err(BackupError::Binlogged {

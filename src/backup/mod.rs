@@ -186,7 +186,10 @@ async fn run(
     let (survey, newest) = tokio::join!(survey, unless_cancelled(context, newest(context, &uploader)));
     let (mut survey, newest) = (joined(survey)??, newest??);
     let id = BackupId::following(newest.id.as_ref(), started, &*context.entropy);
-    unless_cancelled(context, salvage(context, &newest, &uploader)).await??;
+    if unless_cancelled(context, salvage(context, &newest, &uploader)).await?? {
+        // That can have taken minutes.
+        survey = joined(spawn_survey(context, &source).await)??;
+    }
     let mut choice = unless_cancelled(context, choose(newest, &source, &survey, options)).await??;
     if let Some(base) = choice.base.as_ref().filter(|_| choice.kind == BackupKind::Incremental) {
         context.progress.note(&format!("incremental on {}: {}", base.manifest.id, choice.reason));
@@ -416,8 +419,8 @@ async fn newest(context: &Context, uploader: &Arc<Uploader>) -> Result<Newest, B
     }
 }
 
-/// Finds out what a run has stored that died since the newest backup.
-async fn salvage(context: &Context, newest: &Newest, uploader: &Uploader) -> Result<(), BackupError> {
+/// Finds out what a run has stored that died since the newest backup; false if nothing.
+async fn salvage(context: &Context, newest: &Newest, uploader: &Uploader) -> Result<bool, BackupError> {
     let listed;
     let packs = match &newest.base {
         Some(base) => &base.packs,
@@ -428,15 +431,16 @@ async fn salvage(context: &Context, newest: &Newest, uploader: &Uploader) -> Res
     };
     let strays = salvage::strays(packs.iter(), newest.stored);
     if strays.is_empty() {
-        return Ok(());
+        return Ok(false);
     }
     let bytes = uploader.salvage.read(&context.repository, &strays).await?;
     context.progress.note(&format!(
-        "a run that did not end left {} packs: of {} MiB nothing that is still as it was is uploaded again",
+        "{} packs are newer than the newest backup, as a run leaves them that did not end: of {} MiB nothing that is still as it was is \
+         uploaded again",
         strays.len(),
         bytes >> 20
     ));
-    Ok(())
+    Ok(true)
 }
 
 async fn choose(

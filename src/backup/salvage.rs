@@ -13,8 +13,9 @@ use crate::format::pack::{Encoding, FinishedPack, PackEntry};
 use crate::model::{ChunkId, PackId, Timestamp};
 use crate::repository::{Repository, RepositoryError, StoredPack};
 
-/// Most chunks that are remembered, some 70 bytes each: they stand for up to 500 GiB. What is beyond is uploaded again.
-const CHUNKS_MAX: usize = 1 << 19;
+/// Most chunks that are remembered, for which a table of 2^19 places of some 55 bytes is enough: they stand for up to 448 GiB. What is
+/// beyond is uploaded again.
+const CHUNKS_MAX: usize = (1 << 19) / 8 * 7;
 /// Directories read at the same time: enough to hide a store's latency.
 const READS: usize = 16;
 

@@ -74,9 +74,14 @@ pub fn main() -> ExitCode {
 /// Lets this process, and the tools that it starts, open as many files as the system lets it: a prepare opens all tables at once.
 fn raise_open_files() {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
-    // Where that is not allowed, things are as they were.
-    let _ = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });
+    // Containers can have a billion, for which programs make tables.
+    const ENOUGH: u64 = 1 << 20;
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    let wanted = maximum.unwrap_or(ENOUGH).min(ENOUGH);
+    if current.is_some_and(|current| current < wanted) {
+        // Where that is not allowed, things are as they were.
+        let _ = setrlimit(Resource::Nofile, Rlimit { current: Some(wanted), maximum });
+    }
 }
 
 fn run(args: Vec<OsString>, environment: Environment) -> u8 {

@@ -150,7 +150,11 @@ pub fn owner(owner: Option<&Owner>) -> Result<Option<restore::Owner>, Failure> {
     let user =
         nix::unistd::User::from_name(&owner.user).ok().flatten().map(|user| (user.uid.as_raw(), user.gid.as_raw()));
     // A number is a user that only a container or another machine knows.
-    let user = user.or_else(|| owner.user.parse().ok().map(|number| (number, number)));
+    let user = user.or_else(|| {
+        let number: u32 = owner.user.parse().ok()?;
+        let known = nix::unistd::User::from_uid(number.into()).ok().flatten();
+        Some((number, known.map_or(number, |user| user.gid.as_raw())))
+    });
     let (uid, own_gid) = user.ok_or_else(|| unknown("user", &owner.user))?;
     let gid = match &owner.group {
         None => own_gid,

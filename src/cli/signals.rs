@@ -25,12 +25,17 @@ pub fn listen(output: Arc<Output>) -> io::Result<Stop> {
         output.warn(&format!("{name}: stopping. Once more to stop at once"));
         // Fails only when nobody waits any more.
         let _ = sender.send(true);
+        // A terminal that goes away tells so more than once.
+        signals.hangup = signals.hangup.filter(|_| name != HANGUP);
         signals.next().await;
         output.screen.clear();
         std::process::exit(i32::from(Kind::Interrupted.exit_code()));
     });
     Ok(receiver)
 }
+
+/// What is told of SIGHUP.
+const HANGUP: &str = "the terminal is gone";
 
 struct Signals {
     interrupt: Signal,
@@ -56,7 +61,7 @@ impl Signals {
         tokio::select! {
             _ = self.interrupt.recv() => "interrupted",
             _ = self.terminate.recv() => "told to terminate",
-            _ = recv(&mut self.hangup) => "the terminal is gone",
+            _ = recv(&mut self.hangup) => HANGUP,
         }
     }
 }

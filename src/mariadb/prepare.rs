@@ -219,10 +219,11 @@ impl Prepare {
     pub fn finish(self) -> Result<PrepareReport, PrepareError> {
         let ended = self.process.wait(None).map_err(|source| PrepareError::Lost { source })?;
         let Ended { status, listener: Watch { findings, .. }, tail, stopped } = ended;
-        if let Some(message) = findings.no_memory {
+        let done = status.success() && findings.completed;
+        if let Some(message) = findings.no_memory.filter(|_| !done) {
             return Err(PrepareError::NoMemory { message });
         }
-        if findings.open_files {
+        if findings.open_files && !done {
             return Err(PrepareError::OpenFiles);
         }
         if let Some(message) = findings.unwritten {

@@ -259,8 +259,8 @@ pub(super) async fn run_prepare(
         }
     };
     watch.progress.end(Phase::Prepare);
-    if let Err(RestoreError::Prepare(PrepareError::NoMemory { .. })) = &ended {
-        // It has not begun.
+    if let (Err(RestoreError::Prepare(PrepareError::NoMemory { .. })), false) = (&ended, settings.export) {
+        // It has not begun; an export starts a server besides when it has.
         dir.set_state(State::Fetched)?;
     }
     ended?;
@@ -371,7 +371,9 @@ fn open_prepared(target: &Path, datadir: &Path) -> Result<(WorkDir, Datadir), Re
     }
     expect(&dir, State::Prepared, prepared, hint)?;
     let place = Datadir::look(datadir)?;
-    if place.path().starts_with(dir.path()) || dir.path().starts_with(place.path()) {
+    let apart = !place.path().starts_with(dir.path()) && !dir.path().starts_with(place.path());
+    // Where the datadir is a mount point, a restore gathers the files in it.
+    if !apart && dir.path() != place.work() {
         let (work_dir, datadir) = (dir.path().to_owned(), place.path().to_owned());
         return Err(RestoreError::Entangled { work_dir, datadir });
     }

@@ -113,7 +113,7 @@ fn look(datadir: &Path) -> Result<Datadir, RestoreError> {
 fn work_dir(options: &RestoreOptions, place: &Datadir) -> Result<PathBuf, RestoreError> {
     let Some(given) = &options.work_dir else { return Ok(place.work().to_owned()) };
     let (work, datadir) = (tree::resolved(given)?, place.path());
-    if work.starts_with(datadir) || datadir.starts_with(&work) {
+    if work != place.work() && (work.starts_with(datadir) || datadir.starts_with(&work)) {
         return Err(RestoreError::Entangled { work_dir: work, datadir: datadir.to_owned() });
     }
     Ok(work)
