@@ -1,4 +1,4 @@
-//! Ways to a bucket: profiles, roles of containers and pods, TLS with an authority of one's own.
+//! Ways to a bucket: profiles, roles of machines, containers and pods, TLS with an authority of one's own.
 
 use std::{
     fs,
@@ -38,7 +38,12 @@ fn serve(answer: impl Fn(&str, &str) -> String + Send + 'static) -> SocketAddr {
             let mut body = vec![0; length];
             reader.read_exact(&mut body).unwrap();
             let body = answer(first.trim(), &String::from_utf8_lossy(&body));
-            let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\nconnection: close\r\n\r\n", body.len());
+            // The last is for those who ask for a token.
+            let head = format!(
+                "HTTP/1.1 200 OK\r\ncontent-length: {}\r\nconnection: close\r\n\
+                 x-aws-ec2-metadata-token-ttl-seconds: 21600\r\n\r\n",
+                body.len()
+            );
             // A client that has seen enough may be gone.
             let _ = stream.write_all(format!("{head}{body}").as_bytes());
         }
@@ -51,7 +56,8 @@ fn reached_by(bucket: &Bucket, more: &[(&str, &str)]) -> Haulout {
     let place = bucket.environment().into_iter().filter(|(name, _)| !name.contains("KEY"));
     let more = more.iter().map(|(name, value)| (*name, (*value).to_owned()));
     // Nobody shall be asked who is not there.
-    Haulout::on(bucket.url("db1")).with(place.chain(more).chain([("AWS_EC2_METADATA_DISABLED", "true".to_owned())]))
+    let nobody = [("AWS_EC2_METADATA_DISABLED", "true".to_owned())];
+    Haulout::on(bucket.url("db1")).with(place.chain(nobody).chain(more))
 }
 
 /// Takes a backup and tells where `doctor` says that the credentials came from.
@@ -104,6 +110,29 @@ fn a_container_s_role_gives_credentials() {
     let uri = format!("http://{role}/role");
     let told = backed_up(&site, &reached_by(&bucket, &[("AWS_CONTAINER_CREDENTIALS_FULL_URI", &uri)]));
     assert!(told.contains("the container's role, access key ASIA…0003"), "{told}");
+}
+
+#[test]
+fn a_machine_s_role_gives_credentials() {
+    let (site, bucket) = (Site::new(), LocalStack::shared().bucket());
+    let metadata = serve(|first, _| match first {
+        first if first.starts_with("PUT /latest/api/token ") => "a-token".to_owned(),
+        first if first.contains("/iam/security-credentials/ ") => "backup-role".to_owned(),
+        first => {
+            assert!(first.contains("/iam/security-credentials/backup-role "), "{first}");
+            r#"{"Code": "Success", "LastUpdated": "2026-01-01T00:00:00Z", "Type": "AWS-HMAC",
+                "AccessKeyId": "ASIAINSTANCE00000005", "SecretAccessKey": "test", "Token": "session",
+                "Expiration": "2199-01-01T00:00:00Z"}"#
+                .to_owned()
+        }
+    });
+    let endpoint = format!("http://{metadata}");
+    let haulout = reached_by(
+        &bucket,
+        &[("AWS_EC2_METADATA_DISABLED", "false"), ("AWS_EC2_METADATA_SERVICE_ENDPOINT", &endpoint)],
+    );
+    let told = backed_up(&site, &haulout);
+    assert!(told.contains("the machine's role, access key ASIA…0005"), "{told}");
 }
 
 /// As Kubernetes has it for a service account with a role (IRSA).

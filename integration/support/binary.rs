@@ -86,7 +86,9 @@ impl Haulout {
     /// Starts the program.
     pub fn spawn<A: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = A>) -> Running {
         const PROGRAM: &str = env!("CARGO_BIN_EXE_haulout");
-        let mut command = Command::new(if self.limit.is_some() { "/bin/bash" } else { PROGRAM });
+        // Whoever runs the tests may have hangups ignored, as `nohup` does, and a program obeys that.
+        let mut command = Command::new("/usr/bin/env");
+        command.args(["--default-signal=HUP", if self.limit.is_some() { "/bin/bash" } else { PROGRAM }]);
         command.env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default());
         command.env("HOME", self.home.path()).env("TMPDIR", self.home.path()).env("LC_ALL", "C.UTF-8");
         command.envs(&self.environment);
