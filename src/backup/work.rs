@@ -139,6 +139,7 @@ impl Workshop {
         let (mut zero, mut older) = (PageMask::EMPTY, PageMask::EMPTY);
         for (index, page) in job.pages.indices().zip(job.bytes.chunks(page_bytes)) {
             let number = job.extent.page(index);
+            let mut is_copy = false;
             match check_page(&job.format, number, page) {
                 PageVerdict::Zero => {
                     zero = zero.union(PageMask::only(index));
@@ -148,12 +149,15 @@ impl Workshop {
                     check_page_space(&job.format, job.space, page).map_err(|fault| job.bad_page(number, fault))?;
                 }
                 // Copies of other pages, which recovery looks at only after a crash of the server itself.
-                PageVerdict::Unverifiable(Unprotected::Doublewrite) => {}
+                PageVerdict::Unverifiable(Unprotected::Doublewrite) => is_copy = true,
                 PageVerdict::Unverifiable(_) => result.unverifiable += 1,
                 PageVerdict::Bad(fault) => return Err(job.bad_page(number, fault)),
             }
             let lsn = page_lsn(page);
-            result.newest = result.newest.max(Some((lsn, number)));
+            // A place for copies has now one page and now another, whose number can be its own by chance: it bears no witness.
+            if !is_copy {
+                result.newest = result.newest.max(Some((lsn, number)));
+            }
             if lsn <= self.parent_last {
                 older = older.union(PageMask::only(index));
             }
@@ -291,4 +295,72 @@ fn compress(
 /// The pieces that stand for pages `chunk` once it lies in `at`.
 pub(super) fn piece_of(pages: PageMask, chunk: &FreshChunk, at: crate::format::map::Location<Slot>) -> Piece<Slot> {
     Piece { mask: pages, content: Content::Chunk(PageChunk { id: chunk.id, pages, at }) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::format::map::{BlockRef, Location};
+    use crate::format::pack::FinishedPack;
+    use crate::mariadb::page::{Crypt, SpaceFlags};
+
+    /// A store that has nothing.
+    struct Nothing;
+
+    impl Stash for Nothing {
+        fn put_pack(&self, _: FinishedPack) -> Result<(), BackupError> {
+            Ok(())
+        }
+
+        fn read_block(&self, _: &BlockRef) -> Result<Vec<u8>, BackupError> {
+            Err(BackupError::Abandoned)
+        }
+
+        fn find(&self, _: &ChunkId, _: usize) -> Option<Location> {
+            None
+        }
+
+        fn page_sums(&self, _: &PageChunk) -> Option<Vec<PageSum>> {
+            None
+        }
+    }
+
+    /// Extent `extent` of the system tablespace, with one page of a sort that is as good in the doublewrite buffer as elsewhere.
+    fn newest(extent: u32) -> Option<(Lsn, PageNo)> {
+        let extent = ExtentNo(extent);
+        let mut page = vec![0; 16384];
+        page[4..8].copy_from_slice(&extent.page(1).0.to_be_bytes());
+        page[16..24].copy_from_slice(&7u64.to_be_bytes());
+        page[16376..16380].copy_from_slice(&7u32.to_be_bytes());
+        let sum = crc32c::crc32c(&page[..16380]);
+        page[16380..].copy_from_slice(&sum.to_be_bytes());
+        let workshop = Workshop {
+            namer: Namer::new(&[0; 32]),
+            stash: Arc::new(Nothing),
+            compression_level: 1,
+            parent_last: Lsn(0),
+            gives_way: false,
+            spare: crossbeam_channel::bounded(1).0,
+        };
+        let job = PageJob {
+            path: "ibdata1".into(),
+            format: SpaceFormat::new(SpaceId(0), SpaceFlags::new(0x15).unwrap(), Crypt::Absent),
+            space: SpaceId(0),
+            extent,
+            pages: PageMask::only(1),
+            bytes: page,
+            base: Vec::new(),
+            describe: false,
+        };
+        let result = workshop.pages(&job, &mut None).unwrap();
+        assert!(result.fresh.is_some(), "it is stored all the same");
+        result.newest
+    }
+
+    #[test]
+    fn pages_of_the_doublewrite_buffer_are_no_witnesses() {
+        assert_eq!(newest(0), Some((Lsn(7), PageNo(1))));
+        assert_eq!((newest(1), newest(2)), (None, None));
+        assert_eq!(newest(3), Some((Lsn(7), PageNo(193))));
+    }
 }
