@@ -10,6 +10,7 @@ pub mod error;
 pub mod format;
 pub mod mariadb;
 pub mod model;
+pub mod prune;
 pub mod repository;
 pub mod restore;
 pub mod store;

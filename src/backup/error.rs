@@ -9,7 +9,7 @@ use crate::mariadb::delta::{DeltaError, MetaError};
 use crate::mariadb::page::{Page0Error, PageFault};
 use crate::mariadb::redo::RedoError;
 use crate::mariadb::xbstream::PathFault;
-use crate::model::{BackupId, Lsn, PackId, PageNo, SpaceId};
+use crate::model::{BackupId, Lsn, PackId, PageNo, PlanId, SpaceId};
 use crate::repository::RepositoryError;
 
 /// Why an incremental would not be certain to restore, so that a full backup is due.
@@ -433,6 +433,12 @@ pub enum BackupError {
         /// Why.
         source: io::Error,
     },
+    /// A sweep deleted packs that the backup needs.
+    #[error("packs that this backup needs were deleted by prune plan {plan} while it ran")]
+    Swept {
+        /// The plan.
+        plan: PlanId,
+    },
     /// A thread of the pipeline ended early; another error tells why.
     #[error("the pipeline stopped")]
     Abandoned,
@@ -453,6 +459,7 @@ impl Diagnose for BackupError {
             BackupError::Format(error) => error.kind(),
             BackupError::Source(error) => error.kind(),
             BackupError::Interrupted => Kind::Interrupted,
+            BackupError::Swept { .. } => Kind::Failed,
             BackupError::Unopened { .. } | BackupError::Partial { .. } => Kind::DatabaseRefused,
             BackupError::TablesAltered { .. } | BackupError::Binlogged { .. } => Kind::DatabaseRefused,
             BackupError::Redo { source } => source.kind(),
@@ -473,6 +480,9 @@ impl Diagnose for BackupError {
             BackupError::Page { fault, .. } => return fault.hint(),
             BackupError::Spool { .. } => {
                 "give --spool-dir a directory on a disk with room for the spool, or a smaller --spool-size"
+            }
+            BackupError::Swept { .. } => {
+                "nothing was committed; run the command again: what is still stored is not uploaded again"
             }
             BackupError::Interrupted => "nothing was committed; run the command again",
             BackupError::LeftOut { .. } => {

@@ -22,6 +22,7 @@ mod salvage;
 mod slots;
 mod source;
 mod stash;
+mod swept;
 #[cfg(test)]
 mod tests;
 mod timeline;
@@ -32,9 +33,8 @@ mod write_map;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
-use tokio::sync::watch;
+use tokio::sync::{Mutex, watch};
 use tokio::task::spawn_blocking;
 
 pub use error::{BackupError, Obstacle};
@@ -46,16 +46,13 @@ use crate::format::{BackupKind, GtidPosition, Manifest, RedoFormat, Server, Size
 use crate::mariadb::messages::Remedy;
 use crate::mariadb::redo;
 use crate::model::{BackupId, Clock, Entropy, Phase, Progress, Timestamp};
-use crate::repository::{LEASE_RENEW_SECONDS, LeaseGuard, Repository, RepositoryError};
+use crate::repository::{LeaseGuard, Repository, RepositoryError};
 use base::Base;
 use capture::{Brake, Captured, Order};
 use upload::Uploader;
 
 /// Captures tried in one run: the first, one more after a fault that passes, and a full when an incremental is found unsafe.
 const ATTEMPTS_MAX: u32 = 3;
-
-/// Time for giving the lease back: it ends by itself, and whoever stops a run does not want to wait.
-const RELEASE_LIMIT: Duration = Duration::from_secs(10);
 
 /// What kind of backup is wanted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -83,6 +80,8 @@ pub struct BackupOptions {
     pub spool: SpoolOptions,
     /// Incrementals on one full, after which the next is a full.
     pub depth_max: u32,
+    /// Words that the operator gives the backup.
+    pub tags: Vec<String>,
 }
 
 /// What a run works with.
@@ -132,27 +131,16 @@ pub async fn backup(
     // The server is asked while the store is.
     let survey = spawn_survey(context, &source);
     let lease = repository.lease("backup", &*context.entropy).await?;
-    let lease = Arc::new(tokio::sync::Mutex::new(lease));
-    let renewal = tokio::spawn(renew(context.clone(), lease.clone()));
-    let outcome = run(context, source, survey, options).await;
+    let taken = lease.taken();
+    let lease = Arc::new(Mutex::new(lease));
+    let renewal = {
+        let (context, lease) = (context.clone(), lease.clone());
+        tokio::spawn(async move { context.repository.keep_renewed(&lease, &*context.progress).await })
+    };
+    let outcome = run(context, source, survey, options, (&lease, taken)).await;
     renewal.abort();
-    let error =
-        match tokio::time::timeout(RELEASE_LIMIT, async { repository.release(&mut *lease.lock().await).await }).await {
-            Ok(Ok(())) => return outcome,
-            Ok(Err(error)) => error.to_string(),
-            Err(_) => "the store does not answer".to_owned(),
-        };
-    context.progress.warn(&format!("the lease could not be given back and ends by itself: {error}"));
+    repository.give_back(&lease, &*context.progress).await;
     outcome
-}
-
-async fn renew(context: Context, lease: Arc<tokio::sync::Mutex<LeaseGuard>>) {
-    loop {
-        tokio::time::sleep(Duration::from_secs(LEASE_RENEW_SECONDS)).await;
-        if let Err(error) = context.repository.renew(&mut *lease.lock().await).await {
-            context.progress.warn(&format!("the lease could not be renewed: {error}"));
-        }
-    }
 }
 
 type Surveying = tokio::task::JoinHandle<Result<Survey, SourceError>>;
@@ -174,6 +162,7 @@ async fn run(
     source: Arc<dyn Source>,
     survey: Surveying,
     options: &BackupOptions,
+    (lease, taken): (&Arc<Mutex<LeaseGuard>>, Option<Timestamp>),
 ) -> Result<BackupOutcome, BackupError> {
     let started = context.clock.now().whole_seconds();
     let uploader = Arc::new(Uploader::new(
@@ -243,12 +232,18 @@ async fn run(
         survey = joined(spawn_survey(context, &source).await)??;
     };
     context.progress.begin(Phase::Upload, None);
-    unless_cancelled(context, uploader.finish()).await??;
+    // Whatever begins to be swept from here on is put off, because this run is at work.
+    let (finished, plans) =
+        unless_cancelled(context, async { tokio::join!(uploader.finish(), swept::plans(context, taken)) }).await?;
+    finished?;
+    let plans = plans?;
     context.progress.end(Phase::Upload);
     let parent = choice.base.as_ref().filter(|_| choice.kind == BackupKind::Incremental);
     let unverifiable_pages = captured.unverifiable_pages;
     let uploaded_packs = uploader.uploaded_packs.load(Ordering::SeqCst);
-    let manifest = manifest(context, captured, &survey, &choice, (id, started), uploaded_packs);
+    let mut manifest = manifest(context, captured, &survey, &choice, (id, started), uploaded_packs);
+    manifest.tags.clone_from(&options.tags);
+    unless_cancelled(context, swept::check(context, &manifest, lease, &plans)).await??;
     if *context.cancel.borrow() {
         return Err(BackupError::Interrupted);
     }
@@ -277,8 +272,15 @@ pub async fn preview(context: &Context, source: Arc<dyn Source>, want: Want) -> 
     let no_spool = SpoolOptions { directory: PathBuf::new(), bytes_max: 0 };
     let (repository, progress) = (context.repository.clone(), context.progress.clone());
     let uploader = Uploader::new(repository, progress, no_spool.clone(), 1, tokio::runtime::Handle::current())?;
-    let options =
-        BackupOptions { want, compression_level: 1, workers: 1, uploads_max: 1, spool: no_spool, depth_max: u32::MAX };
+    let options = BackupOptions {
+        want,
+        compression_level: 1,
+        workers: 1,
+        uploads_max: 1,
+        spool: no_spool,
+        depth_max: u32::MAX,
+        tags: Vec::new(),
+    };
     let uploader = Arc::new(uploader);
     let (survey, newest) = tokio::join!(spawn_survey(context, &source), newest(context, &uploader));
     let choice = choose(newest?, &source, &joined(survey)??, &options).await?;
@@ -504,6 +506,7 @@ fn manifest(
         id,
         kind: choice.kind,
         reason: choice.reason.clone(),
+        tags: Vec::new(),
         parent: parent.map(|parent| parent.manifest.id.clone()),
         depth: parent.map_or(0, |parent| parent.manifest.depth + 1),
         started,

@@ -587,6 +587,7 @@ fn options(want: Want, depth_max: u32) -> BackupOptions {
         uploads_max: 2,
         spool: SpoolOptions { directory: PathBuf::new(), bytes_max: 0 },
         depth_max,
+        tags: Vec::new(),
     }
 }
 
@@ -675,6 +676,48 @@ async fn a_stream_that_was_damaged_on_its_way_is_no_backup() {
     for (manifest, expected) in &sound {
         assert_same(manifest.id.as_str(), &reader.files(manifest).await, expected);
     }
+}
+
+/// What a sweep does, seen from a run that it did not see.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_backup_that_a_sweep_overtook_is_not_committed() {
+    let repository = repository().await;
+    let (context, _stop) = context(&repository);
+    let source = Arc::new(MadeUp(Mutex::new(World::new(5))));
+    backup(&context, source.clone(), &options(Want::Full, u32::MAX)).await.unwrap();
+    let lease = repository.lease("backup", &SystemEntropy).await.unwrap();
+    let taken = lease.taken();
+    assert_eq!(swept::plans(&context, taken).await.unwrap(), []);
+    let step = |second: &str, done| crate::format::PruneStep {
+        plan: format!("{second}-aaaaaa").parse().unwrap(),
+        done,
+        deleted: crate::format::SweepTally::default(),
+    };
+    for (second, done) in [("20261122T010000Z", false), ("20261122T010000Z", true), ("20261122T020000Z", false)] {
+        repository.put_prune_step(&step(second, done)).await.unwrap();
+    }
+    let plans = swept::plans(&context, taken).await.unwrap();
+    assert_eq!(plans.len(), 2, "of one it is known that it has ended since, of one that it has not");
+    let lease = Arc::new(tokio::sync::Mutex::new(lease));
+    repository.give_back(&lease, &Silent).await;
+    // A sweep that is at a standstill keeps no backup from going on.
+    source.0.lock().unwrap().live();
+    let manifest = backup(&context, source.clone(), &options(Want::Either, u32::MAX)).await.unwrap().manifest;
+    let lease = repository.lease("backup", &SystemEntropy).await.unwrap();
+    let lease = Arc::new(tokio::sync::Mutex::new(lease));
+    swept::check(&context, &manifest, &lease, &plans).await.unwrap();
+    let mut references = crate::repository::References::default();
+    references.add(&repository, &manifest).await.unwrap();
+    let mut gone = 0;
+    for pack in repository.packs().await.unwrap().into_keys().filter(|pack| references.need(pack)) {
+        let bytes = repository.read_pack(pack).await.unwrap();
+        repository.delete(&crate::repository::ObjectKey::Pack(pack)).await.unwrap();
+        let error = swept::check(&context, &manifest, &lease, &plans).await.unwrap_err();
+        assert!(matches!(error, BackupError::Swept { .. }), "{}", chain(&error));
+        repository.put_pack(pack, bytes).await.unwrap();
+        gone += 1;
+    }
+    assert!(gone > 2);
 }
 
 /// A server whose files are taken back in place, and which then writes until its LSN has passed the parent's.

@@ -1,5 +1,9 @@
 //! Settings put together for one operation: plain values, every layer resolved.
 
+mod prune;
+
+pub use prune::PruneSettings;
+
 use std::{
     ffi::OsString,
     path::{Path, PathBuf},
@@ -265,6 +269,8 @@ pub struct BackupSettings {
     pub nice: Option<Nice>,
     /// Options handed through to `mariadb-backup`, checked.
     pub tool_args: Vec<String>,
+    /// Words that the backup gets.
+    pub tags: Vec<String>,
 }
 
 impl BackupSettings {
@@ -295,6 +301,7 @@ impl BackupSettings {
             spool_size: spool.size,
             nice: layers.pick(&keys::NICE, args.nice)?,
             tool_args,
+            tags: args.tag.clone(),
         })
     }
 }

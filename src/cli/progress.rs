@@ -56,6 +56,7 @@ fn words(phase: Phase) -> (&'static str, &'static str, &'static str) {
         Phase::Prepare => ("prepare", "preparing", "prepared"),
         Phase::Move => ("move", "moving", "moved"),
         Phase::Check => ("check", "checking", "checked"),
+        Phase::Delete => ("delete", "deleting", "deleted"),
     }
 }
 
@@ -86,6 +87,7 @@ impl Watcher {
     fn unit(&self, phase: Phase) -> Unit {
         match phase {
             Phase::Check => self.check_unit,
+            Phase::Delete => Unit::Objects,
             Phase::Prepare => Unit::Lsn,
             _ => Unit::Bytes,
         }

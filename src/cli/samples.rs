@@ -16,6 +16,7 @@ pub fn manifest(day: u32) -> Manifest {
         id: format!("202611{day:02}T020000Z-3f9a{day:02x}").parse().unwrap(),
         kind: BackupKind::Full,
         reason: "a full backup was asked for".to_owned(),
+        tags: Vec::new(),
         parent: None,
         depth: 0,
         started: moment("02:00:00"),

@@ -234,6 +234,9 @@ pub struct Manifest {
     pub kind: BackupKind,
     /// Why it is of this kind.
     pub reason: String,
+    /// Words that the operator gave it, by which retention can keep it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tags: Vec<String>,
     /// The backup that an incremental reaches back to; the backup that a full was deduplicated against is not one.
     pub parent: Option<BackupId>,
     /// Number of incrementals since the full: 0 for a full.
@@ -339,6 +342,7 @@ mod tests {
             id: "20261122T020000Z-aaaaaa".parse().unwrap(),
             kind: BackupKind::Full,
             reason: "it is the first".to_owned(),
+            tags: vec!["release".to_owned()],
             parent: None,
             depth: 0,
             started: moment("2026-11-22T02:00:00Z"),

@@ -9,6 +9,7 @@ mod hash;
 mod manifest;
 pub mod map;
 pub mod pack;
+mod prune;
 
 pub use codec::{Decoder, Encoder, TEXT_BYTES_MAX};
 pub use envelope::{Config, DOCUMENT_BYTES_MAX, Document, Lease, decode_document, encode_document};
@@ -17,6 +18,7 @@ pub use manifest::{
     BackupKind, GtidPosition, LsnRange, Manifest, RedoFormat, Server, Sizes, StoredBlock, SystemFile, Timeline, Witness,
 };
 pub use pack::Encoding;
+pub use prune::{Keep, LetGo, PACKS_PER_PART, PrunePacks, PrunePlan, PruneStep, SweepTally};
 
 use crate::error::{Diagnose, Kind};
 

@@ -7,7 +7,7 @@ mod progress;
 mod secret;
 
 pub use clock::{Clock, Entropy, SystemClock, SystemEntropy, Timestamp};
-pub use ids::{BackupId, ChunkId, IdError, PackId, RepositoryId};
+pub use ids::{BackupId, ChunkId, IdError, PackId, PlanId, RepositoryId};
 pub use page::{EXTENT_PAGES, ExtentNo, Lsn, PageMask, PageNo, PageSize, SpaceId};
 pub use progress::{Phase, Progress, Silent};
 pub use secret::Secret;

@@ -15,6 +15,8 @@ pub enum Phase {
     Move,
     /// Checking stored objects; bytes or objects.
     Check,
+    /// Deleting objects; objects.
+    Delete,
 }
 
 /// Watches an operation. Calls are frequent and come from many threads: an implementation must be quick.

@@ -98,6 +98,13 @@ pub enum RepositoryError {
     },
 }
 
+impl RepositoryError {
+    /// True when the store does not let this account do it.
+    pub fn is_denied(&self) -> bool {
+        matches!(self, RepositoryError::Store(StoreError::Denied { .. }))
+    }
+}
+
 impl Diagnose for RepositoryError {
     fn kind(&self) -> Kind {
         match self {

@@ -1,9 +1,11 @@
 //! The one place that builds and parses the keys of a repository.
 
-use crate::model::{BackupId, PackId};
+use crate::model::{BackupId, PackId, PlanId};
 
 /// Number of a lease document among those of one run, ascending.
 pub(super) const LEASE_NUMBER_DIGITS: usize = 6;
+/// Number of a document with packs of a plan.
+const PART_DIGITS: usize = 6;
 
 /// An object of a repository, by what it is.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -16,6 +18,23 @@ pub enum ObjectKey {
     Manifest(BackupId),
     /// `leases/<purpose>-<holder>-<number>-<live|done>.json`.
     Lease(LeaseKey),
+    /// `prune/…`: what retention writes.
+    Prune(PruneKey),
+}
+
+/// Key of a document of retention.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum PruneKey {
+    /// `prune/<plan>-plan.json`.
+    Plan(PlanId),
+    /// `prune/<plan>-packs-<part>.json`.
+    Packs(PlanId, u32),
+    /// `prune/<plan>-begun.json`.
+    Begun(PlanId),
+    /// `prune/<plan>-done.json`.
+    Done(PlanId),
+    /// `prune/keep-<backup>-<8 hexadecimal digits>.json`.
+    Keep(BackupId, [u8; 4]),
 }
 
 /// Key of a lease document; it tells all that a contender needs besides the time at which it was stored.
@@ -38,6 +57,8 @@ impl ObjectKey {
     pub const BACKUPS: &'static str = "backups";
     /// The folder of all leases.
     pub const LEASES: &'static str = "leases";
+    /// The folder of what retention writes.
+    pub const PRUNE: &'static str = "prune";
 
     /// The key, relative to the repository.
     pub fn text(&self) -> String {
@@ -53,6 +74,13 @@ impl ObjectKey {
                 let LeaseKey { purpose, holder, number, .. } = lease;
                 format!("leases/{purpose}-{holder}-{number:0digits$}-{state}.json", digits = LEASE_NUMBER_DIGITS)
             }
+            ObjectKey::Prune(key) => match key {
+                PruneKey::Plan(plan) => format!("prune/{plan}-plan.json"),
+                PruneKey::Packs(plan, part) => format!("prune/{plan}-packs-{part:0PART_DIGITS$}.json"),
+                PruneKey::Begun(plan) => format!("prune/{plan}-begun.json"),
+                PruneKey::Done(plan) => format!("prune/{plan}-done.json"),
+                PruneKey::Keep(backup, random) => format!("prune/keep-{backup}-{}.json", hex::encode(random)),
+            },
         }
     }
 
@@ -70,6 +98,7 @@ impl ObjectKey {
             }
             ObjectKey::BACKUPS => rest.strip_suffix(".json")?.parse().ok().map(ObjectKey::Manifest),
             ObjectKey::LEASES => parse_lease(rest.strip_suffix(".json")?).map(ObjectKey::Lease),
+            ObjectKey::PRUNE => parse_prune(rest.strip_suffix(".json")?).map(ObjectKey::Prune),
             _ => None,
         }
     }
@@ -92,6 +121,30 @@ fn parse_lease(name: &str) -> Option<LeaseKey> {
     Some(LeaseKey { purpose: purpose.to_owned(), holder: holder.to_owned(), number: number.parse().ok()?, released })
 }
 
+fn parse_prune(name: &str) -> Option<PruneKey> {
+    if let Some(keep) = name.strip_prefix("keep-") {
+        let (backup, digits) = keep.rsplit_once('-')?;
+        let mut random = [0; 4];
+        hex::decode_to_slice(digits, &mut random).ok()?;
+        let lower = !digits.bytes().any(|byte| byte.is_ascii_uppercase());
+        return lower.then_some(PruneKey::Keep(backup.parse().ok()?, random));
+    }
+    // A plan's name has a hyphen, too.
+    let (second, rest) = name.split_once('-')?;
+    let (random, what) = rest.split_once('-')?;
+    let plan: PlanId = format!("{second}-{random}").parse().ok()?;
+    match what {
+        "plan" => Some(PruneKey::Plan(plan)),
+        "begun" => Some(PruneKey::Begun(plan)),
+        "done" => Some(PruneKey::Done(plan)),
+        part => {
+            let number = part.strip_prefix("packs-")?;
+            let fits = number.len() == PART_DIGITS && number.bytes().all(|byte| byte.is_ascii_digit());
+            fits.then_some(PruneKey::Packs(plan, number.parse().ok()?))
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -111,6 +164,11 @@ mod tests {
                 ObjectKey::Pack(PackId(pack)),
                 ObjectKey::Manifest(id.parse().unwrap()),
                 ObjectKey::Lease(LeaseKey { purpose, holder, number, released }),
+                ObjectKey::Prune(PruneKey::Plan(id.parse().unwrap())),
+                ObjectKey::Prune(PruneKey::Packs(id.parse().unwrap(), number)),
+                ObjectKey::Prune(PruneKey::Begun(id.parse().unwrap())),
+                ObjectKey::Prune(PruneKey::Done(id.parse().unwrap())),
+                ObjectKey::Prune(PruneKey::Keep(id.parse().unwrap(), [pack[0], pack[1], pack[2], pack[3]])),
             ];
             for key in keys {
                 prop_assert_eq!(ObjectKey::parse(&key.text()), Some(key));
@@ -118,7 +176,7 @@ mod tests {
         }
 
         #[test]
-        fn what_parses_is_written_the_same_way(key in "\\PC{0,40}|(packs|backups|leases)/[ -~]{0,90}") {
+        fn what_parses_is_written_the_same_way(key in "\\PC{0,40}|(packs|backups|leases|prune)/[ -~]{0,90}") {
             if let Some(parsed) = ObjectKey::parse(&key) {
                 prop_assert_eq!(parsed.text(), key);
             }

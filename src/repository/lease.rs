@@ -5,18 +5,22 @@
 //! conditional.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use futures::TryStreamExt;
 
 use super::{LeaseKey, ObjectKey, ProcessIdentity, Repository, RepositoryError, store_key};
 use crate::format::{DOCUMENT_BYTES_MAX, Lease, decode_document};
-use crate::model::{Entropy, Timestamp};
+use crate::model::{Entropy, Progress, Timestamp};
 use crate::store::Key;
 
 /// A lease holds for so long after its newest document was stored: three renewals may fail.
 pub const LEASE_SECONDS: u32 = 300;
 /// How often a run renews its lease.
 pub const LEASE_RENEW_SECONDS: u64 = 90;
+
+/// Time for giving a lease back.
+const RELEASE_LIMIT: Duration = Duration::from_secs(10);
 
 /// A lease that this run holds.
 #[derive(Debug)]
@@ -25,6 +29,8 @@ pub struct LeaseGuard {
     holder: String,
     number: u32,
     may_delete: bool,
+    /// When it was taken, by the store's clock; nothing if the store did not list it.
+    taken: Option<Timestamp>,
 }
 
 impl Repository {
@@ -36,9 +42,9 @@ impl Repository {
         let mut holder = [0; 8];
         entropy.fill(&mut holder);
         let holder = hex::encode(holder);
-        let mut guard = LeaseGuard { purpose: purpose.to_owned(), holder, number: 0, may_delete: true };
+        let mut guard = LeaseGuard { purpose: purpose.to_owned(), holder, number: 0, may_delete: true, taken: None };
         self.put_lease(&guard, false).await?;
-        match self.contender(&guard).await {
+        match self.contender(&mut guard).await {
             Ok(None) => Ok(guard),
             Ok(Some(who)) => {
                 self.release(&mut guard).await?;
@@ -61,6 +67,27 @@ impl Repository {
         self.put_lease(guard, false).await?;
         guard.may_delete = self.forget(guard, guard.number - 1).await;
         Ok(())
+    }
+
+    /// Renews the lease every [`LEASE_RENEW_SECONDS`], for as long as it is polled. What fails is told, and tried again.
+    pub async fn keep_renewed(&self, guard: &tokio::sync::Mutex<LeaseGuard>, progress: &dyn Progress) {
+        loop {
+            tokio::time::sleep(Duration::from_secs(LEASE_RENEW_SECONDS)).await;
+            if let Err(error) = self.renew(&mut *guard.lock().await).await {
+                progress.warn(&format!("the lease could not be renewed: {error}"));
+            }
+        }
+    }
+
+    /// Ends the lease, in the time that whoever stops a run wants to wait; what fails is told, and it ends by itself.
+    pub async fn give_back(&self, guard: &tokio::sync::Mutex<LeaseGuard>, progress: &dyn Progress) {
+        let release = async { self.release(&mut *guard.lock().await).await };
+        let error = match tokio::time::timeout(RELEASE_LIMIT, release).await {
+            Ok(Ok(())) => return,
+            Ok(Err(error)) => error.to_string(),
+            Err(_) => "the store does not answer".to_owned(),
+        };
+        progress.warn(&format!("the lease could not be given back and ends by itself: {error}"));
     }
 
     /// Ends the lease.
@@ -99,20 +126,49 @@ impl Repository {
     }
 
     /// Who else holds the lease and came before.
-    async fn contender(&self, guard: &LeaseGuard) -> Result<Option<String>, RepositoryError> {
-        let mut newest: BTreeMap<String, (LeaseKey, Timestamp)> = BTreeMap::new();
-        let mut objects = self.store.list(Some(&Key::new(ObjectKey::LEASES)?));
-        while let Some(object) = objects.try_next().await? {
-            let Some(ObjectKey::Lease(key)) = ObjectKey::parse(object.key.as_str()) else { continue };
-            if key.purpose == guard.purpose {
-                let known = newest.entry(key.holder.clone()).or_insert_with(|| (key.clone(), object.last_modified));
-                if known.0.number < key.number {
-                    *known = (key, object.last_modified);
-                }
+    async fn contender(&self, guard: &mut LeaseGuard) -> Result<Option<String>, RepositoryError> {
+        let mut newest = newest(self.leases().await?);
+        newest.retain(|_, (key, _)| key.purpose == guard.purpose);
+        let Some((_, own_stored)) = newest.remove(&guard.holder) else { return Ok(None) };
+        guard.taken = Some(own_stored);
+        for (key, _) in newest.into_values().filter(|(key, stored)| holds(key, *stored, guard, own_stored)) {
+            if let Some(who) = self.living_holder(&key).await? {
+                return Ok(Some(who));
             }
         }
-        let Some((_, own_stored)) = newest.remove(&guard.holder) else { return Ok(None) };
-        for (key, _) in newest.into_values().filter(|(key, stored)| holds(key, *stored, guard, own_stored)) {
+        Ok(None)
+    }
+
+    /// Every lease document, and when it was stored.
+    ///
+    /// # Errors
+    /// When the store cannot list.
+    pub async fn leases(&self) -> Result<Vec<(LeaseKey, Timestamp)>, RepositoryError> {
+        let mut leases = Vec::new();
+        let mut objects = self.store.list(Some(&Key::new(ObjectKey::LEASES)?));
+        while let Some(object) = objects.try_next().await? {
+            if let Some(ObjectKey::Lease(key)) = ObjectKey::parse(object.key.as_str()) {
+                leases.push((key, object.last_modified));
+            }
+        }
+        Ok(leases)
+    }
+
+    /// Who is at work with `purpose` at this moment, besides the run that holds `own`, which is renewed: the store's clock is
+    /// read off its document.
+    ///
+    /// # Errors
+    /// When the store refuses.
+    pub async fn at_work(&self, purpose: &str, own: &mut LeaseGuard) -> Result<Option<String>, RepositoryError> {
+        self.renew(own).await?;
+        let mut newest = newest(self.leases().await?);
+        let now = newest.remove(&own.holder).map(|(_, stored)| stored);
+        let lives = |key: &LeaseKey, stored: Timestamp| {
+            // Without a clock, whoever did not say that he ended may be at work.
+            let expired = now.is_some_and(|now| now.seconds_since(stored) > i64::from(LEASE_SECONDS));
+            key.purpose == purpose && !key.released && !expired
+        };
+        for (key, _) in newest.into_values().filter(|(key, stored)| lives(key, *stored)) {
             if let Some(who) = self.living_holder(&key).await? {
                 return Ok(Some(who));
             }
@@ -137,6 +193,18 @@ impl Repository {
     }
 }
 
+/// The newest document of each holder.
+fn newest(leases: Vec<(LeaseKey, Timestamp)>) -> BTreeMap<String, (LeaseKey, Timestamp)> {
+    let mut newest: BTreeMap<String, (LeaseKey, Timestamp)> = BTreeMap::new();
+    for (key, stored) in leases {
+        let known = newest.entry(key.holder.clone()).or_insert_with(|| (key.clone(), stored));
+        if known.0.number < key.number {
+            *known = (key, stored);
+        }
+    }
+    newest
+}
+
 /// Whether the newest document `key` of another run, stored at `stored`, keeps `own` from going on, whose own was stored at
 /// `own_stored`.
 fn holds(key: &LeaseKey, stored: Timestamp, own: &LeaseGuard, own_stored: Timestamp) -> bool {
@@ -147,6 +215,11 @@ fn holds(key: &LeaseKey, stored: Timestamp, own: &LeaseGuard, own_stored: Timest
 }
 
 impl LeaseGuard {
+    /// When it was taken, by the store's clock; nothing if the store did not list it.
+    pub fn taken(&self) -> Option<Timestamp> {
+        self.taken
+    }
+
     fn key(&self, number: u32, released: bool) -> LeaseKey {
         LeaseKey { purpose: self.purpose.clone(), holder: self.holder.clone(), number, released }
     }
@@ -168,7 +241,7 @@ mod tests {
     }
 
     fn guard(holder: &str) -> LeaseGuard {
-        LeaseGuard { purpose: "backup".to_owned(), holder: holder.to_owned(), number: 0, may_delete: true }
+        LeaseGuard { purpose: "backup".to_owned(), holder: holder.to_owned(), number: 0, may_delete: true, taken: None }
     }
 
     #[test]

@@ -8,6 +8,8 @@ mod keys;
 mod lease;
 mod maps;
 mod process;
+mod pruning;
+mod references;
 
 use std::collections::HashMap;
 use std::num::NonZeroUsize;
@@ -19,9 +21,11 @@ use futures::{StreamExt, TryStreamExt};
 use lru::LruCache;
 
 pub use error::RepositoryError;
-pub use keys::{LeaseKey, ObjectKey};
+pub use keys::{LeaseKey, ObjectKey, PruneKey};
 pub use lease::{LEASE_RENEW_SECONDS, LEASE_SECONDS, LeaseGuard};
 pub use process::ProcessIdentity;
+pub use pruning::{PlanState, PruneState};
+pub use references::References;
 
 use crate::format::map::{BlockRef, PackRef, PageChunk};
 use crate::format::pack::{self, FOOTER_BYTES, FinishedPack, PACK_BYTES_MAX, PackEntry, PackFooter};
@@ -237,6 +241,15 @@ impl Repository {
     pub async fn commit(&self, manifest: &Manifest, parent: Option<&Manifest>) -> Result<(), RepositoryError> {
         manifest.check(parent)?;
         self.put_document(&ObjectKey::Manifest(manifest.id.clone()), manifest).await
+    }
+
+    /// The document under `key`.
+    ///
+    /// # Errors
+    /// When it is not there, or is damaged.
+    async fn get_document<D: Document>(&self, key: &ObjectKey) -> Result<D, RepositoryError> {
+        let bytes = self.store.get(&store_key(key)?, DOCUMENT_BYTES_MAX).await?;
+        Ok(decode_document(&key.text(), &bytes)?)
     }
 
     async fn put_document<D: Document>(&self, key: &ObjectKey, document: &D) -> Result<(), RepositoryError> {

@@ -101,8 +101,13 @@ impl Synthetic {
     /// An empty server; the same `seed` makes the same history.
     pub async fn new(seed: u64) -> Synthetic {
         let objects = Arc::new(InMemory::new());
+        Synthetic::on(seed, objects.clone(), objects).await
+    }
+
+    /// The same with a repository that lies in `store`, which keeps its objects in `objects`.
+    pub async fn on(seed: u64, objects: Arc<InMemory>, store: Arc<dyn object_store::ObjectStore>) -> Synthetic {
         let retry = RetryPolicy { attempts_max: 1, ..RetryPolicy::default() };
-        let store = Store::over("memory:///", objects.clone(), StoreOptions { retry, ..StoreOptions::default() });
+        let store = Store::over("memory:///", store, StoreOptions { retry, ..StoreOptions::default() });
         let repository = Repository::init(store, &Fixed, &Counting(AtomicU8::new(seed as u8))).await.unwrap();
         Synthetic {
             objects,
@@ -122,6 +127,13 @@ impl Synthetic {
     /// A server with a system tablespace, tables of several page sizes, and plain files.
     pub async fn populated(seed: u64) -> Synthetic {
         let mut server = Synthetic::new(seed).await;
+        server.populate();
+        server
+    }
+
+    /// Gives the server its first tables and files.
+    pub fn populate(&mut self) {
+        let server = self;
         server.add_space(0, "ibdata1", 16384, 70);
         server.add_space(3, "shop/orders.ibd", 4096, 300);
         server.add_space(4, "shop/items.ibd", 1024, 64 * 9 + 5);
@@ -133,7 +145,6 @@ impl Synthetic {
         let checkpoints =
             "backup_type = incremental\nfrom_lsn = 7\nto_lsn = 8\nlast_lsn = 9\nrecover_binlog_info = 1\n";
         server.files.insert("xtrabackup_checkpoints".to_owned(), checkpoints.into());
-        server
     }
 
     /// Adds a tablespace of `pages` pages, some of them zero.
@@ -237,9 +248,9 @@ impl Synthetic {
         }
         let files: Vec<_> = file_drafts.into_iter().map(|(path, pieces)| (path, self.settle(pieces, &data))).collect();
         let manifest = self.store_map(files).await;
-        let bytes = encode_document(&manifest).unwrap();
-        let key = format!("backups/{}.json", manifest.id);
-        self.objects.put(&key.into(), bytes.into()).await.unwrap();
+        let key = crate::store::Key::new(format!("backups/{}.json", manifest.id)).unwrap();
+        let bytes = bytes::Bytes::from(encode_document(&manifest).unwrap());
+        self.repository.store().put(&key, bytes).await.unwrap();
         self.last = Some(manifest.clone());
         manifest
     }
@@ -342,6 +353,7 @@ impl Synthetic {
             id: BackupId::new(started, &Counting(AtomicU8::new(generation as u8))),
             kind: if parent.is_some() { BackupKind::Incremental } else { BackupKind::Full },
             reason: "made up".to_owned(),
+            tags: Vec::new(),
             parent: parent.map(|parent| parent.id.clone()),
             depth: generation - 1,
             started,

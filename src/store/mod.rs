@@ -32,6 +32,7 @@ mod options;
 mod probe;
 mod refusal;
 mod retry;
+pub mod timed;
 mod url;
 
 #[cfg(test)]

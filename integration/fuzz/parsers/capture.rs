@@ -118,6 +118,7 @@ async fn take(survey: &Survey, repository: &Arc<Repository>, stream: Vec<u8>, wa
         uploads_max: 1,
         spool: SpoolOptions { directory: PathBuf::new(), bytes_max: 0 },
         depth_max: u32::MAX,
+        tags: Vec::new(),
     };
     let source = Streamed { survey: survey.clone(), stream };
     backup(&context, Arc::new(source), &options).await.map(drop)

@@ -1,6 +1,7 @@
 //! The command line as clap reads it. Its doc comments are the help texts.
 
 mod operations;
+mod prune;
 mod shared;
 
 use std::{fmt, path::PathBuf, str::FromStr};
@@ -11,6 +12,7 @@ pub use operations::{
     BackupArgs, BackupMode, CheckArgs, CompletionsArgs, DoctorArgs, FetchArgs, InitArgs, ListArgs, ManArgs, MoveArgs,
     PrepareArgs, PrepareDirectoryArgs, RestoreArgs, RestoreTableArgs, ShowArgs, TableArg,
 };
+pub use prune::{PruneArgs, UndeleteArgs};
 pub use shared::{ConnectionArgs, StoreArgs, ToolsArgs};
 
 use crate::model::BackupId;
@@ -92,6 +94,10 @@ pub enum Command {
     CopyBack(MoveArgs),
     /// Check that all that the backups need is in the repository
     Check(CheckArgs),
+    /// Let go of backups by rules, and delete what then nobody needs
+    Prune(Box<PruneArgs>),
+    /// Keep backups that a prune lets go of, before their grace period is over
+    Undelete(UndeleteArgs),
     /// Look for what would stop a backup or a restore
     Doctor(Box<DoctorArgs>),
     /// Print a completion script for a shell

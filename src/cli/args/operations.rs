@@ -78,6 +78,9 @@ pub struct BackupArgs {
     /// Niceness of mariadb-backup, 1 to 19 [default: that of haulout]
     #[arg(long, value_name = "N")]
     pub nice: Option<Nice>,
+    /// A word for this backup, by which `prune --keep-tag` keeps it; can be given several times
+    #[arg(long, value_name = "TAG", value_parser = tag)]
+    pub tag: Vec<String>,
     /// Options handed through to mariadb-backup
     #[arg(last = true, value_name = "MARIADB_BACKUP_OPTION")]
     pub tool_args: Vec<String>,
@@ -90,6 +93,17 @@ pub struct BackupArgs {
     /// The store.
     #[command(flatten)]
     pub store: StoreArgs,
+}
+
+/// Most bytes of a tag.
+const TAG_BYTES_MAX: usize = 100;
+
+fn tag(text: &str) -> Result<String, String> {
+    let plain = |char: char| char.is_alphanumeric() || "-_.:/@+".contains(char);
+    if text.is_empty() || text.len() > TAG_BYTES_MAX || !text.chars().all(plain) {
+        return Err(format!("expected a word of letters, digits and -_.:/@+, at most {TAG_BYTES_MAX} bytes"));
+    }
+    Ok(text.to_owned())
 }
 
 impl BackupArgs {

@@ -67,7 +67,7 @@ fn options_that_exclude_each_other_are_refused() {
 
 #[test]
 fn what_comes_in_later_versions_is_not_there_yet() {
-    for command in ["prune", "copy", "drill", "archive", "agent", "key", "compact", "undelete", "config"] {
+    for command in ["copy", "drill", "archive", "agent", "key", "compact", "config"] {
         assert!(parse(&[command]).is_err(), "{command}");
     }
 }

@@ -71,6 +71,7 @@ async fn operation(
         uploads_max: settings.uploads.get() as usize,
         spool,
         depth_max: DEPTH_MAX,
+        tags: settings.tags.clone(),
     };
     let context = backup::Context {
         repository,

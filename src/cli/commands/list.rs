@@ -19,7 +19,8 @@ use crate::{
         report::{BackupLine, LineagePlace, capture_seconds},
     },
     format::{BackupKind, Manifest},
-    model::BackupId,
+    model::{BackupId, Timestamp},
+    prune::{self, Planned},
 };
 
 /// What the repository holds.
@@ -29,6 +30,8 @@ pub struct Listing {
     pub url: String,
     /// All its backups, in any order.
     pub entries: Vec<Entry>,
+    /// Backups that prune plans let go of.
+    pub planned: Vec<(BackupId, Planned)>,
 }
 
 /// Lists the backups.
@@ -44,8 +47,10 @@ pub async fn run(args: &ListArgs, context: &Context) -> Result<Finish, Failure> 
 async fn operation(settings: &StoreSettings, context: &Context) -> Result<Listing, Failure> {
     let repository = open::repository(settings, context).await?;
     let manifests = repository.manifests().await?;
-    let entries = manifests.into_iter().map(|(id, manifest)| Entry::new(id, manifest)).collect();
-    Ok(Listing { url: settings.url.clone(), entries })
+    let entries: Vec<Entry> = manifests.into_iter().map(|(id, manifest)| Entry::new(id, manifest)).collect();
+    let ids: Vec<BackupId> = entries.iter().map(|entry| entry.id.clone()).collect();
+    let planned = prune::planned(&repository, &ids).await?;
+    Ok(Listing { url: settings.url.clone(), entries, planned })
 }
 
 /// Tells `listing`, on a terminal as wide as that is unless `wide`.
@@ -53,11 +58,12 @@ pub(in crate::cli) fn tell(listing: &Listing, wide: bool, output: &Output) -> Fi
     let forest = Forest::grow(&listing.entries);
     let summary = ListSummary::of(listing, &forest);
     if output.is_json() {
-        forest.rows.iter().for_each(|row| tell_json(row, output));
+        forest.rows.iter().for_each(|row| tell_json(row, listing.due(&row.entry.id), output));
         output.json(&summary);
     } else {
         let width = output.options.columns.filter(|_| !wide);
         output.data(text(&summary, &forest, width, output.options.stdout).as_bytes());
+        output.data(planned(listing).as_bytes());
         for row in &forest.rows {
             if let Some(damage) = row.damage() {
                 let why: Vec<&str> = [&damage.message].into_iter().chain(&damage.causes).map(String::as_str).collect();
@@ -68,11 +74,20 @@ pub(in crate::cli) fn tell(listing: &Listing, wide: bool, output: &Output) -> Fi
     if summary.damaged == 0 { Finish::Done } else { Finish::Damaged }
 }
 
-fn tell_json(row: &Row<'_>, output: &Output) {
+impl Listing {
+    /// When a backup may be deleted, if a plan lets go of it.
+    fn due(&self, backup: &BackupId) -> Option<Timestamp> {
+        self.planned.iter().find(|(id, _)| id == backup).map(|(_, planned)| planned.due)
+    }
+}
+
+fn tell_json(row: &Row<'_>, due: Option<Timestamp>, output: &Output) {
     let place = LineagePlace { root: row.root, parent_gone: row.parent_gone.is_some() };
     match &row.entry.manifest {
-        Ok(manifest) => output.json(&BackupLine::of(manifest, Some(place)).with_fault(row.fault.as_ref())),
-        Err(failure) => output.json(&BackupLine::damaged(&row.entry.id, failure)),
+        Ok(manifest) => {
+            output.json(&BackupLine::of(manifest, Some(place)).with_fault(row.fault.as_ref()).planned(due));
+        }
+        Err(failure) => output.json(&BackupLine::damaged(&row.entry.id, failure).planned(due)),
     }
 }
 
@@ -108,6 +123,15 @@ impl<'a> ListSummary<'a> {
             uploaded_bytes: sound().fold(0, |sum, manifest| sum.saturating_add(manifest.sizes.uploaded_bytes)),
         }
     }
+}
+
+/// Lines on what plans let go of.
+fn planned(listing: &Listing) -> String {
+    let line = |(id, planned): &(BackupId, Planned)| {
+        let due = planned.due.0.strftime("%Y-%m-%d %H:%M");
+        format!("{id}: deleted by the first prune after {due} UTC ({}); `haulout undelete` keeps it\n", planned.reason)
+    };
+    listing.planned.iter().map(line).collect()
 }
 
 const COLUMNS: [Column; 12] = [

@@ -11,11 +11,13 @@ pub mod list;
 pub mod man;
 pub mod move_back;
 pub mod prepare;
+pub mod prune;
 pub mod restore;
 pub mod restore_table;
 pub mod show;
 mod table;
 mod tables;
+pub mod undelete;
 
 use std::sync::Arc;
 
@@ -114,6 +116,8 @@ pub async fn run(command: &Command, context: &Context) -> Result<Finish, Failure
         Command::MoveBack(args) => move_back::run(args, context).await,
         Command::CopyBack(args) => copy_back::run(args, context).await,
         Command::Check(args) => check::run(args, context).await,
+        Command::Prune(args) => prune::run(args, context).await,
+        Command::Undelete(args) => undelete::run(args, context).await,
         Command::Doctor(args) => doctor::run(args, context).await,
         Command::Completions(args) => completions::run(args, context),
         Command::Man(args) => man::run(args, context),

@@ -39,6 +39,7 @@ pub struct BackupSummary<'a> {
     backup_id: &'a BackupId,
     kind: &'static str,
     reason: &'a str,
+    tags: &'a [String],
     parent: Option<&'a BackupId>,
     depth: u32,
     started: Timestamp,
@@ -58,6 +59,7 @@ impl<'a> From<&'a Manifest> for BackupSummary<'a> {
             backup_id: &manifest.id,
             kind: manifest.kind.name(),
             reason: &manifest.reason,
+            tags: &manifest.tags,
             parent: manifest.parent.as_ref(),
             depth: manifest.depth,
             started: manifest.started,
@@ -115,6 +117,8 @@ pub struct BackupLine<'a> {
     damaged: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<&'a Failure>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    deleted_after: Option<Timestamp>,
     #[serde(flatten)]
     content: Option<Content<'a>>,
 }
@@ -123,6 +127,7 @@ pub struct BackupLine<'a> {
 struct Content<'a> {
     kind: &'static str,
     reason: &'a str,
+    tags: &'a [String],
     parent: Option<&'a BackupId>,
     parent_gone: bool,
     depth: u32,
@@ -156,6 +161,7 @@ impl<'a> BackupLine<'a> {
         let content = Content {
             kind: manifest.kind.name(),
             reason: &manifest.reason,
+            tags: &manifest.tags,
             parent: manifest.parent.as_ref(),
             parent_gone: place.is_some_and(|place| place.parent_gone),
             depth: manifest.depth,
@@ -177,7 +183,7 @@ impl<'a> BackupLine<'a> {
             repository_id: manifest.repository_id,
             map: &manifest.map,
         };
-        BackupLine { backup_id: &manifest.id, damaged: false, error: None, content: Some(content) }
+        BackupLine { backup_id: &manifest.id, damaged: false, error: None, deleted_after: None, content: Some(content) }
     }
 
     /// The same with what does not hold of it.
@@ -188,7 +194,13 @@ impl<'a> BackupLine<'a> {
 
     /// A backup whose manifest cannot be read.
     pub fn damaged(backup_id: &'a BackupId, error: &'a Failure) -> BackupLine<'a> {
-        BackupLine { backup_id, damaged: true, error: Some(error), content: None }
+        BackupLine { backup_id, damaged: true, error: Some(error), deleted_after: None, content: None }
+    }
+
+    /// The same with when it may be deleted.
+    #[must_use]
+    pub fn planned(self, deleted_after: Option<Timestamp>) -> BackupLine<'a> {
+        BackupLine { deleted_after, ..self }
     }
 }
 
@@ -230,6 +242,7 @@ fn head(manifest: &Manifest) -> Facts {
     Facts::default()
         .with("kind", kind)
         .with("reason", &manifest.reason)
+        .with_some("tags", Some(manifest.tags.join(" ")).filter(|tags| !tags.is_empty()))
         .with("parent", or_none(manifest.parent.as_ref().map(BackupId::to_string)))
         .with("started", time(manifest.started))
         .with("finished", format!("{} ({took})", time(manifest.finished)))

@@ -2,6 +2,7 @@
 
 mod backup;
 mod check;
+mod prune;
 mod restore;
 mod restore_table;
 mod tables;
@@ -11,6 +12,7 @@ use serde::Serialize;
 pub use backup::{BackupLine, BackupSummary, LineagePlace, Lsns};
 pub(in crate::cli) use backup::{capture_seconds, details};
 pub use check::{CheckSummary, Damage, DoctorSummary, Finding, Level};
+pub use prune::{PruneLine, PruneSummary, UndeleteSummary};
 pub use restore::{FetchSummary, MoveAction, MoveSummary, PrepareSummary, RestorePlan, RestoreSummary, StepSeconds};
 pub use restore_table::{RestoreTablePlan, RestoreTableSummary, TableStepSeconds};
 pub use tables::{TableLine, TablesSummary};

@@ -11,7 +11,8 @@ use crate::{
     },
     error::Kind,
     format::GtidPosition,
-    model::{BackupId, Lsn},
+    model::{BackupId, Lsn, Timestamp},
+    prune::{Decided, Fate, Judged, Made, Planned, PruneReport, Skip, Swept},
     repository::RepositoryError,
 };
 
@@ -211,6 +212,86 @@ fn finding(level: Level, check: &str, message: &str, hint: Option<&str>) -> Find
     Finding { check: check.to_owned(), level, message: message.to_owned(), hint: hint.map(str::to_owned) }
 }
 
+fn moment(text: &str) -> Timestamp {
+    Timestamp(text.parse().unwrap())
+}
+
+/// A prune that carried a plan out and made another.
+fn pruned() -> PruneReport {
+    let decided = |day: u32, fate: Fate, planned: Option<Planned>| {
+        let mut manifest = manifest(day);
+        manifest.tags = if day == 16 { vec!["release".to_owned()] } else { Vec::new() };
+        let judged = Judged { id: manifest.id.clone(), fate, protected: None };
+        Decided { judged, manifest: Some(Box::new(manifest)), planned }
+    };
+    let goes = || Fate::Goes { reason: "no rule keeps it".to_owned(), named: false };
+    let stays = |reasons: &[&str]| Fate::Stays(reasons.iter().map(ToString::to_string).collect());
+    let planned = |plan: &str, due: &str| {
+        Some(Planned {
+            plan: plan.parse().unwrap(),
+            due: moment(due),
+            reason: "no rule keeps it".to_owned(),
+            named: false,
+        })
+    };
+    let (first, second) = ("20261119T030000Z-3f9a77", "20261121T030000Z-3f9a78");
+    let mut damaged = decided(15, stays(&["damaged: rules do not judge it"]), None);
+    damaged.manifest = None;
+    PruneReport {
+        backups: vec![
+            decided(14, goes(), planned(first, "2026-11-20T03:00:00Z")),
+            damaged,
+            decided(16, stays(&["tag release"]), None),
+            decided(17, goes(), planned(second, "2026-11-22T03:00:00Z")),
+            decided(18, goes(), None),
+            decided(21, stays(&["the newest backup", "last", "daily 2026-11-21"]), None),
+        ],
+        swept: vec![Swept {
+            plan: first.parse().unwrap(),
+            backups: vec![manifest(14).id],
+            spared: Vec::new(),
+            packs: 120,
+            pack_bytes: 2_000_000_000,
+        }],
+        skipped: vec![
+            Skip::new("the manifest of backup 20261115T020000Z-3f9a0f cannot be read".to_owned())
+                .with_hint("`haulout check` tells what is wrong"),
+        ],
+        made: Some(Made {
+            plan: Some("20261121T090000Z-3f9a79".parse().unwrap()),
+            backups: vec![manifest(18).id],
+            packs: 7,
+            pack_bytes: 100_000_000,
+            due: moment("2026-11-22T09:00:00Z"),
+        }),
+        waiting: 2,
+        put_off: None,
+    }
+}
+
+#[test]
+fn what_prune_tells_is_as_reviewed() {
+    let report = pruned();
+    let mut dry = pruned();
+    (dry.swept, dry.skipped) = (Vec::new(), Vec::new());
+    dry.made.as_mut().unwrap().plan = None;
+    let nothing = PruneReport { put_off: Some("haulout 4711 on db1".to_owned()), ..PruneReport::default() };
+    let mut texts = String::new();
+    let mut lines = String::new();
+    for (report, dry_run) in [(&report, false), (&dry, true), (&nothing, false)] {
+        let (output, out, err) = sheets(OutputOptions { columns: Some(110), ..OutputOptions::default() });
+        let finish = crate::cli::commands::prune::tell(report, dry_run, 3.5, &output);
+        assert_eq!(finish.exit_code(), if report.skipped.is_empty() { 0 } else { 3 });
+        texts += &format!("{}--- stderr\n{}\n", out.text(), err.text());
+        let (output, out, _) = sheets(OutputOptions { json: true, ..OutputOptions::default() });
+        crate::cli::commands::prune::tell(report, dry_run, 3.5, &output);
+        lines += &out.text();
+    }
+    let (text, json) = both(&UndeleteSummary { backups: vec![id()] }, UndeleteSummary::text);
+    snapshot::check("prune.txt", &(texts + &text));
+    snapshot::check("prune.jsonl", &(lines + &json));
+}
+
 #[test]
 fn everything_about_a_backup_is_as_reviewed() {
     let manifest = incremental(22, &manifest(21));
@@ -245,7 +326,7 @@ fn what_is_told_on_the_way_and_of_a_failure_is_as_reviewed() {
 #[test]
 fn every_message_type_and_field_is_documented() {
     let documentation = include_str!("../OUTPUT.md");
-    let names = ["summaries", "messages", "show", "list", "list-damaged", "tables"];
+    let names = ["summaries", "messages", "show", "list", "list-damaged", "tables", "prune"];
     for name in names.map(|name| format!("{name}.jsonl")) {
         let path = format!("{}/src/cli/snapshots/{name}", env!("CARGO_MANIFEST_DIR"));
         for line in std::fs::read_to_string(path).unwrap().lines() {

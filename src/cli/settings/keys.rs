@@ -5,6 +5,7 @@ use std::{marker::PhantomData, path::PathBuf};
 use url::Url;
 
 use super::{
+    Stretch,
     file::Raw,
     value::{Owner, UpTo, Value},
 };
@@ -20,6 +21,8 @@ pub type Nice = UpTo<19>;
 pub type Uploads = UpTo<32>;
 /// Seconds for which a request that fails is repeated; beyond an hour a night's backup is lost anyway.
 pub type GiveUpAfter = UpTo<3600>;
+/// Backups that a rule of retention keeps.
+pub type KeepCount = UpTo<100_000>;
 /// Ranged reads in flight.
 pub type Connections = UpTo<256>;
 
@@ -158,6 +161,23 @@ keys! {
     WORK_DIR: PathBuf = "restore"."work_dir", Some("--work-dir"), Some("HAULOUT_WORK_DIR"),
         "where files are put together before they move into the datadir";
     OWNER: Owner = "restore"."owner", Some("--owner"), Some("HAULOUT_OWNER"), "user and group of the restored files";
+
+    KEEP_LAST: KeepCount = "prune"."keep_last", Some("--keep-last"), Some("HAULOUT_KEEP_LAST"), "newest backups that stay";
+    KEEP_HOURLY: KeepCount = "prune"."keep_hourly", Some("--keep-hourly"), Some("HAULOUT_KEEP_HOURLY"),
+        "hours of which a backup stays";
+    KEEP_DAILY: KeepCount = "prune"."keep_daily", Some("--keep-daily"), Some("HAULOUT_KEEP_DAILY"),
+        "days of which a backup stays";
+    KEEP_WEEKLY: KeepCount = "prune"."keep_weekly", Some("--keep-weekly"), Some("HAULOUT_KEEP_WEEKLY"),
+        "ISO weeks of which a backup stays";
+    KEEP_MONTHLY: KeepCount = "prune"."keep_monthly", Some("--keep-monthly"), Some("HAULOUT_KEEP_MONTHLY"),
+        "months of which a backup stays";
+    KEEP_YEARLY: KeepCount = "prune"."keep_yearly", Some("--keep-yearly"), Some("HAULOUT_KEEP_YEARLY"),
+        "years of which a backup stays";
+    KEEP_WITHIN: Stretch = "prune"."keep_within", Some("--keep-within"), Some("HAULOUT_KEEP_WITHIN"),
+        "time before the newest backup, within which all stay";
+    KEEP_TAGS: Vec<String> = "prune"."keep_tags", Some("--keep-tag"), Some("HAULOUT_KEEP_TAGS"),
+        "tags whose backups stay";
+    GRACE: Stretch = "prune"."grace", Some("--grace"), Some("HAULOUT_GRACE"), "time between a plan and its deletions";
 }
 
 #[cfg(test)]

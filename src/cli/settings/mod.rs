@@ -5,6 +5,7 @@ mod error;
 mod file;
 pub mod keys;
 mod passthrough;
+mod stretch;
 mod value;
 
 use std::cell::RefCell;
@@ -13,6 +14,7 @@ pub use error::SettingsError;
 pub use file::{Place, Raw, SettingsFile};
 use keys::{Described as _, Key};
 pub use passthrough::check_tool_args;
+pub use stretch::Stretch;
 pub use value::{Owner, UpTo, Value, endpoint};
 
 use super::environment::Environment;

@@ -13,7 +13,7 @@ mod root;
 mod types;
 
 pub use directory::{FileDirectory, SpaceDirectory, file_begins_block, space_bucket};
-pub use pieces::{ExtentBlock, FileBlock};
+pub use pieces::{ExtentBlock, FileBlock, packs_of_pieces};
 pub use root::{MapRoot, MapTotals};
 pub use types::{
     BlockRef, Content, Extent, ExtentBlockRef, FileBlockRef, FileIdentity, FileMap, FilePiece, FileRecord, FileSource,

@@ -57,6 +57,15 @@ impl PackTable {
     }
 }
 
+/// Every pack that a block of pieces speaks of, from its table alone: what must be there for the block to be of use.
+///
+/// # Errors
+/// When the bytes, which lie in pack `home`, do not begin like such a block.
+pub fn packs_of_pieces(bytes: &[u8], home: PackRef) -> Result<Vec<PackRef>, FormatError> {
+    let kind = if bytes.first() == Some(&KIND_FILE_PIECES) { KIND_FILE_PIECES } else { KIND_EXTENTS };
+    Ok(PackList::read(&mut Decoder::new("block of pieces", bytes), kind, home)?.packs)
+}
+
 /// The packs of a block that is being read.
 #[derive(Debug)]
 pub(super) struct PackList {

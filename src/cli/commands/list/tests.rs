@@ -44,8 +44,17 @@ fn damaged() -> Vec<Entry> {
 }
 
 fn told(entries: Vec<Entry>, columns: Option<usize>, json: bool) -> (Finish, String, String) {
+    told_with(entries, Vec::new(), columns, json)
+}
+
+fn told_with(
+    entries: Vec<Entry>,
+    planned: Vec<(BackupId, Planned)>,
+    columns: Option<usize>,
+    json: bool,
+) -> (Finish, String, String) {
     let (output, out, err) = sheets(OutputOptions { columns, json, ..OutputOptions::default() });
-    let listing = Listing { url: "s3://backups/db1".to_owned(), entries };
+    let listing = Listing { url: "s3://backups/db1".to_owned(), entries, planned };
     let finish = tell(&listing, false, &output);
     (finish, out.text(), err.text())
 }
@@ -77,6 +86,24 @@ fn damage_is_shown_in_its_place_named_and_told_by_the_exit_code() {
     let (finish, out, _) = told(damaged(), None, true);
     assert_eq!(finish.exit_code(), 3);
     snapshot::check("list-damaged.jsonl", &out);
+}
+
+#[test]
+fn what_a_plan_lets_go_of_is_told_with_its_time() {
+    let planned = Planned {
+        plan: "20261123T030000Z-3f9a77".parse().unwrap(),
+        due: Timestamp("2026-11-24T03:00:00Z".parse().unwrap()),
+        reason: "no rule keeps it".to_owned(),
+        named: false,
+    };
+    let planned = vec![(manifest(1).id, planned)];
+    let (finish, out, _) = told_with(sound(), planned.clone(), Some(100), false);
+    assert_eq!(finish, Finish::Done);
+    snapshot::check("list-planned.txt", &out);
+    let (_, out, _) = told_with(sound(), planned, None, true);
+    let line = out.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
+    let due: Vec<_> = line.filter(|line| !line["deleted_after"].is_null()).collect();
+    assert_eq!((due.len(), &due[0]["deleted_after"]), (1, &"2026-11-24T03:00:00Z".into()));
 }
 
 #[test]

@@ -1,0 +1,72 @@
+//! Options of the commands of retention.
+
+use clap::Args;
+
+use super::{BackupChoice, StoreArgs};
+use crate::cli::settings::{Stretch, keys::KeepCount};
+
+/// Options of `prune`.
+#[derive(Debug, Clone, Default, Args)]
+#[command(after_help = "\
+Examples:
+  haulout prune --keep-daily 7 --keep-weekly 5 --keep-monthly 12 --dry-run
+  haulout prune --keep-within 30d --keep-tag release
+  haulout prune --let-go 20261122T170445Z-3f9a1c
+
+A backup that any rule keeps stays; with no rule, all stay, and only what nobody needs is deleted. Of each hour, day, ISO week, \
+month and year (UTC) the newest backup counts. The newest backup never goes. Any other may, the base of a lineage too: all \
+that stay restore as before.
+
+What is to go is written down as a plan and deleted by the first prune after the grace period, which counts once more what is \
+needed. Until then `haulout undelete` keeps a backup. Exits with 3 when something could not be done.")]
+pub struct PruneArgs {
+    /// Keep the newest N
+    #[arg(long, value_name = "N")]
+    pub keep_last: Option<KeepCount>,
+    /// Keep one of each of the newest N hours that have any
+    #[arg(long, value_name = "N")]
+    pub keep_hourly: Option<KeepCount>,
+    /// Keep one of each of the newest N days that have any
+    #[arg(long, value_name = "N")]
+    pub keep_daily: Option<KeepCount>,
+    /// Keep one of each of the newest N weeks that have any
+    #[arg(long, value_name = "N")]
+    pub keep_weekly: Option<KeepCount>,
+    /// Keep one of each of the newest N months that have any
+    #[arg(long, value_name = "N")]
+    pub keep_monthly: Option<KeepCount>,
+    /// Keep one of each of the newest N years that have any
+    #[arg(long, value_name = "N")]
+    pub keep_yearly: Option<KeepCount>,
+    /// Keep all that were begun so long before the newest, such as 30d, 6mo, 1y
+    #[arg(long, value_name = "TIME")]
+    pub keep_within: Option<Stretch>,
+    /// Keep all with this tag; can be given several times
+    #[arg(long, value_name = "TAG")]
+    pub keep_tag: Vec<String>,
+    /// Let go of this backup, whatever the rules say; can be given several times
+    #[arg(long, value_name = "ID")]
+    pub let_go: Vec<BackupChoice>,
+    /// Time between a plan and its deletions [default: 24h]
+    #[arg(long, value_name = "TIME")]
+    pub grace: Option<Stretch>,
+    /// Say what would be done and why, and do nothing
+    #[arg(long, short = 'n')]
+    pub dry_run: bool,
+    /// The store.
+    #[command(flatten)]
+    pub store: StoreArgs,
+}
+
+/// Options of `undelete`.
+#[derive(Debug, Clone, Args)]
+#[command(after_help = "\
+A backup that was undeleted stays, whatever rules say, until `haulout prune --let-go` names it.")]
+pub struct UndeleteArgs {
+    /// Backups that a plan lets go of: their names, or the beginnings of their names
+    #[arg(value_name = "ID", required = true)]
+    pub backups: Vec<BackupChoice>,
+    /// The store.
+    #[command(flatten)]
+    pub store: StoreArgs,
+}

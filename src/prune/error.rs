@@ -1,0 +1,59 @@
+//! What ends a prune before it has carried out anything, or in the middle.
+
+use crate::error::{Diagnose, Kind};
+use crate::model::BackupId;
+use crate::repository::RepositoryError;
+
+/// Why a prune did not come to its end. Whatever it did until then, the next run goes on from.
+#[derive(Debug, thiserror::Error)]
+pub enum PruneError {
+    /// The repository cannot be read or written.
+    #[error(transparent)]
+    Repository(#[from] RepositoryError),
+    /// A backup was named that never goes.
+    #[error("backup {id} stays: it is {reason}")]
+    Stays {
+        /// The backup.
+        id: BackupId,
+        /// Why it stays.
+        reason: &'static str,
+    },
+    /// No plan names the backup.
+    #[error("backup {id} is in no plan: nothing deletes it")]
+    NotPlanned {
+        /// The backup.
+        id: BackupId,
+    },
+    /// The backup is gone.
+    #[error("backup {id} is deleted already")]
+    TooLate {
+        /// The backup.
+        id: BackupId,
+    },
+    /// A signal came.
+    #[error("interrupted")]
+    Interrupted,
+}
+
+impl Diagnose for PruneError {
+    fn kind(&self) -> Kind {
+        match self {
+            PruneError::Repository(error) => error.kind(),
+            PruneError::Stays { .. } | PruneError::NotPlanned { .. } | PruneError::TooLate { .. } => Kind::Failed,
+            PruneError::Interrupted => Kind::Interrupted,
+        }
+    }
+
+    fn hint(&self) -> Option<String> {
+        let hint = match self {
+            PruneError::Repository(error) => return error.hint(),
+            PruneError::Stays { .. } => "take another backup first; then this one can go",
+            PruneError::NotPlanned { .. } => "`haulout list` tells which backups are to go",
+            PruneError::TooLate { .. } => {
+                "its grace period was over; a bucket with versions, or a copy, may still have its objects"
+            }
+            PruneError::Interrupted => "the next `haulout prune` goes on from here",
+        };
+        Some(hint.to_owned())
+    }
+}

@@ -1,0 +1,409 @@
+//! Prunes of made-up repositories, on a clock that the tests set.
+
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+
+use futures::TryStreamExt;
+use object_store::memory::InMemory;
+use object_store::{ObjectStore, ObjectStoreExt};
+
+use super::synthetic::Synthetic;
+use super::*;
+use crate::error::{Diagnose, Kind};
+use crate::model::Silent;
+use crate::repository::{LEASE_SECONDS, ObjectKey};
+use crate::store::faulty::{Fault, FaultyStore, Operation, Rule, Script};
+use crate::store::timed::TimedStore;
+use crate::store::{RetryPolicy, Store, StoreOptions};
+
+const DAY: i64 = 86_400;
+
+/// A clock that goes on by a second with each look.
+struct Hand(AtomicI64);
+
+impl Clock for Hand {
+    fn now(&self) -> Timestamp {
+        Timestamp(jiff::Timestamp::from_second(self.0.fetch_add(1, Ordering::SeqCst)).unwrap())
+    }
+}
+
+/// Chance that is the same in each run.
+struct Counting(AtomicU64);
+
+impl Entropy for Counting {
+    fn fill(&self, bytes: &mut [u8]) {
+        let number = self.0.fetch_add(1, Ordering::SeqCst).to_le_bytes();
+        bytes.iter_mut().zip(number.iter().cycle()).for_each(|(byte, digit)| *byte = *digit);
+    }
+}
+
+/// A made-up server, its repository, and the time.
+struct Bench {
+    /// Nothing in a copy, which makes no further backups.
+    server: Option<Synthetic>,
+    objects: Arc<InMemory>,
+    manifests: Vec<Manifest>,
+    timed: TimedStore,
+    clock: Arc<Hand>,
+    entropy: Arc<Counting>,
+    stop: watch::Sender<bool>,
+}
+
+impl Bench {
+    /// A lineage of `backups` backups, of which each changes something.
+    async fn new(seed: u64, backups: usize) -> Bench {
+        let clock = Arc::new(Hand(AtomicI64::new(1_795_000_000)));
+        let objects = Arc::new(InMemory::new());
+        let timed = TimedStore::new(objects.clone(), clock.clone());
+        let mut server = Synthetic::on(seed, objects.clone(), Arc::new(timed.clone())).await;
+        server.populate();
+        let server = Some(server);
+        let entropy = Arc::new(Counting(AtomicU64::new(1)));
+        let stop = watch::Sender::new(false);
+        let mut bench = Bench { server, objects, manifests: Vec::new(), timed, clock, entropy, stop };
+        for _ in 0..backups {
+            bench.backup().await;
+        }
+        bench
+    }
+
+    async fn backup(&mut self) {
+        let server = self.server.as_mut().unwrap();
+        server.live(40);
+        self.manifests.push(server.backup().await);
+    }
+
+    /// A copy on which something else may happen.
+    async fn fork(&self) -> Bench {
+        let clock = Arc::new(Hand(AtomicI64::new(self.clock.0.load(Ordering::SeqCst))));
+        let objects = Arc::new(InMemory::new());
+        for (key, bytes) in self.objects().await {
+            objects.put(&key.into(), bytes.into()).await.unwrap();
+        }
+        let timed = self.timed.fork(objects.clone(), clock.clone());
+        let (manifests, entropy) = (self.manifests.clone(), self.entropy.clone());
+        Bench { server: None, objects, manifests, timed, clock, entropy, stop: watch::Sender::new(false) }
+    }
+
+    async fn tamper(&self, key: &str, bytes: Vec<u8>) {
+        self.objects.put(&key.into(), bytes.into()).await.unwrap();
+    }
+
+    async fn packs(&self) -> BTreeSet<PackId> {
+        self.open(Vec::new()).await.unwrap().packs().await.unwrap().into_keys().collect()
+    }
+
+    fn pass(&self, seconds: i64) {
+        self.clock.0.fetch_add(seconds, Ordering::SeqCst);
+    }
+
+    fn id(&self, number: usize) -> BackupId {
+        self.manifests[number].id.clone()
+    }
+
+    /// The repository behind a script of faults.
+    async fn open(&self, rules: Vec<Rule>) -> Result<Arc<Repository>, RepositoryError> {
+        let faulty = FaultyStore::new(Arc::new(self.timed.clone()), Script { rules, ..Script::default() });
+        let retry = RetryPolicy { attempts_max: 1, ..RetryPolicy::default() };
+        let store = Store::over("memory:///", Arc::new(faulty), StoreOptions { retry, ..StoreOptions::default() });
+        Ok(Arc::new(Repository::open(store).await?))
+    }
+
+    fn context(&self, repository: Arc<Repository>) -> Context {
+        let (clock, entropy) = (self.clock.clone(), self.entropy.clone());
+        Context { repository, clock, entropy, progress: Arc::new(Silent), cancel: self.stop.subscribe() }
+    }
+
+    async fn prune_with(&self, options: &PruneOptions, rules: Vec<Rule>) -> Result<PruneReport, PruneError> {
+        prune(&self.context(self.open(rules).await?), options).await
+    }
+
+    async fn prune(&self, options: &PruneOptions) -> PruneReport {
+        self.prune_with(options, Vec::new()).await.unwrap()
+    }
+
+    /// Backups that are there.
+    async fn there(&self) -> Vec<BackupId> {
+        self.open(Vec::new()).await.unwrap().backup_ids().await.unwrap()
+    }
+
+    /// Every key and its bytes.
+    async fn objects(&self) -> BTreeMap<String, bytes::Bytes> {
+        let metas: Vec<_> = self.objects.list(None).try_collect().await.unwrap();
+        let mut objects = BTreeMap::new();
+        for meta in metas {
+            let bytes = self.objects.get(&meta.location).await.unwrap().bytes().await.unwrap();
+            objects.insert(meta.location.to_string(), bytes);
+        }
+        objects
+    }
+
+    /// Proves that every backup has all that it needs; gives the packs that none needs.
+    async fn unneeded(&self) -> Vec<PackId> {
+        let repository = self.open(Vec::new()).await.unwrap();
+        let mut references = References::default();
+        for (id, manifest) in repository.manifests().await.unwrap() {
+            references.add(&repository, &manifest.unwrap()).await.unwrap_or_else(|error| panic!("{id}: {error}"));
+        }
+        let packs = repository.packs().await.unwrap();
+        assert_eq!(references.missing(|pack| packs.contains_key(pack)), []);
+        packs.into_keys().filter(|pack| !references.need(pack)).collect()
+    }
+}
+
+/// Keeps the newest `last`, with a day of grace.
+fn keep(last: u32) -> PruneOptions {
+    PruneOptions { policy: KeepPolicy { last, ..KeepPolicy::default() }, grace_seconds: 86_400, ..Default::default() }
+}
+
+#[tokio::test]
+async fn what_is_let_go_of_is_deleted_after_its_grace_and_not_before() {
+    let bench = Bench::new(1, 5).await;
+    let report = bench.prune(&keep(2)).await;
+    let made = report.made.unwrap();
+    assert_eq!(made.backups, [bench.id(0), bench.id(1), bench.id(2)]);
+    assert!(made.packs > 0 && made.pack_bytes > 0, "{made:?}");
+    assert_eq!(bench.there().await.len(), 5);
+    bench.pass(DAY - 600);
+    let report = bench.prune(&keep(2)).await;
+    assert_eq!((report.swept.len(), report.waiting, report.made), (0, 1, None));
+    assert_eq!(bench.there().await.len(), 5);
+    bench.pass(1200);
+    let before = bench.unneeded().await;
+    assert!(before.is_empty());
+    let report = bench.prune(&keep(2)).await;
+    let [swept] = report.swept.as_slice() else { panic!("{report:?}") };
+    assert_eq!((swept.packs, swept.pack_bytes), (made.packs, made.pack_bytes));
+    assert_eq!(bench.there().await, [bench.id(3), bench.id(4)]);
+    assert_eq!(bench.unneeded().await, []);
+    assert_eq!(bench.prune(&keep(2)).await.made, None);
+}
+
+#[tokio::test]
+async fn a_dry_run_tells_the_same_and_writes_nothing() {
+    let bench = Bench::new(2, 4).await;
+    let before = bench.objects().await;
+    let dry = bench.prune(&PruneOptions { dry_run: true, ..keep(1) }).await.made.unwrap();
+    assert_eq!(bench.objects().await, before);
+    let made = bench.prune(&keep(1)).await.made.unwrap();
+    assert_eq!((dry.plan, &dry.backups, dry.packs, dry.pack_bytes), (None, &made.backups, made.packs, made.pack_bytes));
+}
+
+#[tokio::test]
+async fn without_grace_a_plan_is_carried_out_at_once() {
+    let bench = Bench::new(3, 4).await;
+    let report = bench.prune(&PruneOptions { grace_seconds: 0, ..keep(1) }).await;
+    assert_eq!(report.swept[0].backups.len(), 3);
+    assert_eq!(bench.there().await, [bench.id(3)]);
+    assert_eq!(bench.unneeded().await, []);
+}
+
+#[tokio::test]
+async fn what_was_undeleted_stays_until_it_is_named() {
+    let bench = Bench::new(4, 4).await;
+    bench.prune(&keep(1)).await;
+    let repository = bench.open(Vec::new()).await.unwrap();
+    undelete(&repository, &[bench.id(0)], &*bench.entropy).await.unwrap();
+    assert_eq!(planned(&repository, &[bench.id(0), bench.id(1)]).await.unwrap()[0].0, bench.id(1));
+    bench.pass(2 * DAY);
+    let report = bench.prune(&keep(1)).await;
+    assert_eq!(report.swept[0].spared, [bench.id(0)]);
+    assert_eq!(bench.there().await, [bench.id(0), bench.id(3)]);
+    bench.pass(2 * DAY);
+    assert_eq!(bench.prune(&keep(1)).await.made, None);
+    assert_eq!(bench.unneeded().await, []);
+    let named = PruneOptions { named: [bench.id(0)].into(), ..keep(1) };
+    assert_eq!(bench.prune(&named).await.made.unwrap().backups, [bench.id(0)]);
+    bench.pass(2 * DAY);
+    bench.prune(&keep(1)).await;
+    assert_eq!(bench.there().await, [bench.id(3)]);
+    assert_eq!(bench.unneeded().await, []);
+    let gone = undelete(&repository, &[bench.id(0)], &*bench.entropy).await.unwrap_err();
+    assert!(matches!(gone, PruneError::TooLate { .. }), "{gone}");
+    let not_planned = undelete(&repository, &[bench.id(3)], &*bench.entropy).await.unwrap_err();
+    assert!(matches!(not_planned, PruneError::NotPlanned { .. }), "{not_planned}");
+}
+
+#[tokio::test]
+async fn a_rule_that_keeps_a_backup_by_the_time_of_the_sweep_spares_it() {
+    let bench = Bench::new(5, 4).await;
+    bench.prune(&keep(1)).await;
+    bench.pass(2 * DAY);
+    let report = bench.prune(&keep(3)).await;
+    assert_eq!(
+        (&report.swept[0].backups, &report.swept[0].spared),
+        (&vec![bench.id(0)], &vec![bench.id(1), bench.id(2)])
+    );
+    assert_eq!(bench.there().await, [bench.id(1), bench.id(2), bench.id(3)]);
+    assert_eq!(bench.unneeded().await, []);
+}
+
+#[tokio::test]
+async fn what_a_backup_has_come_to_need_since_the_plan_stays() {
+    let mut bench = Bench::new(6, 3).await;
+    // Of the oldest and the newest, some packs are shared; that the newest goes on needing them, only the second count sees.
+    let named = PruneOptions { named: [bench.id(0), bench.id(1)].into(), grace_seconds: 86_400, ..Default::default() };
+    bench.prune(&named).await;
+    bench.backup().await;
+    bench.pass(2 * DAY);
+    bench.backup().await;
+    bench.prune(&PruneOptions { grace_seconds: 86_400, ..Default::default() }).await;
+    assert_eq!(bench.there().await, [bench.id(2), bench.id(3), bench.id(4)]);
+    bench.unneeded().await;
+}
+
+#[tokio::test]
+async fn the_newest_backup_cannot_be_named() {
+    let bench = Bench::new(7, 2).await;
+    let named = PruneOptions { named: [bench.id(1)].into(), ..keep(1) };
+    let error = bench.prune_with(&named, Vec::new()).await.unwrap_err();
+    assert!(matches!(error, PruneError::Stays { .. }), "{error}");
+    let unknown = PruneOptions { named: ["20200101T000000Z-aaaaaa".parse().unwrap()].into(), ..keep(1) };
+    assert_eq!(bench.prune_with(&unknown, Vec::new()).await.unwrap_err().kind(), Kind::Failed);
+    assert_eq!(bench.there().await.len(), 2);
+}
+
+/// Ends a prune after any number of requests, and has the next go on.
+async fn dies_anywhere(fault: &Fault, due: bool) -> usize {
+    let begin = Bench::new(8, 4).await;
+    if due {
+        begin.prune(&keep(2)).await;
+        begin.pass(2 * DAY);
+    }
+    let whole = begin.fork().await;
+    whole.prune(&keep(2)).await;
+    let expected = whole.there().await;
+    for requests in 0.. {
+        let bench = begin.fork().await;
+        // What is not known when the run ends is known to the store: the next run starts as if nothing had been answered.
+        let died = bench.prune_with(&keep(2), vec![Rule::after(requests, fault.clone())]).await;
+        for backup in bench.there().await {
+            assert!(expected.contains(&backup) || bench.manifests.iter().any(|manifest| manifest.id == backup));
+        }
+        bench.unneeded().await;
+        bench.pass(i64::from(LEASE_SECONDS) + 10);
+        bench.prune(&keep(2)).await;
+        if due {
+            assert_eq!(bench.there().await, expected, "after {requests} requests");
+            assert_eq!(bench.unneeded().await, [], "after {requests} requests");
+        }
+        bench.pass(2 * DAY);
+        bench.prune(&keep(2)).await;
+        assert_eq!(bench.there().await, [bench.id(2), bench.id(3)], "after {requests} requests");
+        assert_eq!(bench.unneeded().await, [], "after {requests} requests");
+        if died.is_ok() {
+            return requests as usize;
+        }
+    }
+    unreachable!()
+}
+
+#[tokio::test]
+async fn a_prune_that_dies_anywhere_is_finished_by_the_next() {
+    let planning = dies_anywhere(&Fault::Reset, false).await;
+    let sweeping = dies_anywhere(&Fault::Reset, true).await;
+    let unanswered = dies_anywhere(&Fault::LoseAnswer, true).await;
+    println!("killed after each of {planning} requests of a plan, {sweeping} and {unanswered} of a sweep");
+    assert!(planning > 10 && sweeping > 20 && unanswered > 0);
+}
+
+#[tokio::test]
+async fn credentials_that_may_not_delete_are_told_what_they_need_and_the_plan_stays() {
+    let bench = Bench::new(9, 4).await;
+    bench.prune(&keep(1)).await;
+    bench.pass(2 * DAY);
+    let before = bench.there().await;
+    let denied = || vec![Rule::always(Operation::Delete, Fault::Denied)];
+    let report = bench.prune_with(&keep(1), denied()).await.unwrap();
+    let [skip] = report.skipped.as_slice() else { panic!("{report:?}") };
+    assert!(skip.hint.as_ref().unwrap().contains("s3:DeleteObject"), "{skip:?}");
+    assert_eq!((report.swept.len(), bench.there().await), (0, before));
+    bench.pass(600);
+    // Manifests may go, packs may not.
+    let denied = || vec![Rule::always(Operation::Delete, Fault::Denied).on_keys("packs/")];
+    let report = bench.prune_with(&keep(1), denied()).await.unwrap();
+    assert_eq!((report.skipped.len(), bench.there().await), (1, vec![bench.id(3)]));
+    assert!(!bench.unneeded().await.is_empty());
+    bench.pass(600);
+    bench.prune(&keep(1)).await;
+    assert_eq!(bench.unneeded().await, []);
+}
+
+#[tokio::test]
+async fn where_it_cannot_be_counted_what_a_backup_needs_no_pack_goes() {
+    for what in ["manifest", "map"] {
+        let bench = Bench::new(10, 4).await;
+        bench.prune(&keep(2)).await;
+        bench.pass(2 * DAY);
+        let packs = bench.packs().await;
+        let key = match what {
+            "manifest" => ObjectKey::Manifest(bench.id(2)).text(),
+            _ => ObjectKey::Pack(bench.manifests[2].map.pack).text(),
+        };
+        let whole = bench.objects().await[&key].clone();
+        bench.tamper(&key, vec![0; whole.len()]).await;
+        let report = bench.prune(&keep(2)).await;
+        assert!(!report.skipped.is_empty(), "{what}: {report:?}");
+        assert_eq!(bench.packs().await, packs, "{what}");
+        bench.tamper(&key, whole.to_vec()).await;
+        bench.pass(600);
+        bench.prune(&keep(2)).await;
+        assert_eq!(bench.there().await, [bench.id(2), bench.id(3)], "{what}");
+        bench.pass(2 * DAY);
+        bench.prune(&keep(2)).await;
+        assert_eq!(bench.unneeded().await, [], "{what}");
+    }
+}
+
+#[tokio::test]
+async fn nothing_is_deleted_while_a_backup_is_at_work() {
+    let bench = Bench::new(11, 4).await;
+    bench.prune(&keep(1)).await;
+    bench.pass(2 * DAY);
+    let repository = bench.open(Vec::new()).await.unwrap();
+    let mut lease = repository.lease("backup", &*bench.entropy).await.unwrap();
+    let report = bench.prune(&keep(1)).await;
+    assert!(report.put_off.is_some() && report.swept.is_empty(), "{report:?}");
+    assert_eq!(bench.there().await.len(), 4);
+    repository.release(&mut lease).await.unwrap();
+    assert_eq!(bench.prune(&keep(1)).await.swept.len(), 1);
+}
+
+#[tokio::test]
+async fn a_second_prune_gives_way() {
+    let bench = Bench::new(12, 2).await;
+    let repository = bench.open(Vec::new()).await.unwrap();
+    let _lease = repository.lease("prune", &*bench.entropy).await.unwrap();
+    let error = bench.prune_with(&keep(1), Vec::new()).await.unwrap_err();
+    assert_eq!(error.kind(), Kind::Locked);
+}
+
+#[tokio::test]
+async fn packs_of_runs_that_died_go_once_there_is_a_newer_backup() {
+    let mut bench = Bench::new(13, 2).await;
+    let stray = bytes::Bytes::from_static(b"what a run left that died");
+    let id = crate::format::pack_id(&stray);
+    let repository = bench.open(Vec::new()).await.unwrap();
+    repository.put_pack(id, stray).await.unwrap();
+    let none = PruneOptions { grace_seconds: 86_400, ..PruneOptions::default() };
+    assert_eq!(bench.prune(&none).await.made, None);
+    bench.backup().await;
+    assert_eq!(bench.prune(&none).await.made.unwrap().packs, 1);
+    bench.pass(2 * DAY);
+    bench.prune(&none).await;
+    assert_eq!(bench.unneeded().await, []);
+    assert_eq!(bench.there().await.len(), 3);
+}
+
+#[tokio::test]
+async fn records_that_nobody_needs_any_more_go_too() {
+    let bench = Bench::new(14, 3).await;
+    bench.prune(&keep(1)).await;
+    bench.pass(2 * DAY);
+    bench.prune(&keep(1)).await;
+    bench.pass(40 * DAY);
+    bench.prune(&keep(1)).await;
+    let left: Vec<String> = bench.objects().await.into_keys().collect();
+    let of = |folder: &str| left.iter().filter(|key| key.starts_with(folder)).count();
+    assert_eq!((of("prune/"), of("backups/")), (0, 1), "{left:?}");
+    assert!(of("leases/") <= 2, "{left:?}");
+}
