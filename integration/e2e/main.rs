@@ -16,6 +16,7 @@ mod holes;
 mod holes_fork;
 mod impatient;
 mod odd_places;
+mod prune;
 mod readme;
 mod restore;
 mod restore_table;

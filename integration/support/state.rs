@@ -89,6 +89,15 @@ impl Lineage {
         }
     }
 
+    /// Forgets backups that were let go of, by their places.
+    pub fn let_go(&mut self, places: &[usize]) {
+        let mut place = 0;
+        self.points.retain(|_| {
+            place += 1;
+            !places.contains(&(place - 1))
+        });
+    }
+
     /// Restores the newest backup, compares what it holds and gives the server, which was started with `options`.
     #[track_caller]
     pub fn newest(&self, site: &Site, options: &ServerOptions) -> MariaDb {

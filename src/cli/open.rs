@@ -12,11 +12,13 @@ use super::{
 };
 use crate::{
     error::Kind,
+    format::Manifest,
     mariadb::{
         connection::Connection,
         tool::{ToolPaths, Tools},
     },
     model::{BackupId, Progress},
+    prune,
     repository::Repository,
     restore::{self, FetchOptions, PrepareSettings, Watch},
     store::{self, AccessKey, RetryPolicy, Store, StoreError, StoreOptions, StoreUrl},
@@ -86,6 +88,23 @@ pub async fn choice(repository: &Repository, choice: &BackupChoice) -> Result<Ba
         BackupChoice::Id(id) => Ok(id.clone()),
         BackupChoice::Beginning(text) => Ok(repository.find(text).await?),
     }
+}
+
+/// The manifest of the backup that was chosen to be read for long; warns where a prune plan lets go of it.
+///
+/// # Errors
+/// When the repository cannot be read or has no such backup.
+pub async fn chosen(repository: &Repository, backup: &BackupChoice, context: &Context) -> Result<Manifest, Failure> {
+    let manifest = repository.manifest(&choice(repository, backup).await?).await?;
+    // Whoever may read backups alone need not be able to list plans.
+    let planned = prune::planned(repository, std::slice::from_ref(&manifest.id)).await.unwrap_or_default();
+    for (id, planned) in planned {
+        let due = planned.due;
+        context
+            .output
+            .warn(&format!("backup {id} is deleted by the first prune after {due}; `haulout undelete {id}` keeps it"));
+    }
+    Ok(manifest)
 }
 
 /// How to reach the server.

@@ -263,18 +263,19 @@ impl Run<'_> {
             report.backups = backups;
             return Ok(report);
         };
-        if !ripe.is_empty() {
-            let ripe: Vec<&PrunePlan> = ripe.iter().map(|(plan, _)| plan).collect();
-            self.sweep(lease, &ripe, &backups, &mut count, &mut report).await?;
-        }
-        if let Some(mut draft) = draft {
+        let mut ripe: Vec<&PrunePlan> = ripe.iter().map(|(plan, _)| plan).collect();
+        let mut draft = draft;
+        if let Some(draft) = &mut draft {
             repository.put_plan(&mut draft.plan, &draft.packs).await?;
             report.made = Some(draft.made(Some(draft.plan.id.clone()), now));
             if self.options.grace_seconds == 0 {
-                self.sweep(lease, &[&draft.plan], &backups, &mut Count::default(), &mut report).await?;
+                ripe.push(&draft.plan);
             } else {
                 report.waiting += 1;
             }
+        }
+        if !ripe.is_empty() {
+            self.sweep(lease, &ripe, &backups, &mut count, &mut report).await?;
         }
         self.tidy(now).await?;
         report.backups = backups;

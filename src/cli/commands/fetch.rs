@@ -29,7 +29,7 @@ async fn operation(
     context: &Context,
 ) -> Result<FetchSummary, Failure> {
     let repository = open::repository(&read.store, context).await?;
-    let manifest = repository.manifest(&open::choice(&repository, &args.backup).await?).await?;
+    let manifest = open::chosen(&repository, &args.backup, context).await?;
     let watch = open::watch(progress, context);
     let tables = restore::choose_tables(&repository, &manifest, &args.tables, &watch.cancel).await?;
     let (target, options) = (&args.target, open::fetching(read));

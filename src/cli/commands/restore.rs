@@ -54,7 +54,7 @@ async fn order(settings: &RestoreSettings, context: &Context) -> Result<Order, F
     };
     let tools = open::discover(&settings.prepare.tools)?;
     let repository = open::repository(&settings.read.store, context).await?;
-    let manifest = repository.manifest(&open::choice(&repository, &settings.backup).await?).await?;
+    let manifest = open::chosen(&repository, &settings.backup, context).await?;
     Ok(Order { repository, manifest, tools, options })
 }
 

@@ -62,7 +62,7 @@ async fn order(args: &RestoreTableArgs, settings: &RestoreTableSettings, context
     };
     let tools = open::discover(&settings.prepare.tools)?;
     let repository = open::repository(&settings.read.store, context).await?;
-    let manifest = repository.manifest(&open::choice(&repository, &args.backup).await?).await?;
+    let manifest = open::chosen(&repository, &args.backup, context).await?;
     Ok(Order { repository, manifest, tools, connection: open::connection(&settings.connection), options })
 }
 
