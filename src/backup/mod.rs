@@ -15,6 +15,8 @@ mod choose;
 mod collect;
 mod drafts;
 mod error;
+#[cfg(test)]
+mod made_up;
 mod mappack;
 mod merge;
 mod resolve;
@@ -33,6 +35,7 @@ mod write_map;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use tokio::sync::{Mutex, watch};
 use tokio::task::spawn_blocking;
@@ -53,6 +56,9 @@ use upload::Uploader;
 
 /// Captures tried in one run: the first, one more after a fault that passes, and a full when an incremental is found unsafe.
 const ATTEMPTS_MAX: u32 = 3;
+
+/// Pause between two looks at a sweep that goes on: sweeps take seconds to minutes.
+pub const SWEEP_PAUSE: Duration = Duration::from_secs(2);
 
 /// What kind of backup is wanted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -82,6 +88,8 @@ pub struct BackupOptions {
     pub depth_max: u32,
     /// Words that the operator gives the backup.
     pub tags: Vec<String>,
+    /// Pause between two looks at a sweep that goes on, for which the commit waits.
+    pub sweep_pause: Duration,
 }
 
 /// What a run works with.
@@ -243,7 +251,7 @@ async fn run(
     let uploaded_packs = uploader.uploaded_packs.load(Ordering::SeqCst);
     let mut manifest = manifest(context, captured, &survey, &choice, (id, started), uploaded_packs);
     manifest.tags.clone_from(&options.tags);
-    unless_cancelled(context, swept::check(context, &manifest, lease, &plans)).await??;
+    unless_cancelled(context, swept::check(context, &manifest, lease, &plans, options.sweep_pause)).await??;
     if *context.cancel.borrow() {
         return Err(BackupError::Interrupted);
     }
@@ -280,6 +288,7 @@ pub async fn preview(context: &Context, source: Arc<dyn Source>, want: Want) -> 
         spool: no_spool,
         depth_max: u32::MAX,
         tags: Vec::new(),
+        sweep_pause: SWEEP_PAUSE,
     };
     let uploader = Arc::new(uploader);
     let (survey, newest) = tokio::join!(spawn_survey(context, &source), newest(context, &uploader));

@@ -14,9 +14,7 @@ use crate::format::Manifest;
 use crate::model::{PlanId, Timestamp};
 use crate::repository::{LeaseGuard, References, RepositoryError};
 
-/// Pause between two looks at a sweep that goes on.
-const PAUSE: Duration = Duration::from_secs(2);
-/// Looks, after which the sweep is taken to be at a standstill: ten minutes.
+/// Looks, after which the sweep is taken to be at a standstill: ten minutes with the usual pause.
 const LOOKS_MAX: u32 = 300;
 
 /// Plans of which something may have been deleted since the run took its lease at `taken`.
@@ -37,6 +35,7 @@ pub(super) async fn check(
     manifest: &Manifest,
     lease: &Arc<Mutex<LeaseGuard>>,
     plans: &[PlanId],
+    pause: Duration,
 ) -> Result<(), BackupError> {
     let Some(plan) = plans.last() else { return Ok(()) };
     let repository = &context.repository;
@@ -48,7 +47,7 @@ pub(super) async fn check(
         if !under_way {
             break;
         }
-        unless_cancelled(context, tokio::time::sleep(PAUSE)).await?;
+        unless_cancelled(context, tokio::time::sleep(pause)).await?;
     }
     let swept = || BackupError::Swept { plan: plan.clone() };
     let mut references = References::default();

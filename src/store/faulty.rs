@@ -45,6 +45,8 @@ pub enum Fault {
     /// Bit number n of the body is inverted, counted from its start and modulo its length: of what is stored in a put,
     /// of what is read in a get.
     FlipBit(u64),
+    /// A listing is of a while ago: it lacks the so many objects that were stored last.
+    OldList(u64),
     /// The store answers that it knows no conditional put.
     RefuseCondition,
     /// The store takes a conditional put for an unconditional one, and says nothing.
@@ -118,6 +120,8 @@ pub struct Odds {
     pub hang: u64,
     /// [`Fault::FlipBit`], of bodies read.
     pub flip_bit: u64,
+    /// [`Fault::OldList`], of up to three objects.
+    pub old_list: u64,
 }
 
 /// The script, the odds and the seed.
@@ -215,6 +219,7 @@ impl State {
             (odds.cut_body, Fault::CutBody(place), reads),
             (odds.break_body, Fault::BreakBody(place), reads || operation == Operation::List),
             (odds.flip_bit, Fault::FlipBit(place), reads),
+            (odds.old_list, Fault::OldList(1 + place % 3), operation == Operation::List),
         ];
         let mut dice = self.random() % 1000;
         for (chance, fault, possible) in table {
@@ -341,12 +346,26 @@ impl FaultyStore {
                     objects.take(count).chain(stream::once(async { Err(reset()) })).boxed()
                 }
                 Ok(Some(Fault::LoseAnswer)) => stream::once(async { Err(reset()) }).boxed(),
+                Ok(Some(Fault::OldList(count))) => aged(objects, count).await,
                 Ok(_) => objects,
             }
         })
         .flatten()
         .boxed()
     }
+}
+
+/// The listing without the `count` objects that were stored last.
+async fn aged(objects: BoxStream<'static, Result<ObjectMeta>>, count: u64) -> BoxStream<'static, Result<ObjectMeta>> {
+    let mut listed: Vec<Result<ObjectMeta>> = objects.collect().await;
+    for _ in 0..count {
+        let times =
+            listed.iter().enumerate().filter_map(|(place, meta)| Some((meta.as_ref().ok()?.last_modified, place)));
+        if let Some((_, newest)) = times.max() {
+            drop(listed.remove(newest));
+        }
+    }
+    stream::iter(listed).boxed()
 }
 
 /// The answer with its body cut, broken off or changed.

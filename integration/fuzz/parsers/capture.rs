@@ -119,6 +119,7 @@ async fn take(survey: &Survey, repository: &Arc<Repository>, stream: Vec<u8>, wa
         spool: SpoolOptions { directory: PathBuf::new(), bytes_max: 0 },
         depth_max: u32::MAX,
         tags: Vec::new(),
+        sweep_pause: haulout::backup::SWEEP_PAUSE,
     };
     let source = Streamed { survey: survey.clone(), stream };
     backup(&context, Arc::new(source), &options).await.map(drop)

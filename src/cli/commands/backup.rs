@@ -72,6 +72,7 @@ async fn operation(
         spool,
         depth_max: DEPTH_MAX,
         tags: settings.tags.clone(),
+        sweep_pause: backup::SWEEP_PAUSE,
     };
     let context = backup::Context {
         repository,
