@@ -13,7 +13,7 @@ use super::mappack::MapPacks;
 use super::merge::{merge_extents, tidy};
 use super::slots::{Slot, SlotTable};
 use super::work::{FileResult, FreshChunk, PageResult, piece_of};
-use super::{BackupError, Stash};
+use super::{BackupError, Stash, anew};
 use crate::format::Namer;
 use crate::format::map::{Extent, ExtentBlock, FilePiece, FileSource, Location, PackRef, SpaceRecord};
 use crate::format::pack::{NewChunk, PackBuilder, PackKind};
@@ -40,6 +40,7 @@ const EARLY_BYTES_MIN: usize = 2 << 20;
 /// Fills data packs.
 pub(super) struct Assembler {
     stash: Arc<dyn Stash>,
+    namer: Namer,
     base: Option<Arc<Base>>,
     incremental: bool,
     /// Number of the system tablespace's files.
@@ -64,8 +65,9 @@ pub(super) struct Assembler {
 impl Assembler {
     pub(super) fn new(stash: Arc<dyn Stash>, namer: Namer, facts: &StreamFacts) -> Assembler {
         Assembler {
-            maps: MapPacks::new(stash.clone(), namer),
+            maps: MapPacks::new(stash.clone(), namer.clone()),
             stash,
+            namer,
             base: facts.base.clone(),
             incremental: facts.incremental,
             system_parts: facts.system_files.len(),
@@ -285,7 +287,8 @@ impl Assembler {
         if self.pack.is_empty() {
             return Ok(());
         }
-        let finished = std::mem::replace(&mut self.pack, PackBuilder::new(PackKind::Data)).finish()?;
+        let filled = std::mem::replace(&mut self.pack, PackBuilder::new(PackKind::Data));
+        let finished = anew::finish(filled, PackKind::Data, &self.namer, &*self.stash)?;
         let pack = PackRef { id: finished.id, bytes: finished.bytes.len() as u32 };
         self.uploaded_bytes += u64::from(pack.bytes);
         self.slots.push(pack);

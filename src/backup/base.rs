@@ -34,7 +34,7 @@ pub struct Base {
     pub files: BTreeMap<String, FileRecord>,
     /// Packs that the store holds.
     pub packs: HashMap<PackId, StoredPack>,
-    /// Packs in which a damaged block was found: nothing new shall rest on them.
+    /// Packs that a check found damaged, and those in which a damaged block was found: nothing new shall rest on them.
     damaged: RwLock<HashSet<PackId>>,
     stash: Arc<dyn Stash>,
     extents: Mutex<LruCache<ChunkId, Arc<Vec<Extent>>>>,
@@ -52,13 +52,15 @@ fn cache<T>() -> Mutex<LruCache<ChunkId, T>> {
 }
 
 impl Base {
-    /// Puts together a map that was read from `stash`; `packs` are those that the store holds.
+    /// Puts together a map that was read from `stash`; `packs` are those that the store holds, `damaged` those that are known to
+    /// be damaged.
     pub fn new(
         manifest: Manifest,
         root: MapRoot,
         spaces: Vec<SpaceRecord>,
         files: Vec<FileRecord>,
         packs: HashMap<PackId, StoredPack>,
+        damaged: HashSet<PackId>,
         stash: Arc<dyn Stash>,
     ) -> Base {
         Base {
@@ -67,7 +69,7 @@ impl Base {
             spaces: spaces.into_iter().map(|record| (record.key, record)).collect(),
             files: files.into_iter().map(|record| (record.path.clone(), record)).collect(),
             packs,
-            damaged: RwLock::default(),
+            damaged: RwLock::new(damaged),
             stash,
             extents: cache(),
             pieces: cache(),
@@ -76,8 +78,20 @@ impl Base {
 
     /// True when the store holds the pack, with its size, and no damage was found in it so far.
     pub fn holds(&self, pack: &PackRef) -> bool {
-        let is_there = self.packs.get(&pack.id).is_some_and(|found| found.bytes == u64::from(pack.bytes));
-        is_there && !self.damaged.read().unwrap_or_else(PoisonError::into_inner).contains(&pack.id)
+        self.is_stored(pack) && !self.is_damaged(pack.id)
+    }
+
+    /// True when any pack is known to be damaged.
+    pub fn knows_damage(&self) -> bool {
+        !self.damaged.read().unwrap_or_else(PoisonError::into_inner).is_empty()
+    }
+
+    fn is_stored(&self, pack: &PackRef) -> bool {
+        self.packs.get(&pack.id).is_some_and(|found| found.bytes == u64::from(pack.bytes))
+    }
+
+    fn is_damaged(&self, pack: PackId) -> bool {
+        self.damaged.read().unwrap_or_else(PoisonError::into_inner).contains(&pack)
     }
 
     /// What the backup has for extent `extent` of file `key`, leaving out chunks whose packs are gone and blocks that are
@@ -209,6 +223,17 @@ impl Base {
     /// # Errors
     /// When the store does not answer.
     pub fn find_loss(&self, enough: &AtomicBool) -> Result<Option<Obstacle>, BackupError> {
+        let directories = self.root.spaces.iter().map(|(_, block)| block);
+        let directories = directories.chain(self.root.files.iter().map(|(_, block)| block));
+        let root = PackRef { id: self.manifest.map.pack, bytes: self.manifest.map.pack_bytes };
+        let of_blocks = self.spaces.values().flat_map(|record| match &record.map {
+            SpaceMap::Inline(_) => [].iter(),
+            SpaceMap::Blocks(blocks) => blocks.iter(),
+        });
+        let of_map = directories.map(|block| block.at.pack).chain(of_blocks.map(|block| block.block.at.pack));
+        if let Some(lost) = std::iter::once(root).chain(of_map).find_map(|pack| self.lost(&pack)) {
+            return Ok(Some(lost));
+        }
         let mut blocks = Vec::new();
         for record in self.spaces.values() {
             match &record.map {
@@ -245,10 +270,17 @@ impl Base {
     }
 
     fn lost_pack(&self, extents: &[Extent]) -> Option<Obstacle> {
-        let lost = extents.iter().flat_map(|extent| &extent.pieces).find_map(|piece| match &piece.content {
-            Content::Chunk(chunk) if !self.holds(&chunk.at.pack) => Some(chunk.at.pack.id),
-            _ => None,
-        });
-        lost.map(|pack| Obstacle::ParentIncomplete { id: self.manifest.id.clone(), pack })
+        extents.iter().flat_map(|extent| &extent.pieces).find_map(|piece| match &piece.content {
+            Content::Chunk(chunk) => self.lost(&chunk.at.pack),
+            Content::Zero => None,
+        })
+    }
+
+    fn lost(&self, pack: &PackRef) -> Option<Obstacle> {
+        let (id, pack_id) = (self.manifest.id.clone(), pack.id);
+        if !self.is_stored(pack) {
+            return Some(Obstacle::ParentIncomplete { id, pack: pack_id });
+        }
+        self.is_damaged(pack_id).then_some(Obstacle::ParentDamaged { id, pack: pack_id })
     }
 }

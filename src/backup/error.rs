@@ -34,6 +34,14 @@ pub enum Obstacle {
         /// The pack.
         pack: PackId,
     },
+    /// The parent needs a pack that is damaged.
+    #[error("the parent {id} needs pack {pack}, which a check found damaged")]
+    ParentDamaged {
+        /// The parent.
+        id: BackupId,
+        /// The pack.
+        pack: PackId,
+    },
     /// The server is another one, or its files were put in place anew.
     #[error("the server's system tablespace is not the file that the parent read: it was restored, copied or replaced")]
     OtherTimeline,

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{BackupError, Stash};
+use super::{BackupError, Stash, anew};
 use crate::format::Namer;
 use crate::format::map::{BlockRef, Location, PackRef};
 use crate::format::pack::{self, NewChunk, PackBuilder, PackKind};
@@ -74,7 +74,8 @@ impl MapPacks {
         if self.pack.is_empty() {
             return Ok(());
         }
-        let finished = std::mem::replace(&mut self.pack, PackBuilder::new(PackKind::Map)).finish()?;
+        let filled = std::mem::replace(&mut self.pack, PackBuilder::new(PackKind::Map));
+        let finished = anew::finish(filled, PackKind::Map, &self.namer, &*self.stash)?;
         let pack = PackRef { id: finished.id, bytes: finished.bytes.len() as u32 };
         self.uploaded_bytes += u64::from(pack.bytes);
         self.finished.push(pack);

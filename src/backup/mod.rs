@@ -8,6 +8,7 @@
 //! bytes for each table.
 
 mod altered;
+mod anew;
 mod assemble;
 mod base;
 mod capture;
@@ -32,6 +33,7 @@ mod upload;
 mod work;
 mod write_map;
 
+use std::collections::HashSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -48,7 +50,7 @@ pub use upload::SpoolOptions;
 use crate::format::{BackupKind, GtidPosition, Manifest, RedoFormat, Server, Sizes, StoredBlock};
 use crate::mariadb::messages::Remedy;
 use crate::mariadb::redo;
-use crate::model::{BackupId, Clock, Entropy, Phase, Progress, Timestamp};
+use crate::model::{BackupId, Clock, Entropy, PackId, Phase, Progress, Timestamp};
 use crate::repository::{LeaseGuard, Repository, RepositoryError};
 use base::Base;
 use capture::{Brake, Captured, Order};
@@ -417,10 +419,25 @@ struct Newest {
 }
 
 async fn newest(context: &Context, uploader: &Arc<Uploader>) -> Result<Newest, BackupError> {
-    let Some((id, stored)) = context.repository.backups_stored().await?.into_iter().next_back() else {
+    let (backups, known) = tokio::try_join!(context.repository.backups_stored(), context.repository.known_damage())?;
+    for (list, problem) in known.unread {
+        context.progress.warn(&format!(
+            "which packs damage/{list}.json names is not known, and the backup may rest on them: {problem}; run `haulout check \
+             --read-data --repair`"
+        ));
+    }
+    if known.more > 0 {
+        let more = known.more;
+        context.progress.warn(&format!(
+            "{more} damaged packs are not named, and the backup may rest on them: check again afterwards"
+        ));
+    }
+    let damaged: HashSet<PackId> = known.packs.into_iter().collect();
+    uploader.know_damaged(damaged.clone());
+    let Some((id, stored)) = backups.into_iter().next_back() else {
         return Ok(Newest { obstacle: Some(Obstacle::First), ..Newest::default() });
     };
-    match load_base(context, &id, uploader).await {
+    match load_base(context, &id, damaged, uploader).await {
         Ok(base) => Ok(Newest { id: Some(id), stored: Some(stored), base: Some(Arc::new(base)), obstacle: None }),
         Err(BackupError::Repository(RepositoryError::Store(error))) => Err(RepositoryError::Store(error).into()),
         Err(error) => {
@@ -440,7 +457,8 @@ async fn salvage(context: &Context, newest: &Newest, uploader: &Uploader) -> Res
             &listed
         }
     };
-    let strays = salvage::strays(packs.iter(), newest.stored);
+    let mut strays = salvage::strays(packs.iter(), newest.stored);
+    strays.retain(|pack| !uploader.is_damaged(&pack.id));
     if strays.is_empty() {
         return Ok(false);
     }
@@ -469,6 +487,11 @@ async fn choose(
             let compared = spawn_blocking(move || choose::compare_files(&base, &survey, &*source));
             obstacle = joined(compared.await)?.err();
         }
+        // Else looked for while the capture runs; here it is likely to be found.
+        if obstacle.is_none() && base.knows_damage() {
+            let base = base.clone();
+            obstacle = joined(spawn_blocking(move || base.find_loss(&AtomicBool::new(false))).await)??;
+        }
     }
     if options.want != Want::Full && obstacle.is_none() {
         let reason = "nothing speaks against it".to_owned();
@@ -489,13 +512,18 @@ fn chain(error: &dyn std::error::Error) -> String {
     causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }
 
-async fn load_base(context: &Context, id: &BackupId, uploader: &Arc<Uploader>) -> Result<Base, BackupError> {
+async fn load_base(
+    context: &Context,
+    id: &BackupId,
+    damaged: HashSet<PackId>,
+    uploader: &Arc<Uploader>,
+) -> Result<Base, BackupError> {
     let repository = &context.repository;
     let manifest = repository.manifest(id).await?;
     let root = repository.map_root(&manifest).await?;
     let (spaces, files, packs) =
         tokio::try_join!(repository.map_spaces(&root), repository.map_files(&root), repository.packs())?;
-    Ok(Base::new(manifest, root, spaces, files, packs, uploader.clone()))
+    Ok(Base::new(manifest, root, spaces, files, packs, damaged, uploader.clone()))
 }
 
 fn manifest(

@@ -5,7 +5,7 @@ use crate::format::map::{BlockRef, Location, PageChunk};
 use crate::format::pack::FinishedPack;
 
 use super::BackupError;
-use crate::model::ChunkId;
+use crate::model::{ChunkId, PackId};
 
 /// Takes finished packs and gives back what earlier backups stored. Called from blocking threads.
 pub trait Stash: Send + Sync {
@@ -26,4 +26,22 @@ pub trait Stash: Send + Sync {
 
     /// The sums of the pages of a chunk, in the chunk's order; nothing when they cannot be had.
     fn page_sums(&self, chunk: &PageChunk) -> Option<Vec<PageSum>>;
+
+    /// True when any pack is known to be damaged.
+    fn knows_damage(&self) -> bool {
+        false
+    }
+
+    /// True when the pack is known to be damaged: nothing new may rest on it.
+    fn is_damaged(&self, _pack: &PackId) -> bool {
+        false
+    }
+
+    /// Puts the bytes of a damaged pack in order, where the store allows that; nothing rests on it.
+    ///
+    /// # Errors
+    /// When an upload failed for good.
+    fn mend(&self, _pack: FinishedPack) -> Result<(), BackupError> {
+        Ok(())
+    }
 }

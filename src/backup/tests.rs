@@ -1,5 +1,7 @@
 //! Generations of a made-up server go through the whole pipeline, and every page of every backup comes back.
 
+mod damaged;
+
 use std::collections::{BTreeMap, HashMap};
 use std::io::Read;
 use std::path::PathBuf;

@@ -3,11 +3,12 @@
 //! While the tool's pipe is full, the server goes on overwriting its redo log. So packs that cannot be uploaded at once go
 //! to a spool on disk, which has a limit; beyond it the capture does wait.
 
+use std::collections::HashSet;
 use std::fs;
 use std::io;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use bytes::Bytes;
 use tokio::runtime::Handle;
@@ -37,6 +38,37 @@ pub struct SpoolOptions {
 enum Waiting {
     Memory(Bytes),
     Spooled { path: PathBuf, bytes: u64 },
+}
+
+/// What a pack is uploaded for.
+#[derive(Debug, Clone, Copy)]
+enum Purpose {
+    /// The backup needs it.
+    Store,
+    /// Its object is damaged, and older backups need it.
+    Mend,
+}
+
+impl Purpose {
+    async fn serve(
+        self,
+        repository: &Repository,
+        id: PackId,
+        bytes: Bytes,
+        progress: &dyn Progress,
+    ) -> Result<(), BackupError> {
+        match self {
+            Purpose::Store => drop(repository.put_pack(id, bytes).await?),
+            Purpose::Mend => match repository.mend_pack(id, bytes).await {
+                Ok(()) => progress.note(&format!("damaged pack {id} is whole again")),
+                Err(error @ RepositoryError::NotMended { .. }) => {
+                    progress.note(&format!("{error}; this backup does without it"));
+                }
+                Err(error) => return Err(error.into()),
+            },
+        }
+        Ok(())
+    }
 }
 
 /// The first upload that failed.
@@ -79,6 +111,8 @@ pub(super) struct Uploader {
     warned: AtomicBool,
     number: AtomicU64,
     pub uploaded_packs: AtomicU64,
+    /// Packs that are known to be damaged.
+    damaged: OnceLock<HashSet<PackId>>,
     /// What need not be uploaded, though no backup needs it yet.
     pub salvage: Salvage,
 }
@@ -107,11 +141,17 @@ impl Uploader {
             warned: AtomicBool::new(false),
             number: AtomicU64::new(0),
             uploaded_packs: AtomicU64::new(0),
+            damaged: OnceLock::new(),
             salvage: Salvage::default(),
             spool,
         };
         uploader.prepare_spool().map_err(|source| uploader.spool_error(source))?;
         Ok(uploader)
+    }
+
+    /// Tells which packs are damaged, once, before anything is handed over.
+    pub(super) fn know_damaged(&self, packs: HashSet<PackId>) {
+        self.damaged.get_or_init(|| packs);
     }
 
     fn prepare_spool(&self) -> io::Result<()> {
@@ -145,26 +185,31 @@ impl Uploader {
         BackupError::Spool { directory: self.spool.directory.clone(), source }
     }
 
-    /// Hands over a pack; waits when neither memory nor spool have room.
     fn submit(&self, pack: FinishedPack) -> Result<(), BackupError> {
-        self.failure.check()?;
         self.repository.remember(&pack);
         // For the case that this capture has to be taken again.
         self.salvage.note(&pack);
-        let bytes = Bytes::from(pack.bytes);
+        self.uploaded_packs.fetch_add(1, Ordering::SeqCst);
+        self.hand_over(pack.id, pack.bytes, Purpose::Store)
+    }
+
+    /// Hands over a pack; waits when neither memory nor spool have room.
+    fn hand_over(&self, id: PackId, bytes: Vec<u8>, purpose: Purpose) -> Result<(), BackupError> {
+        self.failure.check()?;
+        let bytes = Bytes::from(bytes);
         let waiting = match self.uploads.clone().try_acquire_owned() {
             Ok(permit) => {
-                self.spawn(pack.id, Waiting::Memory(bytes), Some(permit));
+                self.spawn(id, purpose, Waiting::Memory(bytes), Some(permit));
                 return Ok(());
             }
             Err(_) => self.spool(&bytes)?,
         };
         match waiting {
-            Some(spooled) => self.spawn(pack.id, spooled, None),
+            Some(spooled) => self.spawn(id, purpose, spooled, None),
             None => {
                 let permit = self.handle.block_on(self.uploads.clone().acquire_owned());
                 let permit = permit.map_err(|_| BackupError::Interrupted)?;
-                self.spawn(pack.id, Waiting::Memory(bytes), Some(permit));
+                self.spawn(id, purpose, Waiting::Memory(bytes), Some(permit));
             }
         }
         Ok(())
@@ -200,11 +245,10 @@ impl Uploader {
         }
     }
 
-    fn spawn(&self, id: PackId, waiting: Waiting, permit: Option<tokio::sync::OwnedSemaphorePermit>) {
+    fn spawn(&self, id: PackId, purpose: Purpose, waiting: Waiting, permit: Option<tokio::sync::OwnedSemaphorePermit>) {
         let (repository, progress) = (self.repository.clone(), self.progress.clone());
         let (uploads, failure) = (self.uploads.clone(), self.failure.clone());
         let spooled_bytes = self.spooled_bytes.clone();
-        self.uploaded_packs.fetch_add(1, Ordering::SeqCst);
         let task = async move {
             // A pack from the spool will be in memory as well.
             let _permit = match permit {
@@ -215,9 +259,9 @@ impl Uploader {
                 return;
             }
             let outcome = match &waiting {
-                Waiting::Memory(bytes) => repository.put_pack(id, bytes.clone()).await.map_err(BackupError::from),
+                Waiting::Memory(bytes) => purpose.serve(&repository, id, bytes.clone(), &*progress).await,
                 Waiting::Spooled { path, .. } => match read_spooled(id, path).await {
-                    Ok(bytes) => repository.put_pack(id, bytes).await.map_err(BackupError::from),
+                    Ok(bytes) => purpose.serve(&repository, id, bytes, &*progress).await,
                     Err(source) => Err(BackupError::Spool { directory: path.clone(), source }),
                 },
             };
@@ -322,5 +366,17 @@ impl Stash for Uploader {
     fn page_sums(&self, chunk: &PageChunk) -> Option<Vec<PageSum>> {
         // Without sums the pages are stored again, which is never wrong.
         self.answer(self.repository.page_sums(chunk)).ok().flatten()
+    }
+
+    fn knows_damage(&self) -> bool {
+        self.damaged.get().is_some_and(|packs| !packs.is_empty())
+    }
+
+    fn is_damaged(&self, pack: &PackId) -> bool {
+        self.damaged.get().is_some_and(|packs| packs.contains(pack))
+    }
+
+    fn mend(&self, pack: FinishedPack) -> Result<(), BackupError> {
+        self.hand_over(pack.id, pack.bytes, Purpose::Mend)
     }
 }

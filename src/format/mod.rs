@@ -2,6 +2,7 @@
 #![doc = include_str!("FORMAT.md")]
 
 mod codec;
+mod damage;
 mod envelope;
 #[cfg(test)]
 mod example;
@@ -12,6 +13,7 @@ pub mod pack;
 mod prune;
 
 pub use codec::{Decoder, Encoder, TEXT_BYTES_MAX};
+pub use damage::{DAMAGED_PACKS_MAX, DamageList};
 pub use envelope::{Config, DOCUMENT_BYTES_MAX, Document, Lease, decode_document, encode_document};
 pub use hash::{Namer, PageHash, PageSum, pack_id};
 pub use manifest::{

@@ -107,7 +107,7 @@ pub struct NewChunk<'a> {
 }
 
 /// Fills one pack.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct PackBuilder {
     bytes: Vec<u8>,
     entries: Vec<PackEntry>,

@@ -38,6 +38,14 @@ pub enum RepositoryError {
         /// Size found.
         found: u64,
     },
+    /// A pack is damaged, and the store does not let it be replaced.
+    #[error("pack {pack} is damaged, and its object cannot be replaced")]
+    NotMended {
+        /// The pack.
+        pack: PackId,
+        /// What the store says.
+        source: Box<StoreError>,
+    },
     /// There is no repository here.
     #[error("there is no repository at {url}")]
     Missing {
@@ -113,6 +121,7 @@ impl Diagnose for RepositoryError {
             RepositoryError::Pack { source, .. } => source.kind(),
             RepositoryError::PackMissing { .. }
             | RepositoryError::PackSize { .. }
+            | RepositoryError::NotMended { .. }
             | RepositoryError::Foreign { .. }
             | RepositoryError::Misplaced { .. }
             | RepositoryError::Headless { .. } => Kind::Corrupt,
@@ -131,6 +140,9 @@ impl Diagnose for RepositoryError {
             RepositoryError::Pack { source, .. } => return source.hint(),
             RepositoryError::PackMissing { .. } | RepositoryError::PackSize { .. } => {
                 "run `haulout check` to learn which backups are whole; the next full backup stores anew what is lost"
+            }
+            RepositoryError::NotMended { .. } => {
+                "run `haulout check --read-data --repair`: the next backup then stores under another name what is in this pack"
             }
             RepositoryError::Missing { .. } => "check the URL, or make a repository there with `haulout init`",
             RepositoryError::Headless { .. } => {

@@ -20,6 +20,8 @@ pub enum ObjectKey {
     Lease(LeaseKey),
     /// `prune/…`: what retention writes.
     Prune(PruneKey),
+    /// `damage/<id>.json`: the id is built like that of a backup.
+    Damage(BackupId),
 }
 
 /// Key of a document of retention.
@@ -59,6 +61,8 @@ impl ObjectKey {
     pub const LEASES: &'static str = "leases";
     /// The folder of what retention writes.
     pub const PRUNE: &'static str = "prune";
+    /// The folder of what checks found damaged.
+    pub const DAMAGE: &'static str = "damage";
 
     /// The key, relative to the repository.
     pub fn text(&self) -> String {
@@ -69,6 +73,7 @@ impl ObjectKey {
                 format!("packs/{}/{name}", &name[..2])
             }
             ObjectKey::Manifest(id) => format!("backups/{id}.json"),
+            ObjectKey::Damage(id) => format!("damage/{id}.json"),
             ObjectKey::Lease(lease) => {
                 let state = if lease.released { "done" } else { "live" };
                 let LeaseKey { purpose, holder, number, .. } = lease;
@@ -97,6 +102,7 @@ impl ObjectKey {
                 (name.get(..2) == Some(shard)).then_some(ObjectKey::Pack(id))
             }
             ObjectKey::BACKUPS => rest.strip_suffix(".json")?.parse().ok().map(ObjectKey::Manifest),
+            ObjectKey::DAMAGE => rest.strip_suffix(".json")?.parse().ok().map(ObjectKey::Damage),
             ObjectKey::LEASES => parse_lease(rest.strip_suffix(".json")?).map(ObjectKey::Lease),
             ObjectKey::PRUNE => parse_prune(rest.strip_suffix(".json")?).map(ObjectKey::Prune),
             _ => None,
@@ -163,6 +169,7 @@ mod tests {
                 ObjectKey::Config,
                 ObjectKey::Pack(PackId(pack)),
                 ObjectKey::Manifest(id.parse().unwrap()),
+                ObjectKey::Damage(id.parse().unwrap()),
                 ObjectKey::Lease(LeaseKey { purpose, holder, number, released }),
                 ObjectKey::Prune(PruneKey::Plan(id.parse().unwrap())),
                 ObjectKey::Prune(PruneKey::Packs(id.parse().unwrap(), number)),
@@ -176,7 +183,7 @@ mod tests {
         }
 
         #[test]
-        fn what_parses_is_written_the_same_way(key in "\\PC{0,40}|(packs|backups|leases|prune)/[ -~]{0,90}") {
+        fn what_parses_is_written_the_same_way(key in "\\PC{0,40}|(packs|backups|leases|prune|damage)/[ -~]{0,90}") {
             if let Some(parsed) = ObjectKey::parse(&key) {
                 prop_assert_eq!(parsed.text(), key);
             }

@@ -3,6 +3,7 @@
 //! Everything is written once. The order of writing is packs, then map packs, then the manifest, whose arrival is the
 //! backup; a run that dies before leaves packs that nobody refers to.
 
+mod damage;
 mod error;
 mod keys;
 mod lease;
@@ -20,6 +21,7 @@ use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt};
 use lru::LruCache;
 
+pub use damage::{Findings, KnownDamage};
 pub use error::RepositoryError;
 pub use keys::{LeaseKey, ObjectKey, PruneKey};
 pub use lease::{LEASE_RENEW_SECONDS, LEASE_SECONDS, LeaseGuard};
@@ -258,19 +260,38 @@ impl Repository {
         Ok(())
     }
 
-    /// Stores a pack and confirms its size.
+    /// Stores a pack and confirms its size. Other bytes that are there under its name are damaged, and make room for the right ones.
     ///
     /// # Errors
-    /// When it cannot be stored, or is found to be there with another size.
+    /// When it cannot be stored, is found to be there with another size, or damaged and not to be replaced.
     pub async fn put_pack(&self, id: PackId, bytes: Bytes) -> Result<PutOutcome, RepositoryError> {
         let key = store_key(&ObjectKey::Pack(id))?;
         let expected = bytes.len() as u64;
-        let outcome = self.store.put(&key, bytes).await?;
+        let outcome = match self.store.put(&key, bytes.clone()).await {
+            Err(StoreError::AlreadyExists { .. }) => {
+                self.mend_pack(id, bytes).await?;
+                PutOutcome::Stored
+            }
+            outcome => outcome?,
+        };
         let found = self.store.head(&key).await?.size;
         if found != expected {
             return Err(RepositoryError::PackSize { pack: id, expected, found });
         }
         Ok(outcome)
+    }
+
+    /// Puts the bytes of a pack in the place of damaged ones.
+    ///
+    /// # Errors
+    /// [`RepositoryError::NotMended`] when the store refuses; those of space and availability.
+    pub async fn mend_pack(&self, id: PackId, bytes: Bytes) -> Result<(), RepositoryError> {
+        match self.store.mend(&store_key(&ObjectKey::Pack(id))?, bytes).await {
+            Err(source @ (StoreError::AlreadyExists { .. } | StoreError::Denied { .. })) => {
+                Err(RepositoryError::NotMended { pack: id, source: Box::new(source) })
+            }
+            mended => Ok(mended?),
+        }
     }
 
     /// Remembers the directory of a pack that was just made, so that it need not be read back.

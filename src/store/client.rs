@@ -143,6 +143,26 @@ impl Store {
         self.repeat(&attempt, || self.put_once(&attempt, &path, &payload)).await
     }
 
+    /// Puts the right bytes in the place of an object whose bytes are not what its key says, and reads them back.
+    ///
+    /// Nothing else may be replaced: only of an object that is named by its bytes is it known which are right.
+    ///
+    /// # Errors
+    /// [`StoreError::AlreadyExists`] when the store said that all went well and still has other bytes; those of access, space and
+    /// availability.
+    pub async fn mend(&self, key: &Key, payload: impl Into<PutPayload>) -> Result<(), StoreError> {
+        let payload = payload.into();
+        let path = key.path();
+        let _permit = self.shared.uploads.acquire().await;
+        let attempt = self.attempt(Action::Store, key.as_str());
+        let mended = self.repeat(&attempt, || async {
+            self.check_directory(&attempt).await?;
+            self.send(&attempt, &path, &payload, PutMode::Overwrite).await?;
+            self.compare(&attempt, &path, &payload).await
+        });
+        mended.await.map(|_| ())
+    }
+
     /// Reads a whole object that is at most `bytes_max` long.
     ///
     /// # Errors
