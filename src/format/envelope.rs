@@ -100,8 +100,11 @@ pub fn encode_document<D: Document>(body: &D) -> Result<Vec<u8>, FormatError> {
         |error: serde_json::Error| FormatError::Document { what: D::WORD.to_owned(), problem: error.to_string() };
     let body = serde_json::value::to_raw_value(body).map_err(fault)?;
     let blake3 = blake3::hash(body.get().as_bytes()).to_hex().to_string();
-    let envelope = EnvelopeOut { haulout: D::WORD, format: FORMAT_VERSION, blake3, body: &body };
-    let mut bytes = serde_json::to_vec(&envelope).map_err(fault)?;
+    wrap(D::WORD, FORMAT_VERSION, blake3, &body).map_err(fault)
+}
+
+fn wrap(haulout: &str, format: u32, blake3: String, body: &RawValue) -> Result<Vec<u8>, serde_json::Error> {
+    let mut bytes = serde_json::to_vec(&EnvelopeOut { haulout, format, blake3, body })?;
     bytes.push(b'\n');
     Ok(bytes)
 }
@@ -125,6 +128,12 @@ pub fn decode_document<D: Document>(name: &str, bytes: &[u8]) -> Result<D, Forma
     let found = blake3::hash(envelope.body.get().as_bytes()).to_hex();
     if found.as_str() != envelope.blake3 {
         return Err(fault(format!("its body hashes to {found}, the envelope says {}", envelope.blake3)));
+    }
+    // Bytes around the body that say nothing have been touched by somebody all the same.
+    if wrap(&envelope.haulout, envelope.format, envelope.blake3, envelope.body).ok().as_deref() != Some(bytes) {
+        return Err(fault(
+            "its body is whole, but the bytes around it, such as the line break at its end, are other".to_owned(),
+        ));
     }
     let document: D = serde_json::from_str(envelope.body.get()).map_err(|error| fault(error.to_string()))?;
     document.check()?;
@@ -151,8 +160,7 @@ mod tests {
     #[test]
     fn a_document_cut_anywhere_is_refused() {
         let bytes = encode_document(&config()).unwrap();
-        // The last byte is the newline, which carries nothing.
-        for length in 0..bytes.len() - 1 {
+        for length in 0..bytes.len() {
             assert!(decode_document::<Config>("haulout.json", &bytes[..length]).is_err(), "{length} bytes");
         }
     }
@@ -160,11 +168,22 @@ mod tests {
     #[test]
     fn a_document_edited_anywhere_is_refused() {
         let bytes = encode_document(&config()).unwrap();
-        for place in 0..bytes.len() - 1 {
+        for place in 0..bytes.len() {
             let mut edited = bytes.clone();
             edited[place] ^= 1;
             assert!(decode_document::<Config>("haulout.json", &edited).is_err(), "byte {place}");
         }
+    }
+
+    #[test]
+    fn a_document_with_anything_around_it_is_refused() {
+        let bytes = encode_document(&config()).unwrap();
+        for (before, after) in [("", "\n"), ("", " "), (" ", ""), ("", "\0"), ("", "{}"), ("\u{feff}", "")] {
+            let longer = [before.as_bytes(), &bytes, after.as_bytes()].concat();
+            assert!(decode_document::<Config>("haulout.json", &longer).is_err(), "{before:?}, {after:?}");
+        }
+        let spaced = String::from_utf8(bytes).unwrap().replacen("\"format\":1", "\"format\": 1", 1);
+        assert!(decode_document::<Config>("haulout.json", spaced.as_bytes()).is_err());
     }
 
     #[test]
@@ -178,7 +197,7 @@ mod tests {
     fn members_that_a_later_version_adds_are_passed_over() {
         let body = r#"{"repository_id":"07070707070707070707070707070707","colour":"green","created":"2026-11-22T17:04:45Z","seal":"none"}"#;
         let blake3 = blake3::hash(body.as_bytes()).to_hex();
-        let text = format!(r#"{{"haulout":"repository","format":1,"blake3":"{blake3}","body":{body}}}"#);
+        let text = format!(r#"{{"haulout":"repository","format":1,"blake3":"{blake3}","body":{body}}}"#) + "\n";
         assert_eq!(decode_document::<Config>("haulout.json", text.as_bytes()).unwrap(), config());
     }
 
@@ -193,8 +212,7 @@ mod tests {
         fn a_document_with_any_bit_flipped_is_refused(id: [u8; 16], second in 0i64..4_000_000_000, place: prop::sample::Index, bit in 0u8..8) {
             let created = Timestamp(jiff::Timestamp::from_second(second).unwrap());
             let mut bytes = encode_document(&Config { repository_id: RepositoryId(id), created, ..config() }).unwrap();
-            // The last byte is the newline, which carries nothing.
-            let place = place.index(bytes.len() - 1);
+            let place = place.index(bytes.len());
             bytes[place] ^= 1 << bit;
             prop_assert!(decode_document::<Config>("haulout.json", &bytes).is_err());
         }
@@ -202,7 +220,7 @@ mod tests {
         #[test]
         fn any_body_is_a_document_or_refused(body in "[\\[\\]{}:,\"a-z0-9_.\\\\ -]{0,60}", whole in "\\PC{0,80}") {
             let blake3 = blake3::hash(body.as_bytes()).to_hex();
-            let text = format!(r#"{{"haulout":"lease","format":1,"blake3":"{blake3}","body":{body}}}"#);
+            let text = format!(r#"{{"haulout":"lease","format":1,"blake3":"{blake3}","body":{body}}}"#) + "\n";
             if let Ok(lease) = decode_document::<Lease>("lease", text.as_bytes()) {
                 let bytes = encode_document(&lease).unwrap();
                 prop_assert_eq!(decode_document::<Lease>("lease", &bytes).unwrap(), lease);

@@ -58,6 +58,14 @@ pub enum RepositoryError {
         /// The place.
         url: String,
     },
+    /// What makes the place a repository is damaged.
+    #[error("the repository at {url} cannot be opened")]
+    Head {
+        /// The place.
+        url: String,
+        /// What is wrong with `haulout.json`.
+        source: FormatError,
+    },
     /// There is a repository here already.
     #[error("there is already a repository at {url}")]
     Exists {
@@ -118,7 +126,7 @@ impl Diagnose for RepositoryError {
         match self {
             RepositoryError::Store(error) => error.kind(),
             RepositoryError::Format(error) => error.kind(),
-            RepositoryError::Pack { source, .. } => source.kind(),
+            RepositoryError::Pack { source, .. } | RepositoryError::Head { source, .. } => source.kind(),
             RepositoryError::PackMissing { .. }
             | RepositoryError::PackSize { .. }
             | RepositoryError::NotMended { .. }
@@ -145,7 +153,8 @@ impl Diagnose for RepositoryError {
                 "run `haulout check --read-data --repair`: the next backup then stores under another name what is in this pack"
             }
             RepositoryError::Missing { .. } => "check the URL, or make a repository there with `haulout init`",
-            RepositoryError::Headless { .. } => {
+            RepositoryError::Head { source, .. } if source.kind() != Kind::Corrupt => return source.hint(),
+            RepositoryError::Head { .. } | RepositoryError::Headless { .. } => {
                 "bring haulout.json back, from another copy of the bucket or from its earlier versions; a new one would not fit these \
                  backups, for which another prefix is needed"
             }

@@ -128,7 +128,9 @@ impl Repository {
             }
             Err(error) => return Err(error.into()),
         };
-        let config: Config = decode_document(&key.text(), &bytes)?;
+        let url = &store.origin().url;
+        let head = |source| RepositoryError::Head { url: url.clone(), source };
+        let config: Config = decode_document(&key.text(), &bytes).map_err(head)?;
         let directories = LruCache::new(NonZeroUsize::new(DIRECTORIES_KEPT).unwrap_or(NonZeroUsize::MIN));
         Ok(Repository { store, config, namer: Namer::new(&[0; 32]), directories: Mutex::new(directories) })
     }

@@ -2,18 +2,19 @@
 
 use std::fmt::Debug;
 
-use haulout::format::{Config, Document, Lease, Manifest, decode_document, encode_document, map::BlockRef};
+use haulout::format::{Config, DamageList, Document, Lease, Manifest, decode_document, encode_document, map::BlockRef};
 
 use super::flipped;
 
 /// The first byte tells what follows: a document, or the body of one, which then gets the envelope that it ought to have.
 pub fn check(input: &[u8]) {
     let Some((how, rest)) = input.split_first() else { return };
-    let document = match how % 4 {
+    let document = match how % 5 {
         0 => rest.to_vec(),
         1 => wrapped(Manifest::WORD, rest),
         2 => wrapped(Config::WORD, rest),
-        _ => wrapped(Lease::WORD, rest),
+        3 => wrapped(Lease::WORD, rest),
+        _ => wrapped(DamageList::WORD, rest),
     };
     if let Some(manifest) = one::<Manifest>(&document) {
         let _ = (manifest.check(None), manifest.check(Some(&manifest)), manifest.totals());
@@ -23,13 +24,14 @@ pub fn check(input: &[u8]) {
     }
     one::<Config>(&document);
     one::<Lease>(&document);
+    one::<DamageList>(&document);
 }
 
 /// The body in an envelope with its hash. Blanks around it are no part of it.
 fn wrapped(word: &str, body: &[u8]) -> Vec<u8> {
     let body = body.trim_ascii();
     let hash = blake3::hash(body);
-    [format!("{{\"haulout\":\"{word}\",\"format\":1,\"blake3\":\"{hash}\",\"body\":").as_bytes(), body, b"}"].concat()
+    [format!("{{\"haulout\":\"{word}\",\"format\":1,\"blake3\":\"{hash}\",\"body\":").as_bytes(), body, b"}\n"].concat()
 }
 
 fn one<D: Document + PartialEq + Debug>(bytes: &[u8]) -> Option<D> {
@@ -38,8 +40,7 @@ fn one<D: Document + PartialEq + Debug>(bytes: &[u8]) -> Option<D> {
     let read: D = decode_document("name", &written).unwrap();
     assert_eq!(read, document);
     assert_eq!(encode_document(&read).unwrap(), written);
-    // The last byte is a line break, which carries nothing.
-    let changed = flipped(&written, 0..written.len() - 1);
+    let changed = flipped(&written, 0..written.len());
     assert!(decode_document::<D>("name", &changed).is_err(), "a flipped bit passes");
     Some(document)
 }
