@@ -18,6 +18,7 @@ mod impatient;
 mod odd_places;
 mod prune;
 mod readme;
+mod repair;
 mod restore;
 mod restore_table;
 mod rules;

@@ -170,17 +170,40 @@ impl TableChoice {
     /// tables. A `.isl` file leads to the place of a living server's file and is never needed.
     pub(super) fn needs(&self, path: &str) -> bool {
         let TableChoice::These(chosen) = self else { return true };
-        let Some(schema) = schema_of(path) else { return true };
-        if schema == NEEDED_SCHEMA {
-            return true;
+        match need_of(path) {
+            Need::All => true,
+            Need::Nobody => false,
+            Need::Table(name) => chosen.contains(&name),
+            Need::Schema(schema) => chosen.iter().any(|name| name.schema == schema),
         }
-        if path.ends_with(".isl") {
-            return false;
-        }
-        match role_of(path) {
-            Some(role) if role.engine != Some(Engine::FulltextIndex) => chosen.contains(&role.name),
-            _ => chosen.iter().any(|name| name.schema == schema),
-        }
+    }
+}
+
+/// Which tables cannot be exported without a file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Need {
+    /// All.
+    All,
+    /// None.
+    Nobody,
+    /// This one.
+    Table(TableName),
+    /// Those of this schema.
+    Schema(String),
+}
+
+/// Which tables need the file at `path` in the datadir.
+pub(super) fn need_of(path: &str) -> Need {
+    let Some(schema) = schema_of(path) else { return Need::All };
+    if schema == NEEDED_SCHEMA {
+        return Need::All;
+    }
+    if path.ends_with(".isl") {
+        return Need::Nobody;
+    }
+    match role_of(path) {
+        Some(role) if role.engine != Some(Engine::FulltextIndex) => Need::Table(role.name),
+        _ => Need::Schema(schema),
     }
 }
 

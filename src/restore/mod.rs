@@ -22,6 +22,7 @@ mod marker;
 mod memory;
 mod misplaced;
 mod plan;
+mod remains;
 mod steps;
 mod table;
 mod tree;
@@ -43,6 +44,7 @@ pub use choice::{TableChoice, TablePattern, choose_tables};
 pub use error::RestoreError;
 pub use fetch::FetchFigures;
 pub use plan::{PlannedFile, RestorePlan, available_bytes, check_tool};
+pub use remains::Remains;
 pub use steps::{
     FetchOutcome, MoveOutcome, Passage, PrepareOutcome, PrepareSettings, Watch, copy_back, fetch, fetch_tables,
     move_back, prepare,

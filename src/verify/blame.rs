@@ -93,15 +93,19 @@ impl<'a> Blame<'a> {
         }
     }
 
-    /// Names a backup that needs what the mark stands for.
-    pub fn charge(&mut self, mark: usize, manifest: &Manifest) {
-        let hit = self.hits[mark];
-        let is_hit = match hit.hits {
+    /// True when what the mark stands for is wrong for a backup that needs it.
+    pub fn is_hit(&self, mark: usize, manifest: &Manifest) -> bool {
+        match self.hits[mark].hits {
             Hits::All => true,
             Hits::EndBefore(lsn) => manifest.lsn.last < lsn,
             Hits::Shorter(_, lsn) => lsn <= manifest.lsn.start,
-        };
-        let backups = &mut self.damages[hit.damage].backups;
+        }
+    }
+
+    /// Names a backup that needs what the mark stands for.
+    pub fn charge(&mut self, mark: usize, manifest: &Manifest) {
+        let is_hit = self.is_hit(mark, manifest);
+        let backups = &mut self.damages[self.hits[mark].damage].backups;
         if is_hit && !backups.contains(&manifest.id) {
             backups.push(manifest.id.clone());
         }

@@ -38,7 +38,7 @@ use tour::{ChunkRef, Fault, Mark, Tour, Visitor};
 use crate::format::Manifest;
 use crate::format::map::PackRef;
 use crate::model::{BackupId, PackId, Phase, Progress};
-use crate::repository::{ObjectKey, Repository, StoredPack};
+use crate::repository::{Findings, KnownDamage, ObjectKey, Repository, StoredPack};
 
 /// Faults of pages that are kept; a repository with more is beyond a list.
 const PAGE_FAULTS_MAX: usize = 10_000;
@@ -74,6 +74,17 @@ pub struct Damage {
     pub files: Vec<String>,
 }
 
+/// What damage leaves of a backup.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Wreck {
+    /// The backup.
+    pub backup: BackupId,
+    /// True when its manifest, or what tells which files it has, cannot be read.
+    pub unreadable: bool,
+    /// Its files that cannot be restored, by path in the datadir, ascending; all others can, unless it is unreadable.
+    pub files: Vec<Arc<str>>,
+}
+
 /// Objects that no backup needs.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub struct Tally {
@@ -84,7 +95,7 @@ pub struct Tally {
 }
 
 /// What a check found.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CheckReport {
     /// Backups that were checked.
     pub backups: Vec<BackupId>,
@@ -101,6 +112,10 @@ pub struct CheckReport {
     /// Packs that no backup needs: those of runs that died or still go on. Nothing unless all backups were checked and
     /// their maps could be read.
     pub unreferenced: Option<Tally>,
+    /// What is left of the backups that cannot be restored, oldest first.
+    pub wrecks: Vec<Wreck>,
+    /// What is to be kept of packs for later backups.
+    pub findings: Findings,
 }
 
 impl CheckReport {
@@ -130,7 +145,7 @@ pub async fn check(
     }
     progress.end(Phase::Check);
     check.blame().await?;
-    Ok(check.report(*selection == Selection::All))
+    Ok(check.report(*selection == Selection::All, read_data))
 }
 
 struct Check<'a> {
@@ -152,6 +167,10 @@ struct Check<'a> {
     wrong: HashMap<Fingerprint, Vec<(ChunkRef, PageFault)>>,
     wrong_kept: usize,
     blamed: Vec<Damage>,
+    wrecks: Vec<Wreck>,
+    /// Packs that an earlier check found damaged, and that were read and are right.
+    mended: BTreeSet<PackId>,
+    known: KnownDamage,
     read: Tally,
     pages: u64,
 }
@@ -197,6 +216,7 @@ impl<'a> Check<'a> {
                 }),
             }
         }
+        let known = repository.known_damage().await?;
         // The first backup to need a page is then the one that may hold the oldest.
         manifests.sort_by(|one, other| (one.lsn.last, &one.id).cmp(&(other.lsn.last, &other.id)));
         Ok(Check {
@@ -213,6 +233,9 @@ impl<'a> Check<'a> {
             wrong: HashMap::new(),
             wrong_kept: 0,
             blamed: Vec::new(),
+            wrecks: Vec::new(),
+            mended: BTreeSet::new(),
+            known,
             read: Tally::default(),
             pages: 0,
         })
@@ -222,7 +245,7 @@ impl<'a> Check<'a> {
     async fn look(&mut self, progress: Option<&dyn Progress>) -> Result<(), VerifyError> {
         let mut tour = Tour::new(self.repository, Needs::default());
         for manifest in &self.manifests {
-            for mark in tour.backup(manifest).await? {
+            for mark in tour.backup(manifest).await?.marks {
                 if let Mark::Fault(fault) = mark {
                     self.fault_backups.entry(fault).or_default().push(manifest.id.clone());
                 }
@@ -282,6 +305,9 @@ impl<'a> Check<'a> {
                 match result.found {
                     Ok(found) => {
                         self.pages += found.pages;
+                        if found.changed.is_none() && self.known.packs.contains(&result.pack) {
+                            self.mended.insert(result.pack);
+                        }
                         self.changed.extend(found.changed.map(|problem| (result.pack, problem)));
                         found.faults.into_iter().for_each(|(chunk, fault)| self.keep(chunk, fault));
                     }
@@ -309,7 +335,8 @@ impl<'a> Check<'a> {
 
     /// Finds the backups and files that what is wrong hits.
     async fn blame(&mut self) -> Result<(), VerifyError> {
-        if self.bad.is_empty() && self.changed.is_empty() && self.unresolved.is_empty() && self.wrong.is_empty() {
+        let packs_are_right = self.bad.is_empty() && self.changed.is_empty();
+        if packs_are_right && self.faults.is_empty() && self.unresolved.is_empty() && self.wrong.is_empty() {
             return Ok(());
         }
         let mut blame = Blame::new(&self.unresolved, &self.wrong);
@@ -321,17 +348,29 @@ impl<'a> Check<'a> {
         }
         let mut tour = Tour::new(self.repository, blame);
         for manifest in &self.manifests {
-            for mark in tour.backup(manifest).await? {
+            let visit = tour.backup(manifest).await?;
+            for mark in &visit.marks {
                 if let Mark::Visitor(hit) = mark {
-                    tour.visitor.charge(hit, manifest);
+                    tour.visitor.charge(*hit, manifest);
                 }
+            }
+            let is_hit = |mark: &Mark| match mark {
+                Mark::Fault(_) => true,
+                Mark::Visitor(hit) => tour.visitor.is_hit(*hit, manifest),
+            };
+            if visit.marks.iter().any(is_hit) {
+                let hit = visit.files.into_iter().filter(|(_, marks)| marks.iter().any(is_hit));
+                let mut files: Vec<_> = hit.map(|(file, _)| file).collect();
+                files.sort();
+                self.wrecks.push(Wreck { backup: manifest.id.clone(), unreadable: visit.broken, files });
             }
         }
         self.blamed = tour.visitor.damages;
         Ok(())
     }
 
-    fn report(self, all: bool) -> CheckReport {
+    fn report(mut self, all: bool, how: Option<ReadData>) -> CheckReport {
+        let complete = how.is_some_and(|how| how.percent >= 100) && all && self.unreadable.is_empty();
         let maps_are_whole = self.unreadable.is_empty() && self.faults.is_empty();
         let unneeded = self.listed.iter().filter(|(id, _)| !self.needed.contains_key(id));
         let unreferenced = tally(unneeded.map(|(_, pack)| pack.bytes));
@@ -344,6 +383,24 @@ impl<'a> Check<'a> {
         let faults = faults.filter(|damage| !named.contains(&damage.object));
         let mut damages: Vec<_> = self.unreadable.iter().cloned().chain(faults).chain(self.blamed).collect();
         damages.iter_mut().for_each(|damage| damage.backups.sort());
+        let damaged_packs = damages.iter().filter_map(|damage| match ObjectKey::parse(&damage.object) {
+            Some(ObjectKey::Pack(pack)) => Some(pack),
+            _ => None,
+        });
+        let findings = Findings { damaged: damaged_packs.collect(), whole: self.mended, complete };
+        if all {
+            // Whatever they named may be damaged, and later backups may rest on it.
+            let unread = std::mem::take(&mut self.known.unread).into_iter();
+            damages.extend(unread.map(|(id, problem)| Damage {
+                object: ObjectKey::Damage(id).text(),
+                problem,
+                backups: Vec::new(),
+                files: Vec::new(),
+            }));
+        }
+        let unread = self.unreadable.iter().flat_map(|damage| &damage.backups);
+        self.wrecks.extend(unread.map(|id| Wreck { backup: id.clone(), unreadable: true, files: Vec::new() }));
+        self.wrecks.sort_by(|one, other| one.backup.cmp(&other.backup));
         let damaged: BTreeSet<_> = damages.iter().flat_map(|damage| &damage.backups).cloned().collect();
         let readable = self.manifests.into_iter().map(|manifest| manifest.id);
         let mut backups: Vec<_> =
@@ -357,6 +414,8 @@ impl<'a> Check<'a> {
             read: self.read,
             pages: self.pages,
             unreferenced: (all && maps_are_whole).then_some(unreferenced),
+            wrecks: self.wrecks,
+            findings,
         }
     }
 }

@@ -275,7 +275,7 @@ async fn many_turns_find_wrong_pages_too() {
     check.look(None).await.unwrap();
     check.read(ALL, |start| References::from(start).with_max(3), &Silent).await.unwrap();
     check.blame().await.unwrap();
-    assert_eq!(check.report(true), once);
+    assert_eq!(check.report(true, Some(ALL)), once);
 }
 
 #[tokio::test]
@@ -299,7 +299,7 @@ async fn many_turns_find_what_one_finds() {
     check.look(None).await.unwrap();
     check.read(ALL, |start| References::from(start).with_max(2), &Silent).await.unwrap();
     check.blame().await.unwrap();
-    assert_eq!(check.report(true), once);
+    assert_eq!(check.report(true, Some(ALL)), once);
 }
 
 #[tokio::test]
@@ -342,4 +342,61 @@ async fn a_backup_that_does_not_exist_cannot_be_checked() {
     let (server, _) = history(10).await;
     let stranger = Selection::These(BTreeSet::from(["20200101T000000Z-000000".parse().unwrap()]));
     assert!(check(&server.repository, &stranger, None, &Silent).await.is_err());
+}
+
+#[tokio::test]
+async fn what_is_left_of_each_damaged_backup_is_told_by_file() {
+    let (server, manifests) = history(11).await;
+    let mut files = BTreeSet::new();
+    for pack in server.packs().await {
+        let key = Synthetic::pack_key(pack);
+        let bytes = server.repository.read_pack(pack).await.unwrap();
+        let is_data = server.is_data(pack).await;
+        server.tamper(&key, |_| None).await;
+        let report = run(&server, None).await;
+        let wrecks: Vec<_> = report.wrecks.iter().map(|wreck| wreck.backup.clone()).collect();
+        assert_eq!(wrecks, report.damaged_backups);
+        assert_eq!(report.findings.damaged, BTreeSet::from([pack]));
+        assert!(!report.findings.complete && run(&server, Some(ALL)).await.findings.complete);
+        for wreck in &report.wrecks {
+            assert!(!is_data || (!wreck.unreadable && !wreck.files.is_empty()), "{wreck:?}");
+            assert!(wreck.files.is_sorted());
+            files.extend(wreck.files.iter().cloned());
+        }
+        server.objects.put(&key.as_str().into(), bytes.into()).await.unwrap();
+    }
+    // Each file that is not empty or zero lies in some pack.
+    let expected: BTreeSet<Arc<str>> = server
+        .state()
+        .into_iter()
+        .filter(|(_, bytes)| bytes.iter().any(|byte| *byte != 0))
+        .map(|(path, _)| path.into())
+        .collect();
+    // What was added behind the last backup is in none.
+    assert_eq!(files, expected.into_iter().filter(|path| **path != *"shop/new2.MYD").collect());
+    let key = ObjectKey::Manifest(manifests[0].id.clone()).text();
+    server.tamper(&key, |bytes| Some(bytes[1..].to_vec())).await;
+    let report = run(&server, Some(ALL)).await;
+    let wreck = Wreck { backup: manifests[0].id.clone(), unreadable: true, files: Vec::new() };
+    assert_eq!((report.wrecks, report.findings.complete), (vec![wreck], false));
+}
+
+#[tokio::test]
+async fn a_list_of_damaged_packs_that_cannot_be_read_is_damage() {
+    use crate::model::{SystemClock, SystemEntropy};
+    let (server, manifests) = history(12).await;
+    let pack = server.packs().await[0];
+    let findings = Findings { damaged: BTreeSet::from([pack]), ..Findings::default() };
+    let record = || server.repository.record_damage(&findings, &SystemClock, &SystemEntropy);
+    let key = record().await.unwrap().0.unwrap();
+    let report = run(&server, Some(ALL)).await;
+    assert_eq!((report.is_clean(), report.findings.whole), (true, BTreeSet::from([pack])), "it was read and is right");
+    server.tamper(&key, |bytes| Some(bytes[1..].to_vec())).await;
+    let report = run(&server, None).await;
+    assert_eq!((report.damages.len(), report.damages[0].object.as_str()), (1, key.as_str()));
+    assert_eq!((report.damaged_backups.len(), report.wrecks.len()), (0, 0));
+    let alone = Selection::These(BTreeSet::from([manifests[0].id.clone()]));
+    assert!(check(&server.repository, &alone, None, &Silent).await.unwrap().is_clean());
+    record().await.unwrap();
+    assert!(run(&server, None).await.is_clean(), "a newer one counts");
 }

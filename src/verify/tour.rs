@@ -4,6 +4,7 @@
 //! shares it is judged without reading it again: some 250 bytes for each block, which is 40 KiB of map for 512 MiB of data.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 
 use futures::StreamExt;
 
@@ -99,6 +100,23 @@ struct Facts {
     /// The chunk that holds page 0, where it is in this block.
     page0: Option<Box<(ChunkRef, Place)>>,
     marks: Vec<Mark>,
+    /// Marks of map blocks that could be read all the same: what they speak of is not hit.
+    soft: Vec<Mark>,
+    /// Files of a directory with the marks that were left in them and below, where there are any.
+    files: Vec<(Arc<str>, Vec<Mark>)>,
+    /// True when files are missing here, because a block that tells which there are cannot be read.
+    broken: bool,
+}
+
+/// What was found in the map of a backup.
+#[derive(Debug, Default)]
+pub(super) struct Visit {
+    /// All marks that were left in it.
+    pub marks: Vec<Mark>,
+    /// Files that need what was marked, with those marks.
+    pub files: Vec<(Arc<str>, Vec<Mark>)>,
+    /// True when it cannot be told which files the backup has, or how long they are.
+    pub broken: bool,
 }
 
 impl Facts {
@@ -112,11 +130,20 @@ impl Facts {
         self.totals.logical_bytes += other.totals.logical_bytes;
         self.totals.stored_bytes += other.totals.stored_bytes;
         self.marks.extend(&other.marks);
+        self.soft.extend(&other.soft);
+        self.broken |= other.broken;
+    }
+
+    fn visit(mut self) -> Visit {
+        self.marks.append(&mut self.soft);
+        Visit { marks: self.marks, files: self.files, broken: self.broken }
     }
 
     fn settle(&mut self) {
-        self.marks.sort_unstable();
-        self.marks.dedup();
+        for marks in [&mut self.marks, &mut self.soft] {
+            marks.sort_unstable();
+            marks.dedup();
+        }
     }
 }
 
@@ -151,23 +178,23 @@ impl<'a, V: Visitor> Tour<'a, V> {
         Tour { repository, visitor, lsn: LsnRange::default(), directories, blocks, faults: Vec::new() }
     }
 
-    /// Visits what no backup before had; returns all marks of the backup.
+    /// Visits what no backup before had; tells all that was found for the backup.
     ///
     /// Backups come by ascending last LSN: that of the first backup to need a page is then the least.
     ///
     /// # Errors
     /// When the store does not answer. What is damaged becomes a fault.
-    pub async fn backup(&mut self, manifest: &Manifest) -> Result<Vec<Mark>, VerifyError> {
+    pub async fn backup(&mut self, manifest: &Manifest) -> Result<Visit, VerifyError> {
         let mut all = Facts::default();
         self.lsn = manifest.lsn;
         if let Ok(block) = BlockRef::try_from(&manifest.map) {
-            self.see_block("the page map", &block, &mut all.marks);
+            self.see_block("the page map", &block, &mut all.soft);
         }
         let root = match self.repository.map_root(manifest).await {
             Ok(root) => root,
             Err(error) => {
                 all.marks.push(self.fault(manifest.map.pack, damage(error)?));
-                return Ok(all.marks);
+                return Ok(Visit { broken: true, ..all.visit() });
             }
         };
         for (_, block) in &root.spaces {
@@ -186,8 +213,9 @@ impl<'a, V: Visitor> Tour<'a, V> {
         if !all.has_fault() && all.totals != root.totals {
             let problem = format!("the page map's files make {:?}, its root says {:?}", all.totals, root.totals);
             all.marks.push(self.fault(manifest.map.pack, problem));
+            all.broken = true;
         }
-        Ok(all.marks)
+        Ok(all.visit())
     }
 
     async fn directory<T>(
@@ -199,11 +227,12 @@ impl<'a, V: Visitor> Tour<'a, V> {
     ) -> Result<(), VerifyError> {
         if let Some(known) = self.directories.get(&stored_key(at)) {
             all.add(known);
+            all.files.extend(known.files.iter().cloned());
             return Ok(());
         }
         let pack = at.at.pack;
         let mut facts = Facts::default();
-        self.see_block("the page map", at, &mut facts.marks);
+        self.see_block("the page map", at, &mut facts.soft);
         let decoded =
             self.repository.read_block(at).await.and_then(|bytes| {
                 decode(&bytes, pack).map_err(|source| RepositoryError::Pack { pack: pack.id, source })
@@ -215,12 +244,19 @@ impl<'a, V: Visitor> Tour<'a, V> {
                 for file in &files {
                     let found = self.file(pack.id, file);
                     facts.add(&found);
+                    if !found.marks.is_empty() {
+                        facts.files.push((file.name.into(), found.marks));
+                    }
                 }
             }
-            Err(error) => facts.marks.push(self.fault(pack.id, damage(error)?)),
+            Err(error) => {
+                facts.marks.push(self.fault(pack.id, damage(error)?));
+                facts.broken = true;
+            }
         }
         facts.settle();
         all.add(&facts);
+        all.files.extend(facts.files.iter().cloned());
         self.directories.insert(stored_key(at), facts);
         Ok(())
     }
@@ -238,7 +274,7 @@ impl<'a, V: Visitor> Tour<'a, V> {
         let mut reads = futures::stream::iter(reads).buffered(BLOCKS_AHEAD);
         while let Some((block, pieces)) = reads.next().await {
             let mut facts = Facts::default();
-            self.see_block(&block.file, &block.at, &mut facts.marks);
+            self.see_block(&block.file, &block.at, &mut facts.soft);
             let pack = block.at.at.pack.id;
             match pieces {
                 Ok(pieces) => self.pieces(pack, &block.stretch(), &pieces, &mut facts),

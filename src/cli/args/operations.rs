@@ -326,8 +326,24 @@ Without --read-data the page maps are read, and every page of every file must ha
 size are compared. With it, packs are read too: every chunk must be what its name says, and every page the one that the \
 map calls it, by its number, tablespace, checksum and LSN.
 
-Exits with 3 when something is damaged or missing; each such object is named, with the backups that need it.")]
+With --repair it also tells which backups are whole, and which tables of the others `fetch --tables` and `restore-table` can \
+still bring back, and writes down which packs are damaged (of all with --read-data, else of those that are missing or of another \
+size): no later backup rests on them, and the next one stores anew what they held, as far as the server still has it. Nothing is removed \
+or changed.
+
+Exits with 3 when something is damaged or missing; each such object is named, with the backups that need it.
+
+Examples:
+  haulout check --read-data=10
+  haulout check --read-data --repair
+  haulout check --backup latest --read-data")]
 pub struct CheckArgs {
+    /// Check this backup alone: its name, the beginning of one, or `latest`; can be given several times
+    #[arg(long, value_name = "ID")]
+    pub backup: Vec<BackupChoice>,
+    /// Tell what can still be brought back, and let the next backup store anew what is damaged
+    #[arg(long)]
+    pub repair: bool,
     /// Read packs and check every byte of them, instead of sizes alone; all, or a share of them in percent
     #[arg(long, value_name = "PERCENT", num_args = 0..=1, require_equals = true, default_missing_value = "100",
           value_parser = clap::value_parser!(u8).range(1..=100))]

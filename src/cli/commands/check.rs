@@ -1,6 +1,6 @@
 //! `haulout check`.
 
-use std::{sync::Arc, time::Instant};
+use std::{collections::BTreeSet, sync::Arc, time::Instant};
 
 use super::{Context, Finish};
 use crate::{
@@ -10,72 +10,140 @@ use crate::{
         open,
         options::ReadSettings,
         progress::Unit,
-        report::{CheckSummary, Damage},
+        report::{CheckSummary, Damage, DamagedBackup, Repair},
     },
-    error::Kind,
-    model::Progress,
-    verify::{self, ReadData, Selection},
+    error::{Diagnose, Kind},
+    model::{BackupId, Progress},
+    repository::{ObjectKey, Repository, RepositoryError},
+    restore::{Remains, RestoreError},
+    verify::{self, CheckReport, ReadData, Selection, Wreck},
 };
 
 /// Checks what the backups need.
 ///
 /// # Errors
-/// When the settings are wrong or the repository cannot be read; damage is no error but [`Finish::Damaged`].
+/// When the settings are wrong or the repository cannot be read, or `--repair` cannot write down what was found; damage is no
+/// error but [`Finish::Damaged`].
 pub async fn run(args: &CheckArgs, context: &Context) -> Result<Finish, Failure> {
     let read = ReadSettings::assemble(&context.layers, context.url(), &args.store, args.connections);
     let read = context.settle(read)?;
     let progress = context.progress(if args.read_data.is_some() { Unit::Bytes } else { Unit::Objects });
-    let (damages, summary) = operation(&read, args.read_data, progress, context).await?;
-    Ok(tell(&damages, &summary, context))
+    let begun = Instant::now();
+    let repository = open::repository(&read.store, context).await?;
+    // The store's own requests know nothing of a signal; what was checked so far is of no use then.
+    let mut stop = context.stop.clone();
+    tokio::select! {
+        finish = operation(args, &repository, progress, begun, context) => finish,
+        _ = stop.wait_for(|stop| *stop) => Err(Failure::new(Kind::Interrupted, "interrupted")),
+    }
 }
 
-fn tell(damages: &[Damage], summary: &CheckSummary, context: &Context) -> Finish {
+async fn operation(
+    args: &CheckArgs,
+    repository: &Repository,
+    progress: Arc<dyn Progress>,
+    begun: Instant,
+    context: &Context,
+) -> Result<Finish, Failure> {
+    let mut seed = [0; 8];
+    context.entropy().fill(&mut seed);
+    let read_data = args.read_data.map(|percent| ReadData { percent, seed: u64::from_le_bytes(seed) });
+    let selection = selection(args, repository).await?;
+    let report = verify::check(repository, &selection, read_data, &*progress).await?;
     let output = &context.output;
-    for damage in damages {
+    for damage in damages(&report) {
         if output.is_json() {
-            output.json(damage);
+            output.json(&damage);
         } else {
             output.data(damage.text(output.options.stdout).as_bytes());
         }
     }
-    output.summary(summary, CheckSummary::text);
-    if summary.damaged_objects == 0 && summary.damaged_backups == 0 { Finish::Done } else { Finish::Damaged }
+    let repair = if args.repair { Some(repair(repository, &report, context).await?) } else { None };
+    let summary = summary(&report, args.read_data, repair, begun);
+    output.summary(&summary, CheckSummary::text);
+    Ok(if report.is_clean() { Finish::Done } else { Finish::Damaged })
 }
 
-async fn operation(
-    read: &ReadSettings,
-    percent: Option<u8>,
-    progress: Arc<dyn Progress>,
-    context: &Context,
-) -> Result<(Vec<Damage>, CheckSummary), Failure> {
-    let begun = Instant::now();
-    let repository = open::repository(&read.store, context).await?;
-    let mut seed = [0; 8];
-    context.entropy().fill(&mut seed);
-    let read_data = percent.map(|percent| ReadData { percent, seed: u64::from_le_bytes(seed) });
-    // The store's own requests know nothing of a signal; what was checked so far is of no use then.
-    let mut stop = context.stop.clone();
-    let report = tokio::select! {
-        report = verify::check(&repository, &Selection::All, read_data, &*progress) => report?,
-        _ = stop.wait_for(|stop| *stop) => return Err(Failure::new(Kind::Interrupted, "interrupted")),
+async fn selection(args: &CheckArgs, repository: &Repository) -> Result<Selection, Failure> {
+    if args.backup.is_empty() {
+        return Ok(Selection::All);
+    }
+    let mut chosen = BTreeSet::new();
+    for backup in &args.backup {
+        chosen.insert(open::choice(repository, backup).await?);
+    }
+    Ok(Selection::These(chosen))
+}
+
+fn damages(report: &CheckReport) -> impl Iterator<Item = Damage> {
+    report.damages.iter().map(|damage| {
+        let verify::Damage { object, problem, backups, files } = damage.clone();
+        let hint = match ObjectKey::parse(&object) {
+            Some(ObjectKey::Manifest(_)) => Some(
+                "an earlier version of the object, or the one in a copy of the bucket, brings the backup back; no other backup needs it",
+            ),
+            Some(ObjectKey::Damage(_)) => {
+                Some("`haulout check --read-data --repair` finds out anew which packs are damaged")
+            }
+            _ => None,
+        };
+        Damage { object, problem, backups, files, hint: hint.map(str::to_owned) }
+    })
+}
+
+/// Tells what is left of damaged backups, and lets later backups know of damaged packs.
+async fn repair(repository: &Repository, report: &CheckReport, context: &Context) -> Result<Repair, Failure> {
+    let output = &context.output;
+    for wreck in &report.wrecks {
+        let remains = remains(repository, wreck).await?;
+        let files = wreck.files.iter().map(|file| &**file);
+        let line = DamagedBackup::new(wreck.backup.clone(), files, remains.as_ref());
+        if output.is_json() {
+            output.json(&line);
+        } else {
+            output.data(line.text(output.options.stdout).as_bytes());
+        }
+    }
+    let (recorded, known) = repository.record_damage(&report.findings, &*context.clock(), &*context.entropy()).await?;
+    let damaged: BTreeSet<&BackupId> = report.damaged_backups.iter().collect();
+    Ok(Repair {
+        whole_backups: report.backups.iter().filter(|id| !damaged.contains(id)).collect(),
+        damaged_packs: known.packs.len() as u64 + known.more,
+        recorded,
+    })
+}
+
+/// Which tables can be brought back; nothing when what tells of them cannot be read.
+async fn remains(repository: &Repository, wreck: &Wreck) -> Result<Option<Remains>, Failure> {
+    if wreck.unreadable {
+        return Ok(None);
+    }
+    let is_damage = |error: &RepositoryError| matches!(error.kind(), Kind::Corrupt | Kind::Failed);
+    let manifest = match repository.manifest(&wreck.backup).await {
+        Ok(manifest) => manifest,
+        Err(error) if is_damage(&error) => return Ok(None),
+        Err(error) => return Err(error.into()),
     };
-    let damages: Vec<Damage> = report
-        .damages
-        .into_iter()
-        .map(|verify::Damage { object, problem, backups, files }| Damage { object, problem, backups, files })
-        .collect();
+    match Remains::read(repository, &manifest, wreck.files.iter().map(|file| &**file)).await {
+        Ok(remains) => Ok(Some(remains)),
+        Err(RestoreError::Repository(error)) if is_damage(&error) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn summary(report: &CheckReport, percent: Option<u8>, repair: Option<Repair>, begun: Instant) -> CheckSummary {
     let unreferenced = report.unreferenced.unwrap_or_default();
-    let summary = CheckSummary {
+    CheckSummary {
         backups: report.backups.len() as u64,
         objects: report.packs.objects,
         bytes: report.packs.bytes,
         read_percent: percent.unwrap_or(0),
         pages_checked: report.pages,
-        damaged_objects: damages.len() as u64,
+        damaged_objects: report.damages.len() as u64,
         damaged_backups: report.damaged_backups.len() as u64,
         unreferenced_objects: unreferenced.objects,
         unreferenced_bytes: unreferenced.bytes,
+        repair,
         seconds: begun.elapsed().as_secs_f64(),
-    };
-    Ok((damages, summary))
+    }
 }

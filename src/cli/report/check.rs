@@ -2,6 +2,7 @@
 
 use serde::Serialize;
 
+use super::Repair;
 use crate::{
     cli::{human, output::Message, paint::Paint},
     model::BackupId,
@@ -18,6 +19,8 @@ pub struct Damage {
     pub backups: Vec<BackupId>,
     /// Files of these backups that need it, the first few.
     pub files: Vec<String>,
+    /// What can be done.
+    pub hint: Option<String>,
 }
 
 impl Message for Damage {
@@ -28,9 +31,10 @@ impl Damage {
     /// For people.
     pub fn text(&self, paint: Paint) -> String {
         let ids: Vec<&str> = self.backups.iter().map(BackupId::as_str).collect();
+        let hint = self.hint.as_ref().map_or_else(String::new, |hint| format!("  hint: {hint}\n"));
         let needed = if ids.is_empty() { "no backup".to_owned() } else { ids.join(", ") };
         let files = if self.files.is_empty() { String::new() } else { format!(", for {}", self.files.join(", ")) };
-        format!("{} {}: {}\n  needed by {needed}{files}\n", paint.red("damaged"), self.object, self.problem)
+        format!("{} {}: {}\n  needed by {needed}{files}\n{hint}", paint.red("damaged"), self.object, self.problem)
     }
 }
 
@@ -55,6 +59,8 @@ pub struct CheckSummary {
     pub unreferenced_objects: u64,
     /// Their size.
     pub unreferenced_bytes: u64,
+    /// With `--repair`: what was done for later backups.
+    pub repair: Option<Repair>,
     /// Time that it took.
     pub seconds: f64,
 }
@@ -97,7 +103,16 @@ impl CheckSummary {
             }
         };
         let size = human::bytes(self.bytes);
-        format!("checked {how} {objects} ({size}) of {backups} in {time}: {verdict}\n{pages}{unreferenced}")
+        let repair = match &self.repair {
+            Some(repair) => repair.text(),
+            None if self.damaged_objects > 0 => {
+                "hint: `haulout check --read-data --repair` tells what can still be brought back, and lets the next backup store anew what is \
+                 damaged\n"
+                    .to_owned()
+            }
+            None => String::new(),
+        };
+        format!("checked {how} {objects} ({size}) of {backups} in {time}: {verdict}\n{pages}{unreferenced}{repair}")
     }
 }
 

@@ -3,6 +3,7 @@
 mod backup;
 mod check;
 mod prune;
+mod repair;
 mod restore;
 mod restore_table;
 mod tables;
@@ -13,6 +14,7 @@ pub use backup::{BackupLine, BackupSummary, LineagePlace, Lsns};
 pub(in crate::cli) use backup::{capture_seconds, details};
 pub use check::{CheckSummary, Damage, DoctorSummary, Finding, Level};
 pub use prune::{PruneLine, PruneSummary, UndeleteSummary};
+pub use repair::{DamagedBackup, Names, Repair};
 pub use restore::{FetchSummary, MoveAction, MoveSummary, PrepareSummary, RestorePlan, RestoreSummary, StepSeconds};
 pub use restore_table::{RestoreTablePlan, RestoreTableSummary, TableStepSeconds};
 pub use tables::{TableLine, TablesSummary};

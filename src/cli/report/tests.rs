@@ -1,6 +1,6 @@
 use std::path::PathBuf;
 
-use super::*;
+use super::{repair::NAMED_MAX, *};
 use crate::{
     cli::{
         failure::Failure,
@@ -14,6 +14,7 @@ use crate::{
     model::{BackupId, Lsn, Timestamp},
     prune::{Decided, Fate, Judged, Made, Planned, PruneReport, Skip, Swept},
     repository::RepositoryError,
+    restore::{Remains, TableName},
 };
 
 fn id() -> BackupId {
@@ -145,6 +146,15 @@ fn every_summary_is_as_reviewed() {
             RestoreTableSummary::text,
         ),
         both(&damage(), Damage::text),
+        both(&manifest_damage(), Damage::text),
+        both(&wreck(&["shop/orders.ibd"]), DamagedBackup::text),
+        both(&wreck(&["shop/db.opt"]), DamagedBackup::text),
+        both(&wreck(&["ibdata1", "mysql/user.frm", "shop/orders.ibd"]), DamagedBackup::text),
+        both(&wreck(&[]), DamagedBackup::text),
+        both(&DamagedBackup::new(id(), std::iter::empty(), None), DamagedBackup::text),
+        both(&repaired(2, Some("damage/20261122T070000Z-5e1f02.json")), CheckSummary::text),
+        both(&repaired(0, Some("damage/20261122T080000Z-99ab01.json")), CheckSummary::text),
+        both(&repaired(0, None), CheckSummary::text),
         both(&check(0), CheckSummary::text),
         both(&check(1), CheckSummary::text),
         both(&finding(Level::Ok, "store.reachable", "s3://backups/db1 answers in 12 ms", None), |finding, paint| {
@@ -190,7 +200,50 @@ fn damage() -> Damage {
         problem: "missing".to_owned(),
         backups: vec![id()],
         files: vec!["shop/orders.ibd".to_owned()],
+        hint: None,
     }
+}
+
+fn manifest_damage() -> Damage {
+    Damage {
+        object: format!("backups/{}.json", id()),
+        problem: "its body is whole, but the bytes around it are other".to_owned(),
+        files: Vec::new(),
+        hint: Some("an earlier version of the object brings the backup back".to_owned()),
+        ..damage()
+    }
+}
+
+/// A backup that has lost `files`.
+fn wreck(files: &[&str]) -> DamagedBackup {
+    let name = |table: &str| TableName { schema: "shop".to_owned(), table: table.to_owned() };
+    let tables = ["orders", "items", "customers"].map(name);
+    let mut remains = Remains::default();
+    for table in tables {
+        let hit =
+            files.iter().any(|file| ["ibdata1", "shop/db.opt", &format!("shop/{}.ibd", table.table)].contains(file));
+        if hit {
+            remains.hit.insert(table)
+        } else {
+            remains.whole.insert(table)
+        };
+    }
+    let needed_by_all = files.iter().filter(|file| !file.starts_with("shop/"));
+    remains.needed_by_all = needed_by_all.map(|file| (*file).to_owned()).collect();
+    DamagedBackup::new(id(), files.iter().copied(), Some(&remains))
+}
+
+fn repaired(damaged_packs: u64, recorded: Option<&str>) -> CheckSummary {
+    let whole_backups: Names = (0..5).map(|number| format!("20261122T01000{number}Z-3f9a16")).collect();
+    let repair = Some(Repair { whole_backups, damaged_packs, recorded: recorded.map(str::to_owned) });
+    CheckSummary { repair, ..check(damaged_packs) }
+}
+
+#[test]
+fn no_more_names_are_told_than_can_be_read() {
+    let many: Names = (0..NAMED_MAX + 5).map(|number| format!("t{number}")).collect();
+    let line = serde_json::to_value(&many).unwrap();
+    assert_eq!((line["named"].as_array().unwrap().len(), &line["more"]), (NAMED_MAX, &serde_json::json!(5)));
 }
 
 fn check(damaged: u64) -> CheckSummary {
@@ -204,6 +257,7 @@ fn check(damaged: u64) -> CheckSummary {
         unreferenced_bytes: damaged * 30_000_000,
         damaged_objects: damaged,
         damaged_backups: damaged,
+        repair: None,
         seconds: 4.2,
     }
 }
