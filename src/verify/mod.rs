@@ -33,7 +33,7 @@ use blame::{Blame, damage_of};
 pub use error::VerifyError;
 use packs::{Fingerprint, Gather, References, fingerprint, prefix, read_packs};
 use pages::{PageFault, Place};
-use tour::{ChunkRef, Fault, Mark, Tour, Visitor};
+use tour::{ChunkRef, FILES_KEPT_MAX, Fault, Mark, Tour, Visitor};
 
 use crate::format::Manifest;
 use crate::format::map::PackRef;
@@ -81,7 +81,9 @@ pub struct Wreck {
     pub backup: BackupId,
     /// True when its manifest, or what tells which files it has, cannot be read.
     pub unreadable: bool,
-    /// Its files that cannot be restored, by path in the datadir, ascending; all others can, unless it is unreadable.
+    /// True when so many files of so many backups are hit that they are not told here.
+    pub crowded: bool,
+    /// Its files that cannot be restored, by path in the datadir, ascending; all others can, unless it is unreadable or crowded.
     pub files: Vec<Arc<str>>,
 }
 
@@ -347,6 +349,7 @@ impl<'a> Check<'a> {
             blame.add_changed_pack(pack, problem);
         }
         let mut tour = Tour::new(self.repository, blame);
+        let mut told = 0;
         for manifest in &self.manifests {
             let visit = tour.backup(manifest).await?;
             for mark in &visit.marks {
@@ -362,7 +365,12 @@ impl<'a> Check<'a> {
                 let hit = visit.files.into_iter().filter(|(_, marks)| marks.iter().any(is_hit));
                 let mut files: Vec<_> = hit.map(|(file, _)| file).collect();
                 files.sort();
-                self.wrecks.push(Wreck { backup: manifest.id.clone(), unreadable: visit.broken, files });
+                told += files.len();
+                let crowded = visit.crowded || told > FILES_KEPT_MAX;
+                if crowded {
+                    files.clear();
+                }
+                self.wrecks.push(Wreck { backup: manifest.id.clone(), unreadable: visit.broken, crowded, files });
             }
         }
         self.blamed = tour.visitor.damages;
@@ -399,7 +407,12 @@ impl<'a> Check<'a> {
             }));
         }
         let unread = self.unreadable.iter().flat_map(|damage| &damage.backups);
-        self.wrecks.extend(unread.map(|id| Wreck { backup: id.clone(), unreadable: true, files: Vec::new() }));
+        self.wrecks.extend(unread.map(|id| Wreck {
+            backup: id.clone(),
+            unreadable: true,
+            crowded: false,
+            files: Vec::new(),
+        }));
         self.wrecks.sort_by(|one, other| one.backup.cmp(&other.backup));
         let damaged: BTreeSet<_> = damages.iter().flat_map(|damage| &damage.backups).cloned().collect();
         let readable = self.manifests.into_iter().map(|manifest| manifest.id);

@@ -377,7 +377,7 @@ async fn what_is_left_of_each_damaged_backup_is_told_by_file() {
     let key = ObjectKey::Manifest(manifests[0].id.clone()).text();
     server.tamper(&key, |bytes| Some(bytes[1..].to_vec())).await;
     let report = run(&server, Some(ALL)).await;
-    let wreck = Wreck { backup: manifests[0].id.clone(), unreadable: true, files: Vec::new() };
+    let wreck = Wreck { backup: manifests[0].id.clone(), unreadable: true, crowded: false, files: Vec::new() };
     assert_eq!((report.wrecks, report.findings.complete), (vec![wreck], false));
 }
 

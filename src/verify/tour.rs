@@ -25,6 +25,10 @@ const BLOCKS_AHEAD: usize = 16;
 /// Faults that are told apart; a repository with more is beyond a list.
 const FAULTS_MAX: usize = 10_000;
 
+/// Files with marks that are remembered, some 80 bytes each: those of all directories of all backups, and again of all backups. Beyond
+/// that, what is left of a backup is not told unless it is checked alone.
+pub(super) const FILES_KEPT_MAX: usize = 400_000;
+
 /// What a chunk holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum ChunkKind {
@@ -106,6 +110,8 @@ struct Facts {
     files: Vec<(Arc<str>, Vec<Mark>)>,
     /// True when files are missing here, because a block that tells which there are cannot be read.
     broken: bool,
+    /// True when files are missing here, because there are too many.
+    crowded: bool,
 }
 
 /// What was found in the map of a backup.
@@ -117,6 +123,8 @@ pub(super) struct Visit {
     pub files: Vec<(Arc<str>, Vec<Mark>)>,
     /// True when it cannot be told which files the backup has, or how long they are.
     pub broken: bool,
+    /// True when more files need what was marked than are remembered.
+    pub crowded: bool,
 }
 
 impl Facts {
@@ -132,11 +140,12 @@ impl Facts {
         self.marks.extend(&other.marks);
         self.soft.extend(&other.soft);
         self.broken |= other.broken;
+        self.crowded |= other.crowded;
     }
 
     fn visit(mut self) -> Visit {
         self.marks.append(&mut self.soft);
-        Visit { marks: self.marks, files: self.files, broken: self.broken }
+        Visit { marks: self.marks, files: self.files, broken: self.broken, crowded: self.crowded }
     }
 
     fn settle(&mut self) {
@@ -169,13 +178,14 @@ pub(super) struct Tour<'a, V> {
     blocks: HashMap<BlockKey, Facts>,
     /// What is wrong with the maps.
     pub faults: Vec<Fault>,
+    files_kept: usize,
 }
 
 impl<'a, V: Visitor> Tour<'a, V> {
     /// A tour that has seen nothing yet.
     pub fn new(repository: &'a Repository, visitor: V) -> Tour<'a, V> {
         let (directories, blocks) = (HashMap::new(), HashMap::new());
-        Tour { repository, visitor, lsn: LsnRange::default(), directories, blocks, faults: Vec::new() }
+        Tour { repository, visitor, lsn: LsnRange::default(), directories, blocks, faults: Vec::new(), files_kept: 0 }
     }
 
     /// Visits what no backup before had; tells all that was found for the backup.
@@ -245,7 +255,12 @@ impl<'a, V: Visitor> Tour<'a, V> {
                     let found = self.file(pack.id, file);
                     facts.add(&found);
                     if !found.marks.is_empty() {
-                        facts.files.push((file.name.into(), found.marks));
+                        if self.files_kept < FILES_KEPT_MAX {
+                            self.files_kept += 1;
+                            facts.files.push((file.name.into(), found.marks));
+                        } else {
+                            facts.crowded = true;
+                        }
                     }
                 }
             }

@@ -97,7 +97,7 @@ async fn repair(repository: &Repository, report: &CheckReport, context: &Context
     for wreck in &report.wrecks {
         let remains = remains(repository, wreck).await?;
         let files = wreck.files.iter().map(|file| &**file);
-        let line = DamagedBackup::new(wreck.backup.clone(), files, remains.as_ref());
+        let line = DamagedBackup::new(wreck.backup.clone(), files, remains.as_ref()).crowded(wreck.crowded);
         if output.is_json() {
             output.json(&line);
         } else {
@@ -115,7 +115,7 @@ async fn repair(repository: &Repository, report: &CheckReport, context: &Context
 
 /// Which tables can be brought back; nothing when what tells of them cannot be read.
 async fn remains(repository: &Repository, wreck: &Wreck) -> Result<Option<Remains>, Failure> {
-    if wreck.unreadable {
+    if wreck.unreadable || wreck.crowded {
         return Ok(None);
     }
     let is_damage = |error: &RepositoryError| matches!(error.kind(), Kind::Corrupt | Kind::Failed);

@@ -49,6 +49,8 @@ pub struct DamagedBackup {
     backup_id: BackupId,
     /// Whether it can be told which tables it has.
     readable: bool,
+    /// Whether so much is damaged that the lists are left out.
+    crowded: bool,
     /// Files that cannot be restored.
     files_hit: Names,
     /// Those of them without which no single table can be fetched.
@@ -74,6 +76,7 @@ impl DamagedBackup {
         DamagedBackup {
             backup_id,
             readable: remains.is_some(),
+            crowded: false,
             files_hit: files.collect(),
             needed_by_all: remains.into_iter().flat_map(|remains| &remains.needed_by_all).collect(),
             tables_hit: names(|remains| &remains.hit),
@@ -81,10 +84,21 @@ impl DamagedBackup {
         }
     }
 
+    /// The same, or with `crowded` of a backup whose lists are left out.
+    #[must_use]
+    pub fn crowded(self, crowded: bool) -> DamagedBackup {
+        DamagedBackup { crowded, readable: self.readable || crowded, ..self }
+    }
+
     /// For people.
     pub fn text(&self, paint: Paint) -> String {
         let id = &self.backup_id;
         let head = |what: &str| format!("{} {id}: {what}\n", paint.red("damaged backup"));
+        if self.crowded {
+            return head(&format!(
+                "too much is damaged to tell of all backups at once; `haulout check --repair --backup {id}` tells of this one"
+            ));
+        }
         if !self.readable {
             return head("its manifest or page map cannot be read, and nothing can be brought back from it as it is");
         }

@@ -152,6 +152,7 @@ fn every_summary_is_as_reviewed() {
         both(&wreck(&["ibdata1", "mysql/user.frm", "shop/orders.ibd"]), DamagedBackup::text),
         both(&wreck(&[]), DamagedBackup::text),
         both(&DamagedBackup::new(id(), std::iter::empty(), None), DamagedBackup::text),
+        both(&DamagedBackup::new(id(), std::iter::empty(), None).crowded(true), DamagedBackup::text),
         both(&repaired(2, Some("damage/20261122T070000Z-5e1f02.json")), CheckSummary::text),
         both(&repaired(0, Some("damage/20261122T080000Z-99ab01.json")), CheckSummary::text),
         both(&repaired(0, None), CheckSummary::text),
