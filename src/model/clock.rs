@@ -15,6 +15,12 @@ impl Timestamp {
         self.0.as_second() - earlier.0.as_second()
     }
 
+    /// The moment `seconds` later, in whole seconds; the calendar's last second where there is none.
+    pub fn after(self, seconds: i64) -> Timestamp {
+        let second = self.0.as_second().saturating_add(seconds);
+        Timestamp(jiff::Timestamp::from_second(second).unwrap_or(jiff::Timestamp::MAX))
+    }
+
     /// The compact form used in keys: `20261122T170445Z`.
     pub fn compact(self) -> String {
         self.0.strftime("%Y%m%dT%H%M%SZ").to_string()

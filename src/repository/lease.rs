@@ -7,10 +7,11 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures::TryStreamExt;
 
 use super::{LeaseKey, ObjectKey, ProcessIdentity, Repository, RepositoryError, store_key};
-use crate::format::{DOCUMENT_BYTES_MAX, Lease, decode_document};
+use crate::format::{DOCUMENT_BYTES_MAX, Lease, decode_document, encode_document};
 use crate::model::{Entropy, Progress, Timestamp};
 use crate::store::Key;
 
@@ -113,14 +114,17 @@ impl Repository {
             seconds: LEASE_SECONDS,
             released,
         };
-        self.put_document(&ObjectKey::Lease(guard.key(guard.number, released)), &lease).await
+        let key = store_key(&ObjectKey::Lease(guard.key(guard.number, released)))?;
+        // Not locked: a lease is of no use once it has ended, and whoever may delete removes it.
+        self.store.put_brief(&key, Bytes::from(encode_document(&lease)?)).await?;
+        Ok(())
     }
 
     /// Removes an older document of the run and tells whether that is allowed. Credentials that may not delete leave it
     /// to `prune`.
     async fn forget(&self, guard: &LeaseGuard, number: u32) -> bool {
         match store_key(&ObjectKey::Lease(guard.key(number, false))) {
-            Ok(key) if guard.may_delete => self.store.delete(&key).await.is_ok(),
+            Ok(key) if guard.may_delete => self.store.delete_brief(&key).await.is_ok(),
             _ => guard.may_delete,
         }
     }

@@ -227,7 +227,7 @@ fn is_link_refused(cause: &io::Error) -> bool {
 }
 
 /// The first error of type `T` among `error` and its sources.
-fn find<'a, T: Error + 'static>(error: &'a (dyn Error + 'static)) -> Option<&'a T> {
+pub(super) fn find<'a, T: Error + 'static>(error: &'a (dyn Error + 'static)) -> Option<&'a T> {
     let mut next = Some(error);
     // Chains are a handful long; a limit keeps one that loops from doing so here.
     for _ in 0..32 {

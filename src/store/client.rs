@@ -25,9 +25,11 @@ use super::{
     counters::Count,
     credentials::AwsCredentials,
     error::{Action, Origin},
+    lock::LOCK_REQUESTS_MAX,
+    locker::Locker,
     retry::Patience,
 };
-use crate::model::Timestamp;
+use crate::model::{LockPolicy, Timestamp};
 
 /// An object store that holds one repository; clones share limits, counters and connections.
 #[derive(Clone)]
@@ -43,10 +45,16 @@ pub(super) struct Shared {
     pub(super) credentials: Option<Arc<AwsCredentials>>,
     pub(super) bucket: Option<aws_sdk_s3::Client>,
     pub(super) bucket_name: String,
+    pub(super) locker: Option<Arc<Locker>>,
+    /// The lock of every object that is put.
+    pub(super) lock_policy: Mutex<Option<LockPolicy>>,
     /// The directory of a `file://` repository; a store elsewhere lists in order of keys.
     pub(super) directory: Option<Directory>,
+    pub(super) lock_requests: Semaphore,
     uploads: Semaphore,
     reads: Semaphore,
+    /// Set once the bucket has said that it has no object lock.
+    pub(super) is_without_locks: AtomicBool,
     /// Set once the store has said that it cannot put an object only where none is.
     plain_puts: AtomicBool,
     /// When it was last told that requests fail.
@@ -60,6 +68,7 @@ pub(super) struct Parts {
     pub(super) credentials: Option<Arc<AwsCredentials>>,
     pub(super) bucket: Option<aws_sdk_s3::Client>,
     pub(super) bucket_name: String,
+    pub(super) locker: Option<Arc<Locker>>,
     pub(super) directory: Option<Directory>,
 }
 
@@ -94,13 +103,14 @@ impl Store {
     /// Wraps any object store, such as one that fails on purpose; `name` stands for the URL in messages.
     pub fn over(name: &str, objects: Arc<dyn ObjectStore>, options: StoreOptions) -> Store {
         let origin = Origin { url: name.to_owned(), ..Origin::default() };
+        let bucket_name = String::new();
         let parts =
-            Parts { objects, origin, credentials: None, bucket: None, bucket_name: String::new(), directory: None };
+            Parts { objects, origin, credentials: None, bucket: None, bucket_name, locker: None, directory: None };
         Store::new(parts, options)
     }
 
     pub(super) fn new(parts: Parts, options: StoreOptions) -> Store {
-        let Parts { objects, origin, credentials, bucket, bucket_name, directory } = parts;
+        let Parts { objects, origin, credentials, bucket, bucket_name, locker, directory } = parts;
         let shared = Shared {
             objects,
             origin: Arc::new(origin),
@@ -108,7 +118,11 @@ impl Store {
             credentials,
             bucket,
             bucket_name,
+            locker,
+            lock_policy: Mutex::new(None),
             directory,
+            lock_requests: Semaphore::new(LOCK_REQUESTS_MAX),
+            is_without_locks: AtomicBool::new(false),
             uploads: Semaphore::new(options.uploads_max.max(1)),
             reads: Semaphore::new(options.reads_max.max(1)),
             plain_puts: AtomicBool::new(false),
@@ -136,11 +150,22 @@ impl Store {
     /// # Errors
     /// [`StoreError::AlreadyExists`] when the key holds other bytes; those of access, space and availability.
     pub async fn put(&self, key: &Key, payload: impl Into<PutPayload>) -> Result<PutOutcome, StoreError> {
-        let payload = payload.into();
+        self.put_as(key, payload.into(), true).await
+    }
+
+    /// As [`Store::put`], without the lock of [`Store::lock_puts`]: for what is kept for a moment only.
+    ///
+    /// # Errors
+    /// Those of [`Store::put`].
+    pub async fn put_brief(&self, key: &Key, payload: impl Into<PutPayload>) -> Result<PutOutcome, StoreError> {
+        self.put_as(key, payload.into(), false).await
+    }
+
+    async fn put_as(&self, key: &Key, payload: PutPayload, locked: bool) -> Result<PutOutcome, StoreError> {
         let path = key.path();
         let _permit = self.shared.uploads.acquire().await;
         let attempt = self.attempt(Action::Store, key.as_str());
-        self.repeat(&attempt, || self.put_once(&attempt, &path, &payload)).await
+        self.repeat(&attempt, || self.put_once(&attempt, &path, &payload, locked)).await
     }
 
     /// Puts the right bytes in the place of an object whose bytes are not what its key says, and reads them back.
@@ -219,11 +244,20 @@ impl Store {
         .boxed()
     }
 
-    /// Deletes an object; one that is not there is deleted already.
+    /// Deletes an object that is not locked; one that is not there is deleted already.
+    ///
+    /// # Errors
+    /// [`StoreError::Locked`], with the lock; those of access and availability.
+    pub async fn delete(&self, key: &Key) -> Result<(), StoreError> {
+        self.refuse_locked(key).await?;
+        self.delete_brief(key).await
+    }
+
+    /// Deletes an object without asking whether it is locked: for what [`Store::put_brief`] stored.
     ///
     /// # Errors
     /// Those of access and availability.
-    pub async fn delete(&self, key: &Key) -> Result<(), StoreError> {
+    pub async fn delete_brief(&self, key: &Key) -> Result<(), StoreError> {
         let path = key.path();
         let _permit = self.shared.reads.acquire().await;
         let attempt = self.attempt(Action::Delete, key.as_str());
@@ -243,15 +277,23 @@ impl Store {
         Attempt { action, what: what.to_owned(), origin: self.shared.origin.clone() }
     }
 
-    async fn put_once(&self, attempt: &Attempt, path: &Path, payload: &PutPayload) -> Result<PutOutcome, Failure> {
+    async fn put_once(
+        &self,
+        attempt: &Attempt,
+        path: &Path,
+        payload: &PutPayload,
+        locked: bool,
+    ) -> Result<PutOutcome, Failure> {
+        // Made for each attempt: the time until which it locks is counted from now.
+        let options = self.put_options(locked);
         self.check_directory(attempt).await?;
         if self.shared.plain_puts.load(Ordering::Relaxed) {
-            return self.put_plain(attempt, path, payload).await;
+            return self.put_plain(attempt, path, payload, options).await;
         }
-        match self.send(attempt, path, payload, PutMode::Create).await {
+        match self.send(attempt, path, payload, PutOptions { mode: PutMode::Create, ..options.clone() }).await {
             Err(Failure { next: Next::Compare, .. }) => self.compare(attempt, path, payload).await,
             Err(Failure { next: Next::PutPlain, .. }) => {
-                let outcome = self.put_plain(attempt, path, payload).await?;
+                let outcome = self.put_plain(attempt, path, payload, options).await?;
                 self.shared.plain_puts.store(true, Ordering::Relaxed);
                 Ok(outcome)
             }
@@ -260,11 +302,18 @@ impl Store {
     }
 
     /// Puts where the store knows no conditions: looks first, which two writers at once can both do.
-    async fn put_plain(&self, attempt: &Attempt, path: &Path, payload: &PutPayload) -> Result<PutOutcome, Failure> {
+    async fn put_plain(
+        &self,
+        attempt: &Attempt,
+        path: &Path,
+        payload: &PutPayload,
+        options: PutOptions,
+    ) -> Result<PutOutcome, Failure> {
         match self.head_once(attempt, path).await {
             Ok(_) => self.compare(attempt, path, payload).await,
             Err(Failure { error: StoreError::NotFound { .. }, .. }) => {
-                self.send(attempt, path, payload, PutMode::Overwrite).await.map(|()| PutOutcome::Stored)
+                let options = PutOptions { mode: PutMode::Overwrite, ..options };
+                self.send(attempt, path, payload, options).await.map(|()| PutOutcome::Stored)
             }
             Err(failure) => Err(failure),
         }
@@ -275,11 +324,10 @@ impl Store {
         attempt: &Attempt,
         path: &Path,
         payload: &PutPayload,
-        mode: PutMode,
+        options: PutOptions,
     ) -> Result<(), Failure> {
         let size = payload.content_length() as u64;
         self.shared.counters.add(Count::Put, 1);
-        let options = PutOptions { mode, ..PutOptions::default() };
         let put = self.shared.objects.put_opts(path, payload.clone(), options);
         timely(attempt, self.shared.options.retry.transfer_max(size), put).await?;
         self.shared.counters.add(Count::BytesUp, size);
@@ -492,7 +540,7 @@ impl Listing {
 }
 
 /// Waits for a request for at most `time_max`.
-async fn timely<T>(
+pub(super) async fn timely<T>(
     attempt: &Attempt,
     time_max: Duration,
     request: impl Future<Output = object_store::Result<T>>,

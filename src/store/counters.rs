@@ -10,6 +10,7 @@ pub struct Counters {
     heads: AtomicU64,
     lists: AtomicU64,
     deletes: AtomicU64,
+    locks: AtomicU64,
     bytes_up: AtomicU64,
     bytes_down: AtomicU64,
     errors: AtomicU64,
@@ -23,12 +24,14 @@ pub struct Counts {
     pub puts: u64,
     /// Requests for an object or a range of one, repeated ones included.
     pub gets: u64,
-    /// Requests for an object's size, repeated ones included.
+    /// Requests for an object's size or lock, repeated ones included.
     pub heads: u64,
     /// Listings begun, repeated ones included; a long one is many requests.
     pub lists: u64,
     /// Requests to delete an object, repeated ones included.
     pub deletes: u64,
+    /// Requests to lock an object for longer, repeated ones included.
+    pub locks: u64,
     /// Bytes of objects that were stored.
     pub bytes_up: u64,
     /// Bytes of objects that were received.
@@ -47,6 +50,7 @@ pub(super) enum Count {
     Head,
     List,
     Delete,
+    Lock,
     BytesUp,
     BytesDown,
     Error,
@@ -63,6 +67,7 @@ impl Counters {
             heads: read(&self.heads),
             lists: read(&self.lists),
             deletes: read(&self.deletes),
+            locks: read(&self.locks),
             bytes_up: read(&self.bytes_up),
             bytes_down: read(&self.bytes_down),
             errors: read(&self.errors),
@@ -77,6 +82,7 @@ impl Counters {
             Count::Head => &self.heads,
             Count::List => &self.lists,
             Count::Delete => &self.deletes,
+            Count::Lock => &self.locks,
             Count::BytesUp => &self.bytes_up,
             Count::BytesDown => &self.bytes_down,
             Count::Error => &self.errors,

@@ -2,6 +2,7 @@
 
 use std::{error::Error, fmt, path::PathBuf, sync::Arc};
 
+use super::ObjectLock;
 use crate::error::{Diagnose, Kind};
 
 /// The cause of an error, for its `source`.
@@ -20,6 +21,10 @@ pub enum Action {
     List,
     /// Deleting an object.
     Delete,
+    /// Asking how an object is locked.
+    LookAtLock,
+    /// Locking an object for longer.
+    Lock,
 }
 
 impl fmt::Display for Action {
@@ -30,6 +35,8 @@ impl fmt::Display for Action {
             Action::Look => "look at",
             Action::List => "list",
             Action::Delete => "delete",
+            Action::LookAtLock => "look at the lock of",
+            Action::Lock => "extend the lock of",
         })
     }
 }
@@ -178,6 +185,20 @@ pub enum StoreError {
         /// Cause.
         source: Cause,
     },
+    /// The store cannot lock objects.
+    #[error("objects at {url} cannot be locked")]
+    NoLocks {
+        /// The repository's URL.
+        url: String,
+    },
+    /// The object is locked and is not deleted.
+    #[error("object {key} is locked {}", locked_text(*lock))]
+    Locked {
+        /// Its key.
+        key: String,
+        /// Its lock.
+        lock: ObjectLock,
+    },
     /// This machine's clock and the store's differ too much for signatures to be valid.
     #[error("the clocks of this machine and of {} differ too much", origin.url)]
     ClockSkew {
@@ -249,15 +270,34 @@ impl StoreError {
     pub fn is_not_found(&self) -> bool {
         matches!(self, StoreError::NotFound { .. })
     }
+
+    /// The lock because of which an object was not deleted.
+    pub fn lock(&self) -> Option<ObjectLock> {
+        match self {
+            StoreError::Locked { lock, .. } => Some(*lock),
+            _ => None,
+        }
+    }
+}
+
+fn locked_text(lock: ObjectLock) -> String {
+    match (lock.legal_hold, lock.retention) {
+        (true, _) => "by a legal hold".to_owned(),
+        (false, Some(retention)) => format!("until {} ({})", retention.until, retention.mode),
+        (false, None) => "by the store".to_owned(),
+    }
 }
 
 impl Diagnose for StoreError {
     fn kind(&self) -> Kind {
         match self {
-            StoreError::BadUrl { .. } | StoreError::BadOptions { .. } => Kind::Usage,
+            StoreError::BadUrl { .. } | StoreError::BadOptions { .. } | StoreError::NoLocks { .. } => Kind::Usage,
             StoreError::NoDirectory { .. } | StoreError::NoBucket { .. } => Kind::NoRepository,
             StoreError::TooLarge { .. } | StoreError::Truncated { .. } => Kind::Corrupt,
-            StoreError::BadKey { .. } | StoreError::NotFound { .. } | StoreError::AlreadyExists { .. } => Kind::Failed,
+            StoreError::BadKey { .. }
+            | StoreError::NotFound { .. }
+            | StoreError::AlreadyExists { .. }
+            | StoreError::Locked { .. } => Kind::Failed,
             StoreError::NoCredentials { .. }
             | StoreError::DirectoryGone { .. }
             | StoreError::Denied { .. }
@@ -301,6 +341,11 @@ impl Diagnose for StoreError {
                 None => "check the network and the provider's status, then run again".to_owned(),
             },
             StoreError::NoSpace { .. } => "free space or raise the quota, then run again".to_owned(),
+            StoreError::NoLocks { .. } => "only a bucket of S3 that has object lock can".to_owned(),
+            StoreError::Locked { lock, .. } if lock.legal_hold => {
+                "whoever placed the legal hold can take it away".to_owned()
+            }
+            StoreError::Locked { .. } => "run again when the lock has ended".to_owned(),
             StoreError::BadKey { .. }
             | StoreError::NotFound { .. }
             | StoreError::AlreadyExists { .. }
@@ -318,13 +363,17 @@ fn denied_hint(action: Action, reason: Refused, origin: &Origin) -> String {
         (Refused::Expired, _) => "renew the session, or use credentials that renew themselves",
         (Refused::Permission, false) => "check the owner and mode of the directory, and that it is not read-only",
         (Refused::Permission, true) => match action {
-            Action::Store => "allow the account s3:PutObject on the prefix",
+            Action::Store => {
+                "allow the account s3:PutObject on the prefix, and s3:PutObjectRetention where the repository locks its objects"
+            }
             Action::Read | Action::Look => {
                 "allow the account s3:GetObject on the prefix and s3:ListBucket on the bucket (without the latter a \
                  missing object looks like a forbidden one)"
             }
             Action::List => "allow the account s3:ListBucket on the bucket",
             Action::Delete => "allow the account s3:DeleteObject on the prefix, and check object lock",
+            Action::LookAtLock => "allow the account s3:GetObjectRetention and s3:GetObjectLegalHold on the prefix",
+            Action::Lock => "allow the account s3:PutObjectRetention on the prefix",
         },
     };
     format!("{advice}{}", origin.told())

@@ -15,7 +15,7 @@ use crate::{
 
 /// One answer of the server.
 #[derive(Clone)]
-enum Reply {
+pub(super) enum Reply {
     /// Status line, further headers with `\r\n` each, body. The length is added.
     Answer(&'static str, &'static str, String),
     /// A body of fewer bytes than announced.
@@ -27,16 +27,16 @@ enum Reply {
 }
 
 #[derive(Default)]
-struct Seen(Mutex<Vec<String>>);
+pub(super) struct Seen(Mutex<Vec<String>>);
 
-struct Server {
+pub(super) struct Server {
     endpoint: String,
     seen: Arc<Seen>,
 }
 
 impl Server {
     /// Answers each request with the next reply, and the last one for ever after.
-    fn start(replies: Vec<Reply>) -> Server {
+    pub(super) fn start(replies: Vec<Reply>) -> Server {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let endpoint = format!("http://{}", listener.local_addr().unwrap());
         let seen = Arc::new(Seen::default());
@@ -55,7 +55,7 @@ impl Server {
         Server { endpoint, seen }
     }
 
-    async fn store(&self) -> Store {
+    pub(super) async fn store(&self) -> Store {
         store_at(&self.endpoint, PATIENT).await
     }
 
@@ -63,7 +63,7 @@ impl Server {
         store_at(&self.endpoint, silence_max).await
     }
 
-    fn requests(&self) -> Vec<String> {
+    pub(super) fn requests(&self) -> Vec<String> {
         self.seen.0.lock().unwrap().clone()
     }
 }
@@ -114,11 +114,11 @@ const PATIENT: Duration = Duration::from_secs(30);
 /// Headers of an object that is there.
 const FOUND: &str = "ETag: \"abc\"\r\nLast-Modified: Sun, 22 Nov 2026 17:00:00 GMT\r\n";
 
-fn ok(body: &str) -> Reply {
+pub(super) fn ok(body: &str) -> Reply {
     Reply::Answer("200 OK", FOUND, body.to_owned())
 }
 
-fn refuse(status: &'static str, code: &str) -> Reply {
+pub(super) fn refuse(status: &'static str, code: &str) -> Reply {
     let body = format!("<Error><Code>{code}</Code><Message>told by the store</Message></Error>");
     Reply::Answer(status, "x-amz-request-id: R1\r\n", body)
 }
@@ -138,7 +138,7 @@ async fn store_at(endpoint: &str, silence_max: Duration) -> Store {
     open(&"s3://bucket/some/prefix".parse().unwrap(), &options).await.unwrap()
 }
 
-fn key() -> Key {
+pub(super) fn key() -> Key {
     Key::new("packs/ab/abcd").unwrap()
 }
 

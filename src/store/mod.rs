@@ -1,7 +1,7 @@
 //! The object store by URL: write-once puts, bounded reads, retries, limits and probes.
 //!
 //! It stands on the `object_store` crate. What that crate cannot do, the AWS credential chain and the look at a bucket's
-//! settings, is done with `aws-config` and `aws-sdk-s3`.
+//! settings, object lock, is done with `aws-config` and `aws-sdk-s3`.
 //!
 //! This room reads no environment of its own. By design the clients below it do: `aws-config` its `AWS_*` variables and
 //! shared files, the store crate's builders for Google and Azure their credentials (`GOOGLE_*`, `AZURE_*`), and the HTTP
@@ -13,6 +13,7 @@
 //! |---|---|
 //! | connection refused or reset, 5xx, 429, silence, body cut short | repeated with growing pauses (`retry`) |
 //! | answer of a put lost | repeated; "exists already" is compared with the bytes to be put (`client`) |
+//! | object is locked (WORM) | [`Store::delete`] asks first and refuses: [`StoreError::Locked`] (`lock`) |
 //! | credentials expire | fetched anew before, and once more when the store says so (`credentials`) |
 //! | store ignores `If-None-Match: *` | found by [`Store::probe`]; keys are unique, so nothing is lost |
 //! | store refuses conditions | looks first, then puts (`client`) |
@@ -27,6 +28,8 @@ mod credentials;
 mod error;
 pub mod faulty;
 mod key;
+mod lock;
+mod locker;
 mod open;
 mod options;
 mod probe;
@@ -38,12 +41,15 @@ mod url;
 #[cfg(test)]
 mod http_tests;
 #[cfg(test)]
+mod lock_tests;
+#[cfg(test)]
 mod tests;
 
 pub use client::{ObjectInfo, PutOutcome, Store};
 pub use counters::{Counters, Counts};
 pub use error::{Action, Cause, Origin, Refused, StoreError};
 pub use key::Key;
+pub use lock::ObjectLock;
 /// Bytes to be stored, in one part or many that are not copied together.
 pub use object_store::PutPayload;
 pub use open::{open, open_wrapped};

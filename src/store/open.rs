@@ -28,6 +28,7 @@ use super::{
     client::{Directory, Parts},
     credentials::AwsCredentials,
     error::{Action, Cause, Origin},
+    locker::{Locker, LockingStore},
     refusal::RefusalConnector,
     url::{BucketPrefix, Location},
 };
@@ -123,13 +124,16 @@ async fn open_s3(place: &BucketPrefix, mut origin: Origin, options: &StoreOption
     if let Some(endpoint) = &origin.endpoint {
         bucket = bucket.endpoint_url(endpoint);
     }
+    let locker = Locker::new(bucket.clone(), credentials.clone(), (&place.bucket, &place.prefix), options);
+    let locker = Arc::new(locker);
     let bucket = aws_sdk_s3::Client::from_conf(bucket.build());
     Ok(Parts {
-        objects: prefixed(objects, &place.prefix),
+        objects: prefixed(LockingStore::new(objects, locker.clone()), &place.prefix),
         origin,
         credentials: Some(credentials),
         bucket: Some(bucket),
         bucket_name: place.bucket.clone(),
+        locker: Some(locker),
         directory: None,
     })
 }
@@ -315,7 +319,7 @@ fn create_directory(directory: &Path) -> io::Result<()> {
 }
 
 fn plain(objects: Arc<dyn ObjectStore>, origin: Origin, bucket_name: String) -> Parts {
-    Parts { objects, origin, credentials: None, bucket: None, bucket_name, directory: None }
+    Parts { objects, origin, credentials: None, bucket: None, bucket_name, locker: None, directory: None }
 }
 
 fn prefixed(objects: impl ObjectStore, prefix: &str) -> Arc<dyn ObjectStore> {

@@ -130,7 +130,7 @@ impl Store {
         let folder = Key::new(PROBE_FOLDER)?;
         let key = folder.join(&format!("{}-{}", before.compact(), hex::encode(random)))?;
         let first = Bytes::from(format!("haulout probe 1 {key}"));
-        let write = permission(self.put(&key, first.clone()).await.map(drop))?;
+        let write = permission(self.put_brief(&key, first.clone()).await.map(drop))?;
         let after = clock.now();
         let written = write == Answer::Yes;
 
@@ -151,7 +151,7 @@ impl Store {
             conditional_put = self.probe_conditional_put(&key).await;
         }
         let list = self.probe_list(&folder, written.then_some(&key)).await?;
-        let delete = if written { permission(self.delete(&key).await)? } else { not_written() };
+        let delete = if written { permission(self.delete_brief(&key).await)? } else { not_written() };
         let (versioning, object_lock, default_retention) = self.probe_bucket().await;
         Ok(Capabilities {
             write,
@@ -171,7 +171,7 @@ impl Store {
         let path = key.path();
         let attempt = self.attempt(Action::Store, key.as_str());
         let tried = self.repeat(&attempt, || async {
-            match self.send(&attempt, &path, &second, PutMode::Create).await {
+            match self.send(&attempt, &path, &second, PutMode::Create.into()).await {
                 Ok(()) => Ok(Answer::No("the store ignores If-None-Match and overwrites".to_owned())),
                 Err(Failure { next: Next::Compare, .. }) => Ok(Answer::Yes),
                 Err(Failure { next: Next::PutPlain, .. }) => {

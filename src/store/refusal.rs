@@ -126,7 +126,7 @@ fn element(xml: &str, name: &str) -> Option<String> {
 }
 
 /// One line of bounded length: what a store sends must not play with the operator's terminal.
-fn short(text: &str) -> String {
+pub(super) fn short(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(REFUSAL_TEXT_MAX).collect()
 }
 
