@@ -14,4 +14,5 @@ pub mod prune;
 pub mod repository;
 pub mod restore;
 pub mod store;
+pub mod unhide;
 pub mod verify;

@@ -14,6 +14,7 @@ mod holds_names;
 mod holds_pages;
 mod holes;
 mod holes_fork;
+mod immutable;
 mod impatient;
 mod odd_places;
 mod prune;

@@ -45,9 +45,20 @@ impl Site {
         (Site::at(MariaDb::start(), haulout, scratch()), bucket)
     }
 
+    /// A small shop and an empty repository whose objects are locked, in a bucket with object lock.
+    pub fn locked(lock: &[&str]) -> (Site, Bucket) {
+        let bucket = LocalStack::shared().bucket_with_locks();
+        let haulout = Haulout::in_bucket(&bucket, "db1");
+        (Site::init(MariaDb::start(), haulout, scratch(), lock), bucket)
+    }
+
     fn at(server: MariaDb, haulout: Haulout, folder: TempDir) -> Site {
+        Site::init(server, haulout, folder, &[])
+    }
+
+    fn init(server: MariaDb, haulout: Haulout, folder: TempDir, more: &[&str]) -> Site {
         server.sql(SHOP);
-        haulout.run(["init"]).ok();
+        haulout.run([&["init"], more].concat()).ok();
         Site { server, haulout, folder }
     }
 

@@ -12,8 +12,12 @@ use std::{
 use aws_sdk_s3::{
     Client,
     config::Region,
-    primitives::ByteStream,
-    types::{DefaultRetention, ObjectLockConfiguration, ObjectLockEnabled, ObjectLockRetentionMode, ObjectLockRule},
+    error::ProvideErrorMetadata,
+    primitives::{ByteStream, DateTime},
+    types::{
+        DefaultRetention, ObjectLockConfiguration, ObjectLockEnabled, ObjectLockRetention, ObjectLockRetentionMode,
+        ObjectLockRule,
+    },
 };
 use tokio::runtime::Runtime;
 
@@ -69,6 +73,13 @@ impl LocalStack {
         bucket
     }
 
+    /// The same with object lock and versions, and nothing locked by itself.
+    pub fn bucket_with_locks(&self) -> Bucket {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let name = format!("haulout-{}-locks-{}", process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+        self.named(name, true)
+    }
+
     fn named(&self, name: String, locked: bool) -> Bucket {
         let bucket = Bucket { client: client(&self.endpoint), endpoint: self.endpoint.clone(), name };
         let request = bucket.client.create_bucket().bucket(&bucket.name);
@@ -76,6 +87,15 @@ impl LocalStack {
         RUNTIME.block_on(request.send()).expect("a bucket can be made");
         bucket
     }
+}
+
+/// A version of an object, or a delete marker.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Version {
+    pub key: String,
+    pub id: String,
+    pub is_marker: bool,
+    pub is_latest: bool,
 }
 
 /// A bucket, looked at and changed behind haulout's back.
@@ -120,6 +140,58 @@ impl Bucket {
     pub fn put(&self, key: &str, bytes: Vec<u8>) {
         let request = self.client.put_object().bucket(&self.name).key(key).body(ByteStream::from(bytes));
         RUNTIME.block_on(request.send()).expect("the object can be put");
+    }
+
+    /// Versions and delete markers of all keys that begin with `prefix`, in the store's order. At most 1000.
+    pub fn versions(&self, prefix: &str) -> Vec<Version> {
+        let request = self.client.list_object_versions().bucket(&self.name).prefix(prefix);
+        let listing = RUNTIME.block_on(request.send()).expect("the versions can be listed");
+        assert_ne!(listing.is_truncated(), Some(true), "more than 1000 versions");
+        let text = |text: Option<&str>| text.expect("a key and a version").to_owned();
+        let objects = listing.versions().iter().map(|version| Version {
+            key: text(version.key()),
+            id: text(version.version_id()),
+            is_marker: false,
+            is_latest: version.is_latest() == Some(true),
+        });
+        let markers = listing.delete_markers().iter().map(|marker| Version {
+            key: text(marker.key()),
+            id: text(marker.version_id()),
+            is_marker: true,
+            is_latest: marker.is_latest() == Some(true),
+        });
+        objects.chain(markers).collect()
+    }
+
+    pub fn get_version(&self, version: &Version) -> Vec<u8> {
+        RUNTIME.block_on(async {
+            let request = self.client.get_object().bucket(&self.name).key(&version.key).version_id(&version.id);
+            let answer = request.send().await.expect("the version is there");
+            answer.body.collect().await.expect("the version can be read").to_vec()
+        })
+    }
+
+    /// Mode and end of a version's lock in seconds since 1970; nothing where it has none.
+    pub fn lock(&self, version: &Version) -> Option<(String, i64)> {
+        let request = self.client.get_object_retention().bucket(&self.name).key(&version.key);
+        let answer = RUNTIME.block_on(request.version_id(&version.id).send()).ok()?;
+        let retention = answer.retention?;
+        Some((retention.mode?.as_str().to_owned(), retention.retain_until_date?.secs()))
+    }
+
+    /// Sets a version's lock, by whoever may set aside governance.
+    pub fn set_lock(&self, version: &Version, mode: &str, seconds: i64) {
+        let lock =
+            ObjectLockRetention::builder().mode(mode.into()).retain_until_date(DateTime::from_secs(seconds)).build();
+        let request = self.client.put_object_retention().bucket(&self.name).key(&version.key).version_id(&version.id);
+        RUNTIME.block_on(request.retention(lock).bypass_governance_retention(true).send()).expect("a lock can be set");
+    }
+
+    /// Deletes a version for good; the store's answer where it refuses.
+    pub fn delete_version(&self, version: &Version) -> Result<(), String> {
+        let request = self.client.delete_object().bucket(&self.name).key(&version.key).version_id(&version.id);
+        let answer = RUNTIME.block_on(request.send());
+        answer.map(drop).map_err(|error| error.code().unwrap_or("no code").to_owned())
     }
 
     pub fn delete(&self, key: &str) {

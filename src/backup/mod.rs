@@ -16,6 +16,7 @@ mod choose;
 mod collect;
 mod drafts;
 mod error;
+mod locks;
 #[cfg(test)]
 mod made_up;
 mod mappack;
@@ -47,6 +48,7 @@ pub use source::{Capture, Finished, MariadbBackup, Source, SourceError, Survey, 
 pub use stash::Stash;
 pub use upload::SpoolOptions;
 
+use crate::format::map::PackRef;
 use crate::format::{BackupKind, GtidPosition, Manifest, RedoFormat, Server, Sizes, StoredBlock};
 use crate::mariadb::messages::Remedy;
 use crate::mariadb::redo;
@@ -120,6 +122,8 @@ pub struct BackupOutcome {
     pub key: String,
     /// Directory of the spool, where there is one.
     pub spool: Option<PathBuf>,
+    /// Why what it needs is not locked as it should be.
+    pub lock_warning: Option<String>,
 }
 
 /// Names of the system tablespace's files in `innodb_data_file_path`: `path:size[:autoextend[:max:size]]`, many with `;`.
@@ -185,10 +189,12 @@ async fn run(
     let (survey, newest) = tokio::join!(survey, unless_cancelled(context, newest(context, &uploader)));
     let (mut survey, newest) = (joined(survey)??, newest??);
     let id = BackupId::following(newest.id.as_ref(), started, &*context.entropy);
-    if unless_cancelled(context, salvage(context, &newest, &uploader)).await?? {
+    let strays = unless_cancelled(context, salvage(context, &newest, &uploader)).await??;
+    if !strays.is_empty() {
         // That can have taken minutes.
         survey = joined(spawn_survey(context, &source).await)??;
     }
+    let base_stored = newest.stored;
     let mut choice = unless_cancelled(context, choose(newest, &source, &survey, options)).await??;
     if let Some(base) = choice.base.as_ref().filter(|_| choice.kind == BackupKind::Incremental) {
         context.progress.note(&format!("incremental on {}: {}", base.manifest.id, choice.reason));
@@ -253,6 +259,12 @@ async fn run(
     let uploaded_packs = uploader.uploaded_packs.load(Ordering::SeqCst);
     let mut manifest = manifest(context, captured, &survey, &choice, (id, started), uploaded_packs);
     manifest.tags.clone_from(&options.tags);
+    let shared = locks::Shared { base: choice.base.as_deref(), base_stored, strays };
+    // On the heap: the compiler lays futures out only so many deep.
+    let securing = Box::pin(locks::secure(context, &manifest, &shared, &uploader));
+    let secured = unless_cancelled(context, securing).await??;
+    manifest.locked_until = secured.until;
+    manifest.warnings.extend(secured.warning.clone());
     unless_cancelled(context, swept::check(context, &manifest, lease, &plans, options.sweep_pause)).await??;
     if *context.cancel.borrow() {
         return Err(BackupError::Interrupted);
@@ -260,7 +272,7 @@ async fn run(
     context.repository.commit(&manifest, parent.map(|parent| &parent.manifest)).await?;
     let key = format!("backups/{}.json", manifest.id);
     let spool = (options.spool.bytes_max > 0).then(|| options.spool.directory.clone());
-    Ok(BackupOutcome { manifest, unverifiable_pages, key, spool })
+    Ok(BackupOutcome { manifest, unverifiable_pages, key, spool, lock_warning: secured.warning })
 }
 
 /// What the next backup would be.
@@ -447,8 +459,12 @@ async fn newest(context: &Context, uploader: &Arc<Uploader>) -> Result<Newest, B
     }
 }
 
-/// Finds out what a run has stored that died since the newest backup; false if nothing.
-async fn salvage(context: &Context, newest: &Newest, uploader: &Uploader) -> Result<bool, BackupError> {
+/// Finds out what a run has stored that died since the newest backup: its packs, and when they were stored.
+async fn salvage(
+    context: &Context,
+    newest: &Newest,
+    uploader: &Uploader,
+) -> Result<Vec<(PackId, Timestamp)>, BackupError> {
     let listed;
     let packs = match &newest.base {
         Some(base) => &base.packs,
@@ -460,7 +476,7 @@ async fn salvage(context: &Context, newest: &Newest, uploader: &Uploader) -> Res
     let mut strays = salvage::strays(packs.iter(), newest.stored);
     strays.retain(|pack| !uploader.is_damaged(&pack.id));
     if strays.is_empty() {
-        return Ok(false);
+        return Ok(Vec::new());
     }
     let bytes = uploader.salvage.read(&context.repository, &strays).await?;
     context.progress.note(&format!(
@@ -469,7 +485,8 @@ async fn salvage(context: &Context, newest: &Newest, uploader: &Uploader) -> Res
         strays.len(),
         bytes >> 20
     ));
-    Ok(true)
+    let stored = |pack: &PackRef| Some((pack.id, packs.get(&pack.id)?.stored));
+    Ok(strays.iter().filter_map(stored).collect())
 }
 
 async fn choose(
@@ -587,6 +604,7 @@ fn manifest(
         spaces: captured.totals.spaces,
         files: captured.totals.files,
         warnings: captured.report.warnings,
+        locked_until: None,
         map: StoredBlock::from(captured.root),
     }
 }

@@ -21,7 +21,7 @@ use crate::format::PageSum;
 use crate::format::map::{BlockRef, Location, PageChunk};
 use crate::format::pack::FinishedPack;
 use crate::model::{ChunkId, PackId, Phase, Progress};
-use crate::repository::{Repository, RepositoryError};
+use crate::repository::{PutOutcome, Repository, RepositoryError};
 
 /// Part of the spool's limit at which the operator is warned, in percent.
 const SPOOL_WARN_PERCENT: u64 = 50;
@@ -113,6 +113,8 @@ pub(super) struct Uploader {
     pub uploaded_packs: AtomicU64,
     /// Packs that are known to be damaged.
     damaged: OnceLock<HashSet<PackId>>,
+    /// Packs that were there already when they were to be stored: few, and of any age.
+    pub packs_found: Arc<Mutex<Vec<PackId>>>,
     /// What need not be uploaded, though no backup needs it yet.
     pub salvage: Salvage,
 }
@@ -142,6 +144,7 @@ impl Uploader {
             number: AtomicU64::new(0),
             uploaded_packs: AtomicU64::new(0),
             damaged: OnceLock::new(),
+            packs_found: Arc::default(),
             salvage: Salvage::default(),
             spool,
         };
@@ -248,7 +251,7 @@ impl Uploader {
     fn spawn(&self, id: PackId, purpose: Purpose, waiting: Waiting, permit: Option<tokio::sync::OwnedSemaphorePermit>) {
         let (repository, progress) = (self.repository.clone(), self.progress.clone());
         let (uploads, failure) = (self.uploads.clone(), self.failure.clone());
-        let spooled_bytes = self.spooled_bytes.clone();
+        let (spooled_bytes, packs_found) = (self.spooled_bytes.clone(), self.packs_found.clone());
         let task = async move {
             // A pack from the spool will be in memory as well.
             let _permit = match permit {
@@ -265,8 +268,12 @@ impl Uploader {
                     Err(source) => Err(BackupError::Spool { directory: path.clone(), source }),
                 },
             };
-            if let Err(error) = outcome {
-                failure.set(error);
+            match outcome {
+                Ok(PutOutcome::Stored) => {}
+                Ok(PutOutcome::AlreadyThere) => {
+                    packs_found.lock().unwrap_or_else(PoisonError::into_inner).push(id);
+                }
+                Err(error) => failure.set(error),
             }
             let length = match waiting {
                 Waiting::Memory(bytes) => bytes.len() as u64,

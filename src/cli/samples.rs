@@ -55,6 +55,7 @@ pub fn manifest(day: u32) -> Manifest {
         spaces: 812,
         files: 1650,
         warnings: Vec::new(),
+        locked_until: None,
         map: StoredBlock {
             chunk: ChunkId([0xc4; 32]),
             raw_bytes: 5000,

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::value::RawValue;
 
 use super::{FORMAT_VERSION, FormatError};
-use crate::model::{RepositoryId, Timestamp};
+use crate::model::{LockPolicy, RepositoryId, Timestamp};
 
 /// Longest document that a reader accepts; a manifest is a few KiB.
 pub const DOCUMENT_BYTES_MAX: u64 = 16 << 20;
@@ -37,6 +37,9 @@ pub struct Config {
     pub created: Timestamp,
     /// `none`; a later version seals with a key, and then says how.
     pub seal: String,
+    /// How every object is locked, leases left out; absent where they are not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lock: Option<LockPolicy>,
 }
 
 impl Config {
@@ -140,15 +143,22 @@ pub fn decode_document<D: Document>(name: &str, bytes: &[u8]) -> Result<D, Forma
     Ok(document)
 }
 
+/// Whether these are the bytes of a document of any sort and format whose body hashes to what its envelope says.
+pub fn is_whole_document(bytes: &[u8]) -> bool {
+    let envelope: Result<EnvelopeIn<'_>, _> = serde_json::from_slice(bytes);
+    envelope.is_ok_and(|envelope| blake3::hash(envelope.body.get().as_bytes()).to_hex().as_str() == envelope.blake3)
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::model::LockMode;
 
     fn config() -> Config {
         let created = Timestamp("2026-11-22T17:04:45Z".parse().unwrap());
-        Config { repository_id: RepositoryId([7; 16]), created, seal: "none".to_owned() }
+        Config { repository_id: RepositoryId([7; 16]), created, seal: "none".to_owned(), lock: None }
     }
 
     #[test]
@@ -162,6 +172,7 @@ mod tests {
         let bytes = encode_document(&config()).unwrap();
         for length in 0..bytes.len() {
             assert!(decode_document::<Config>("haulout.json", &bytes[..length]).is_err(), "{length} bytes");
+            assert!(!is_whole_document(&bytes[..length]), "{length} bytes");
         }
     }
 
@@ -191,6 +202,16 @@ mod tests {
         let bytes = encode_document(&Config { seal: "age-x25519".to_owned(), ..config() }).unwrap();
         let error = decode_document::<Config>("haulout.json", &bytes).unwrap_err();
         assert_eq!(error.to_string(), "repository is sealed (age-x25519), which this program cannot open");
+    }
+
+    #[test]
+    fn a_lock_stands_in_the_repository_document_or_is_absent() {
+        let text = |lock| String::from_utf8(encode_document(&Config { lock, ..config() }).unwrap()).unwrap();
+        assert!(!text(None).contains("lock"));
+        let lock = LockPolicy { mode: LockMode::Governance, days: 30.try_into().unwrap() };
+        let locked = text(Some(lock));
+        assert!(locked.contains(r#","lock":{"mode":"governance","days":30}}"#), "{locked}");
+        assert_eq!(decode_document::<Config>("haulout.json", locked.as_bytes()).unwrap().lock, Some(lock));
     }
 
     #[test]

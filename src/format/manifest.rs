@@ -270,6 +270,9 @@ pub struct Manifest {
     pub files: u64,
     /// Sentences that the backup tool or haulout wants people to read.
     pub warnings: Vec<String>,
+    /// Until when everything that it needs was locked, at least, when it was committed; absent where that is not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub locked_until: Option<Timestamp>,
     /// Root of the page map.
     pub map: StoredBlock,
 }
@@ -374,6 +377,7 @@ mod tests {
             spaces: 1,
             files: 1,
             warnings: Vec::new(),
+            locked_until: None,
             map: StoredBlock {
                 chunk: ChunkId([1; 32]),
                 raw_bytes: 300,

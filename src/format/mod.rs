@@ -14,7 +14,7 @@ mod prune;
 
 pub use codec::{Decoder, Encoder, TEXT_BYTES_MAX};
 pub use damage::{DAMAGED_PACKS_MAX, DamageList};
-pub use envelope::{Config, DOCUMENT_BYTES_MAX, Document, Lease, decode_document, encode_document};
+pub use envelope::{Config, DOCUMENT_BYTES_MAX, Document, Lease, decode_document, encode_document, is_whole_document};
 pub use hash::{Namer, PageHash, PageSum, pack_id};
 pub use manifest::{
     BackupKind, GtidPosition, LsnRange, Manifest, RedoFormat, Server, Sizes, StoredBlock, SystemFile, Timeline, Witness,

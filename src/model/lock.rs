@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::num::NonZeroU32;
+use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
@@ -32,6 +33,18 @@ impl LockMode {
 impl fmt::Display for LockMode {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())
+    }
+}
+
+impl FromStr for LockMode {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<LockMode, String> {
+        match text {
+            "compliance" => Ok(LockMode::Compliance),
+            "governance" => Ok(LockMode::Governance),
+            _ => Err("expected compliance or governance".to_owned()),
+        }
     }
 }
 

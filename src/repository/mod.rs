@@ -5,11 +5,15 @@
 
 mod damage;
 mod error;
+mod history;
 mod keys;
 mod lease;
+mod locks;
 mod maps;
+mod needs;
 mod process;
 mod pruning;
+mod recover;
 mod references;
 
 use std::collections::HashMap;
@@ -23,17 +27,21 @@ use lru::LruCache;
 
 pub use damage::{Findings, KnownDamage};
 pub use error::RepositoryError;
+pub use history::History;
 pub use keys::{LeaseKey, ObjectKey, PruneKey};
 pub use lease::{LEASE_RENEW_SECONDS, LEASE_SECONDS, LeaseGuard};
+pub use locks::{Extension, LOCK_MARGIN_SECONDS};
 pub use process::ProcessIdentity;
 pub use pruning::{PlanState, PruneState};
+pub use recover::{BroughtBack, FOLDERS, Loss, Verdict};
 pub use references::References;
 
 use crate::format::map::{BlockRef, PackRef, PageChunk};
 use crate::format::pack::{self, FOOTER_BYTES, FinishedPack, PACK_BYTES_MAX, PackEntry, PackFooter};
 use crate::format::{Config, DOCUMENT_BYTES_MAX, Document, Manifest, Namer, PageSum, decode_document, encode_document};
-use crate::model::{BackupId, Clock, Entropy, PackId, RepositoryId, Timestamp};
-use crate::store::{Key, PutOutcome, Store, StoreError};
+use crate::model::{BackupId, Clock, Entropy, LockPolicy, PackId, RepositoryId, Timestamp};
+pub use crate::store::PutOutcome;
+use crate::store::{Key, Store, StoreError};
 
 /// Documents read at the same time: enough that a thousand manifests take seconds, few enough for any store.
 const DOCUMENTS_IN_FLIGHT: usize = 16;
@@ -47,6 +55,8 @@ pub struct Repository {
     store: Store,
     config: Config,
     namer: Namer,
+    /// The lock of what is put.
+    locks: Option<LockPolicy>,
     directories: Mutex<LruCache<PackId, Arc<Vec<PackEntry>>>>,
 }
 
@@ -87,6 +97,15 @@ impl Repository {
     /// # Errors
     /// [`RepositoryError::Exists`] when there is one already.
     pub async fn init(store: Store, clock: &dyn Clock, entropy: &dyn Entropy) -> Result<Repository, RepositoryError> {
+        Repository::create(store, None, clock, entropy).await
+    }
+
+    async fn create(
+        store: Store,
+        lock: Option<LockPolicy>,
+        clock: &dyn Clock,
+        entropy: &dyn Entropy,
+    ) -> Result<Repository, RepositoryError> {
         let key = store_key(&ObjectKey::Config)?;
         let exists = || RepositoryError::Exists { url: store.origin().url.clone() };
         // Read rather than looked at: a missing bucket is told from a missing object only so.
@@ -101,7 +120,7 @@ impl Repository {
         let mut id = [0; 16];
         entropy.fill(&mut id);
         let created = clock.now().whole_seconds();
-        let config = Config { repository_id: RepositoryId(id), created, seal: "none".to_owned() };
+        let config = Config { repository_id: RepositoryId(id), created, seal: "none".to_owned(), lock };
         match store.put(&key, Bytes::from(encode_document(&config)?)).await {
             Ok(_) => Repository::open(store).await,
             Err(StoreError::AlreadyExists { .. }) => Err(exists()),
@@ -131,8 +150,13 @@ impl Repository {
         let url = &store.origin().url;
         let head = |source| RepositoryError::Head { url: url.clone(), source };
         let config: Config = decode_document(&key.text(), &bytes).map_err(head)?;
+        Ok(Repository::with_config(store, config))
+    }
+
+    fn with_config(store: Store, config: Config) -> Repository {
         let directories = LruCache::new(NonZeroUsize::new(DIRECTORIES_KEPT).unwrap_or(NonZeroUsize::MIN));
-        Ok(Repository { store, config, namer: Namer::new(&[0; 32]), directories: Mutex::new(directories) })
+        let locks = config.lock.filter(|policy| store.lock_puts(*policy));
+        Repository { store, config, namer: Namer::new(&[0; 32]), locks, directories: Mutex::new(directories) }
     }
 
     /// What `init` wrote.

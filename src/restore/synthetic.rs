@@ -387,6 +387,7 @@ impl Synthetic {
             spaces: totals.spaces,
             files: totals.files,
             warnings: Vec::new(),
+            locked_until: None,
             map: StoredBlock::from(root),
         }
     }

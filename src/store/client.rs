@@ -193,10 +193,14 @@ impl Store {
     /// # Errors
     /// [`StoreError::NotFound`]; [`StoreError::TooLarge`], before any byte is read; those of access and availability.
     pub async fn get(&self, key: &Key, bytes_max: u64) -> Result<Bytes, StoreError> {
+        self.get_wanted(key, Wanted::Whole { bytes_max }).await
+    }
+
+    pub(super) async fn get_wanted(&self, key: &Key, wanted: Wanted) -> Result<Bytes, StoreError> {
         let path = key.path();
         let _permit = self.shared.reads.acquire().await;
         let attempt = self.attempt(Action::Read, key.as_str());
-        self.repeat(&attempt, || self.get_once(&attempt, &path, Wanted::Whole { bytes_max })).await
+        self.repeat(&attempt, || self.get_once(&attempt, &path, wanted.clone())).await
     }
 
     /// Reads bytes `range` of an object: all of them.
@@ -362,10 +366,14 @@ impl Store {
         self.check_directory(attempt).await?;
         self.shared.counters.add(Count::Get, 1);
         let range = match &wanted {
-            Wanted::Whole { .. } => None,
+            Wanted::Whole { .. } | Wanted::Version { .. } => None,
             Wanted::Range(range) => Some(GetRange::Bounded(range.clone())),
         };
-        let options = GetOptions { range, ..GetOptions::default() };
+        let version = match &wanted {
+            Wanted::Version { version, .. } => Some(version.clone()),
+            _ => None,
+        };
+        let options = GetOptions { range, version, ..GetOptions::default() };
         let silence_max = self.shared.options.retry.silence_max;
         let result = timely(attempt, silence_max, self.shared.objects.get_opts(path, options)).await;
         let result = match (result, &wanted) {
@@ -377,7 +385,7 @@ impl Store {
             (result, _) => result?,
         };
         match &wanted {
-            Wanted::Whole { bytes_max } if result.meta.size > *bytes_max => {
+            Wanted::Whole { bytes_max } | Wanted::Version { bytes_max, .. } if result.meta.size > *bytes_max => {
                 let (expected, found) = (*bytes_max, result.meta.size);
                 return Err(Failure::give_up(StoreError::TooLarge { key: attempt.what.clone(), expected, found }));
             }
@@ -471,8 +479,9 @@ fn device_and_inode(metadata: &std::fs::Metadata) -> (u64, u64) {
 
 /// What to read of an object.
 #[derive(Debug, Clone)]
-enum Wanted {
+pub(super) enum Wanted {
     Whole { bytes_max: u64 },
+    Version { version: String, bytes_max: u64 },
     Range(Range<u64>),
 }
 

@@ -185,11 +185,19 @@ pub enum StoreError {
         /// Cause.
         source: Cause,
     },
+    /// The store keeps no versions of objects.
+    #[error("no versions of objects are kept at {url}")]
+    NoVersions {
+        /// The repository's URL.
+        url: String,
+    },
     /// The store cannot lock objects.
-    #[error("objects at {url} cannot be locked")]
+    #[error("objects at {url} cannot be locked: {reason}")]
     NoLocks {
         /// The repository's URL.
         url: String,
+        /// Why.
+        reason: String,
     },
     /// The object is locked and is not deleted.
     #[error("object {key} is locked {}", locked_text(*lock))]
@@ -291,7 +299,10 @@ fn locked_text(lock: ObjectLock) -> String {
 impl Diagnose for StoreError {
     fn kind(&self) -> Kind {
         match self {
-            StoreError::BadUrl { .. } | StoreError::BadOptions { .. } | StoreError::NoLocks { .. } => Kind::Usage,
+            StoreError::BadUrl { .. }
+            | StoreError::BadOptions { .. }
+            | StoreError::NoLocks { .. }
+            | StoreError::NoVersions { .. } => Kind::Usage,
             StoreError::NoDirectory { .. } | StoreError::NoBucket { .. } => Kind::NoRepository,
             StoreError::TooLarge { .. } | StoreError::Truncated { .. } => Kind::Corrupt,
             StoreError::BadKey { .. }
@@ -341,14 +352,18 @@ impl Diagnose for StoreError {
                 None => "check the network and the provider's status, then run again".to_owned(),
             },
             StoreError::NoSpace { .. } => "free space or raise the quota, then run again".to_owned(),
-            StoreError::NoLocks { .. } => "only a bucket of S3 that has object lock can".to_owned(),
+            StoreError::NoVersions { .. } => "what is lost there has to come from another copy".to_owned(),
+            StoreError::NoLocks { .. } => "make a bucket with object lock (`aws s3api create-bucket --object-lock-enabled-for-bucket`), or do without --lock"
+                    .to_owned(),
             StoreError::Locked { lock, .. } if lock.legal_hold => {
                 "whoever placed the legal hold can take it away".to_owned()
             }
             StoreError::Locked { .. } => "run again when the lock has ended".to_owned(),
+            StoreError::AlreadyExists { .. } => "somebody else has written there; where the bucket keeps versions, `haulout \
+                 unhide` brings the first one back"
+                .to_owned(),
             StoreError::BadKey { .. }
             | StoreError::NotFound { .. }
-            | StoreError::AlreadyExists { .. }
             | StoreError::TooLarge { .. }
             | StoreError::Truncated { .. }
             | StoreError::Other { .. } => return None,

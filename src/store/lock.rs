@@ -8,10 +8,11 @@ use std::sync::atomic::Ordering;
 use object_store::PutOptions;
 
 use super::{
-    Key, Store, StoreError,
+    Answer, Key, Store, StoreError,
     client::timely,
     counters::Count,
     error::{Action, Refused},
+    locker::Locker,
 };
 use crate::model::{LockPolicy, Retention, Timestamp};
 
@@ -85,9 +86,7 @@ impl Store {
     /// those of availability.
     pub async fn extend_lock(&self, key: &Key, version: Option<&str>, retention: Retention) -> Result<(), StoreError> {
         let attempt = self.attempt(Action::Lock, key.as_str());
-        let Some(locker) = &self.shared.locker else {
-            return Err(StoreError::NoLocks { url: self.shared.origin.url.clone() });
-        };
+        let locker = self.locker()?;
         let _permit = self.shared.lock_requests.acquire().await;
         let silence_max = self.shared.options.retry.silence_max;
         self.repeat(&attempt, || async {
@@ -95,6 +94,61 @@ impl Store {
             timely(&attempt, silence_max, locker.extend(key.as_str(), version, retention)).await
         })
         .await
+    }
+
+    /// Finds out whether the bucket keeps versions and has object lock; what the account may not ask stays open.
+    ///
+    /// # Errors
+    /// [`StoreError::NoLocks`] with the reason; those of access and availability.
+    pub async fn check_locks(&self) -> Result<(), StoreError> {
+        self.locker()?;
+        let (versioning, object_lock, _) = self.probe_bucket().await;
+        for answer in [versioning, object_lock] {
+            if let Answer::No(reason) = answer {
+                return Err(self.no_locks(&format!("in its bucket, {reason}")));
+            }
+        }
+        Ok(())
+    }
+
+    /// Proves that the store keeps the lock of an object that was just put: some take locks and forget them.
+    ///
+    /// # Errors
+    /// [`StoreError::NoLocks`] when it does not; those of access and availability.
+    pub async fn check_locked(&self, key: &Key) -> Result<(), StoreError> {
+        let lock = self.object_lock(key).await?;
+        if lock.retention.is_some_and(|retention| retention.until > self.shared.options.clock.now()) {
+            return Ok(());
+        }
+        Err(self.no_locks(&format!("it took the lock of {key} and does not keep it")))
+    }
+
+    /// Finds out whether the bucket keeps versions; what the account may not ask stays open.
+    ///
+    /// # Errors
+    /// [`StoreError::NoVersions`]; those of access and availability.
+    pub async fn check_versions(&self) -> Result<(), StoreError> {
+        let no_versions = || StoreError::NoVersions { url: self.shared.origin.url.clone() };
+        if self.shared.locker.is_none() {
+            return Err(no_versions());
+        }
+        match self.probe_bucket().await {
+            (Answer::No(_), ..) => Err(no_versions()),
+            _ => Ok(()),
+        }
+    }
+
+    /// The present moment, by this machine's clock.
+    pub fn now(&self) -> Timestamp {
+        self.shared.options.clock.now()
+    }
+
+    fn no_locks(&self, reason: &str) -> StoreError {
+        StoreError::NoLocks { url: self.shared.origin.url.clone(), reason: reason.to_owned() }
+    }
+
+    pub(super) fn locker(&self) -> Result<&Locker, StoreError> {
+        self.shared.locker.as_deref().ok_or_else(|| self.no_locks("it is no bucket of S3"))
     }
 
     /// Fails when the object is locked. What cannot be found out because the account may not ask is left to the store.

@@ -159,3 +159,63 @@ async fn a_directory_locks_nothing() {
     let error = store.extend_lock(&key(), None, policy().retention(crate::model::Clock::now(&SystemClock))).await;
     assert_eq!(error.unwrap_err().kind(), Kind::Usage);
 }
+
+#[tokio::test]
+async fn a_store_that_forgets_locks_is_refused() {
+    let none = refuse("404 Not Found", "NoSuchObjectLockConfiguration");
+    for reply in [none.clone(), refuse("501 Not Implemented", "NotImplemented"), until("2001-01-02T03:04:05Z")] {
+        // What it says of a lock, and of a legal hold.
+        let server = Server::start(vec![reply, none.clone()]);
+        let error = server.store().await.check_locked(&key()).await.unwrap_err();
+        assert!(error.to_string().contains("it took the lock of packs/ab/abcd and does not keep it"), "{error}");
+        assert_eq!(error.kind(), Kind::Usage);
+    }
+    let server = Server::start(vec![until("2999-01-02T03:04:05Z")]);
+    server.store().await.check_locked(&key()).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_bucket_without_versions_or_locks_is_refused_before_anything_is_stored() {
+    let versions =
+        |status: &str| ok(&format!("<VersioningConfiguration><Status>{status}</Status></VersioningConfiguration>"));
+    let missing = refuse("404 Not Found", "ObjectLockConfigurationNotFoundError");
+    for replies in [vec![versions("Suspended"), ok(LOCKED)], vec![versions("Enabled"), missing]] {
+        let server = Server::start(replies);
+        let error = server.store().await.check_locks().await.unwrap_err();
+        assert!(matches!(error, StoreError::NoLocks { .. }), "{error:?}");
+    }
+    let server = Server::start(vec![versions("Enabled"), ok(LOCKED)]);
+    server.store().await.check_locks().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_listing_of_versions_goes_on_where_its_page_ends() {
+    let page = |more: &str, versions: &str| {
+        ok(&format!(
+            "<ListVersionsResult>{versions}<IsTruncated>{}</IsTruncated>{more}</ListVersionsResult>",
+            !more.is_empty()
+        ))
+    };
+    let version = |name: &str, id: &str, latest: bool| {
+        format!(
+            "<Version><Key>some/prefix/{name}</Key><VersionId>{id}</VersionId><IsLatest>{latest}</IsLatest><Size>7</Size>\
+             <LastModified>2026-11-22T17:00:00Z</LastModified></Version>"
+        )
+    };
+    let next = "<NextKeyMarker>some/prefix/b</NextKeyMarker><NextVersionIdMarker>2</NextVersionIdMarker>";
+    let marker = version("a", "9", true).replace("Version>", "DeleteMarker>");
+    let first =
+        format!("{}{}{marker}{}", version("a", "1", false), version("b", "2", true), version("no key", "3", true));
+    let replies = vec![refuse("503 Slow Down", "SlowDown"), page(next, &first), page("", &version("b", "1", false))];
+    let server = Server::start(replies);
+    let found: Vec<_> = futures::TryStreamExt::try_collect(server.store().await.versions("")).await.unwrap();
+    let told: Vec<_> =
+        found.iter().map(|one| (one.key.as_str(), &one.version[..], one.is_marker, one.is_latest)).collect();
+    let expected =
+        [("a", "1", false, false), ("a", "9", true, true), ("b", "2", false, true), ("b", "1", false, false)];
+    assert_eq!(told, expected);
+    let requests = server.requests();
+    for part in ["?versions&", "&key-marker=some%2Fprefix%2Fb&", "&version-id-marker=2 "] {
+        assert!(requests[2].contains(part), "{part} in {}", requests[2]);
+    }
+}

@@ -1,4 +1,4 @@
-//! What the store crate cannot ask of S3, by `aws-sdk-s3`: locks.
+//! What the store crate cannot ask of S3, by `aws-sdk-s3`: locks and versions.
 //!
 //! Requests are repeated by [`super::retry`] alone, and errors are told in the store crate's words, so that `classify`
 //! judges them like all others. Locked puts stand below the store crate's trait: wrappers, conditions, counters and the
@@ -19,7 +19,8 @@ use aws_sdk_s3::{
     error::{ProvideErrorMetadata, SdkError},
     primitives::{ByteStream, DateTime},
     types::{
-        ChecksumAlgorithm, ObjectLockLegalHoldStatus, ObjectLockMode, ObjectLockRetention, ObjectLockRetentionMode,
+        ChecksumAlgorithm, MetadataDirective, ObjectLockLegalHoldStatus, ObjectLockMode, ObjectLockRetention,
+        ObjectLockRetentionMode,
     },
 };
 use bytes::Bytes;
@@ -32,11 +33,12 @@ use object_store::{
 };
 
 use super::{
-    StoreError, StoreOptions,
+    Key, ObjectVersion, StoreError, StoreOptions,
     classify::{Reason, chain_text, find},
     credentials::AwsCredentials,
     error::Cause,
     refusal::{Refusal, short},
+    versions::VersionPage,
 };
 use crate::model::{LockMode, Retention, Timestamp};
 
@@ -88,10 +90,7 @@ impl Locker {
             .key(key)
             .set_if_none_match(matches!(mode, PutMode::Create).then(|| "*".to_owned()))
             .set_checksum_algorithm(self.sha256.then_some(ChecksumAlgorithm::Sha256))
-            .object_lock_mode(match retention.mode {
-                LockMode::Compliance => ObjectLockMode::Compliance,
-                LockMode::Governance => ObjectLockMode::Governance,
-            })
+            .object_lock_mode(lock_mode(retention.mode))
             .object_lock_retain_until_date(DateTime::from_secs(retention.until.0.as_second()))
             .body(ByteStream::from(body))
             .send()
@@ -144,6 +143,58 @@ impl Locker {
         request.set_version_id(version.map(str::to_owned)).send().await.map(drop).map_err(told)
     }
 
+    /// Makes a version the present one, by a copy within the store.
+    pub(super) async fn copy_version(&self, key: &str, version: &str, retention: Option<Retention>) -> Result<()> {
+        let key = self.full(key);
+        let source = format!("{}/{}?versionId={}", self.bucket, encoded(&key), encoded(version));
+        let request = self.client.copy_object().bucket(&self.bucket).key(&key).copy_source(source);
+        // Some stores copy an object over itself only when something changes; of metadata there is none.
+        let request = request.metadata_directive(MetadataDirective::Replace);
+        let request = request.set_object_lock_mode(retention.map(|retention| lock_mode(retention.mode)));
+        let until = retention.map(|retention| DateTime::from_secs(retention.until.0.as_second()));
+        let request = request.set_object_lock_retain_until_date(until);
+        request.send().await.map(drop).map_err(told)
+    }
+
+    /// Removes a version or a delete marker for good.
+    pub(super) async fn delete_version(&self, key: &str, version: &str) -> Result<()> {
+        let request = self.client.delete_object().bucket(&self.bucket).key(self.full(key)).version_id(version);
+        request.send().await.map(drop).map_err(told)
+    }
+
+    /// A page of all versions whose keys begin with `prefix`, from `start` on.
+    pub(super) async fn version_page(
+        &self,
+        prefix: &str,
+        start: Option<&(String, Option<String>)>,
+    ) -> Result<VersionPage> {
+        let request = self.client.list_object_versions().bucket(&self.bucket).prefix(self.full(prefix));
+        let request = request.set_key_marker(start.map(|(key, _)| key.clone()));
+        let request = request.set_version_id_marker(start.and_then(|(_, version)| version.clone()));
+        let answer = request.send().await.map_err(told)?;
+        let next = answer.next_key_marker.filter(|_| answer.is_truncated == Some(true));
+        let next = next.map(|key| (key, answer.next_version_id_marker));
+        let made = |key: Option<String>, version: Option<String>, stored: Option<DateTime>| {
+            let stored = jiff::Timestamp::from_second(stored?.secs()).ok()?;
+            let key = Key::new(key?.strip_prefix(&self.prefix)?).ok()?;
+            Some((key, version?, Timestamp(stored)))
+        };
+        let objects = answer.versions.into_iter().flatten().filter_map(|found| {
+            let (key, version, last_modified) = made(found.key, found.version_id, found.last_modified)?;
+            let size = u64::try_from(found.size.unwrap_or_default()).unwrap_or_default();
+            let is_latest = found.is_latest == Some(true);
+            Some(ObjectVersion { key, version, is_marker: false, is_latest, size, last_modified })
+        });
+        let markers = answer.delete_markers.into_iter().flatten().filter_map(|found| {
+            let (key, version, last_modified) = made(found.key, found.version_id, found.last_modified)?;
+            let is_latest = found.is_latest == Some(true);
+            Some(ObjectVersion { key, version, is_marker: true, is_latest, size: 0, last_modified })
+        });
+        let mut versions: Vec<_> = objects.chain(markers).collect();
+        versions.sort_by(|one, other| one.key.cmp(&other.key));
+        Ok(VersionPage { versions, next })
+    }
+
     /// Asks whether the bucket has object lock; where that is not told, it may have.
     pub(super) async fn bucket_may_lock(&self) -> Result<bool> {
         match self.client.get_object_lock_configuration().bucket(&self.bucket).send().await {
@@ -155,6 +206,19 @@ impl Locker {
             Err(error) => Err(told(error)),
         }
     }
+}
+
+fn lock_mode(mode: LockMode) -> ObjectLockMode {
+    match mode {
+        LockMode::Compliance => ObjectLockMode::Compliance,
+        LockMode::Governance => ObjectLockMode::Governance,
+    }
+}
+
+/// Percent-encoded, but for slashes.
+fn encoded(text: &str) -> String {
+    let plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"-._~/".contains(byte);
+    text.bytes().map(|byte| if plain(&byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") }).collect()
 }
 
 /// True for the answers by which S3 and its imitators say that there is no lock.

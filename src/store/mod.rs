@@ -37,6 +37,7 @@ mod refusal;
 mod retry;
 pub mod timed;
 mod url;
+mod versions;
 
 #[cfg(test)]
 mod http_tests;
@@ -57,3 +58,4 @@ pub use options::{AccessKey, RetryPolicy, StoreOptions};
 pub use probe::{Answer, Capabilities, Finding, Verdict};
 pub use refusal::Refusal;
 pub use url::StoreUrl;
+pub use versions::ObjectVersion;

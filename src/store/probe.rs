@@ -197,7 +197,7 @@ impl Store {
     }
 
     /// Asks for the settings of the bucket: versions, object lock, its default retention.
-    async fn probe_bucket(&self) -> (Answer, Answer, Option<String>) {
+    pub(super) async fn probe_bucket(&self) -> (Answer, Answer, Option<String>) {
         let Some(client) = &self.shared.bucket else {
             let no = || Answer::Unknown("found out for S3 alone".to_owned());
             return (no(), no(), None);

@@ -62,6 +62,11 @@ impl StoreUrl {
         }
     }
 
+    /// True for a bucket of S3, or of a store that speaks it.
+    pub fn is_s3(&self) -> bool {
+        matches!(self.0, Location::S3(_))
+    }
+
     pub(super) fn location(&self) -> &Location {
         &self.0
     }

@@ -10,7 +10,7 @@ use clap::{Args, Parser, Subcommand};
 
 pub use operations::{
     BackupArgs, BackupMode, CheckArgs, CompletionsArgs, DoctorArgs, FetchArgs, InitArgs, ListArgs, ManArgs, MoveArgs,
-    PrepareArgs, PrepareDirectoryArgs, RestoreArgs, RestoreTableArgs, ShowArgs, TableArg,
+    PrepareArgs, PrepareDirectoryArgs, RestoreArgs, RestoreTableArgs, ShowArgs, TableArg, UnhideArgs,
 };
 pub use prune::{PruneArgs, UndeleteArgs};
 pub use shared::{ConnectionArgs, StoreArgs, ToolsArgs};
@@ -98,6 +98,8 @@ pub enum Command {
     Prune(Box<PruneArgs>),
     /// Keep backups that a prune lets go of, before their grace period is over
     Undelete(UndeleteArgs),
+    /// Bring back objects that were deleted or written over, in a bucket that keeps versions
+    Unhide(UnhideArgs),
     /// Look for what would stop a backup or a restore
     Doctor(Box<DoctorArgs>),
     /// Print a completion script for a shell

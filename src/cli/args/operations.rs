@@ -1,6 +1,6 @@
 //! Options of the single commands.
 
-use std::path::PathBuf;
+use std::{num::NonZeroU32, path::PathBuf};
 
 use clap::Args;
 use clap_complete::Shell;
@@ -14,6 +14,7 @@ use crate::{
             keys::{CompressionLevel, Connections, Nice, Parallel, Uploads},
         },
     },
+    model::{LockMode, LockPolicy},
     restore::{TableName, TablePattern},
 };
 
@@ -23,13 +24,46 @@ use crate::{
 Examples:
   haulout --repo s3://bucket/db1 init
   haulout --repo s3://bucket/db1 init --endpoint-url https://s3.example.com --region eu-1
+  haulout --repo s3://bucket/db1 init --lock 30d
   haulout --repo file:///backup/db1 init
 
-A bucket must exist already; a directory is created.")]
+A bucket must exist already; a directory is created.
+
+With --lock every object is put with object lock, leases left out, and each backup extends the locks of the older objects \
+that it needs: from its commit on it is locked as a whole for the period. The bucket needs versioning and object lock, which \
+is set when it is made. What is locked costs its storage until the lock ends, a third of the period later at most, and with \
+`compliance` nobody can change that, the owner of the account included.")]
 pub struct InitArgs {
+    /// Lock every object for this many days
+    #[arg(long, value_name = "DAYS")]
+    pub lock: Option<LockPeriod>,
+    /// Who may lift a lock early: nobody, or whoever has s3:BypassGovernanceRetention
+    #[arg(long, value_name = "compliance|governance", requires = "lock", default_value_t = LockMode::Compliance)]
+    pub lock_mode: LockMode,
     /// The store.
     #[command(flatten)]
     pub store: StoreArgs,
+}
+
+/// A number of days, such as `30d`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LockPeriod(pub NonZeroU32);
+
+impl std::str::FromStr for LockPeriod {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<LockPeriod, String> {
+        let days = text.strip_suffix('d').unwrap_or(text).parse().ok();
+        let days = days.filter(|days: &NonZeroU32| days.get() <= LockPolicy::DAYS_MAX);
+        days.map(LockPeriod).ok_or_else(|| format!("expected days, 1d to {}d", LockPolicy::DAYS_MAX))
+    }
+}
+
+impl InitArgs {
+    /// How objects are to be locked.
+    pub fn lock_policy(&self) -> Option<LockPolicy> {
+        self.lock.map(|LockPeriod(days)| LockPolicy { mode: self.lock_mode, days })
+    }
 }
 
 /// How a backup is to be captured.
@@ -351,6 +385,34 @@ pub struct CheckArgs {
     /// Reads from the store in flight [default: 16]
     #[arg(long, value_name = "N")]
     pub connections: Option<Connections>,
+    /// The store.
+    #[command(flatten)]
+    pub store: StoreArgs,
+}
+
+/// Options of `unhide`.
+#[derive(Debug, Clone, Default, Args)]
+#[command(after_help = "\
+Examples:
+  haulout unhide --dry-run     what is hidden or written over, and what would be done
+  haulout unhide
+
+A delete in a bucket that keeps versions puts a delete marker in front of the object, and a put another version; what was \
+stored first is still there, and stays there while it is locked. Of the versions of each object the first that is right \
+becomes the present one again: by removing delete markers where the account may (s3:DeleteObjectVersion), else by a copy \
+within the store. Packs are judged by the hash in their names, documents by the hash that they carry. Only objects with \
+several versions are read.
+
+Objects that are hidden and not locked any more are left as they are, since `prune` leaves such: --all brings them back, too.
+
+Exits with 3 when an object has no right version left.")]
+pub struct UnhideArgs {
+    /// Say what would be done, and do nothing
+    #[arg(long, short = 'n')]
+    pub dry_run: bool,
+    /// Bring back what is not locked, too
+    #[arg(long)]
+    pub all: bool,
     /// The store.
     #[command(flatten)]
     pub store: StoreArgs,

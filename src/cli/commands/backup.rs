@@ -29,16 +29,16 @@ const DEPTH_MAX: u32 = u32::MAX;
 pub async fn run(args: &BackupArgs, context: &Context) -> Result<Finish, Failure> {
     let settings = context.settle(BackupSettings::assemble(&context.layers, context.url(), args))?;
     let progress = context.progress(Unit::Bytes);
-    let manifest = operation(&settings, progress, context).await?;
+    let (manifest, finish) = operation(&settings, progress, context).await?;
     context.output.summary(&BackupSummary::from(&manifest), BackupSummary::text);
-    Ok(Finish::Done)
+    Ok(finish)
 }
 
 async fn operation(
     settings: &BackupSettings,
     progress: Arc<dyn Progress>,
     context: &Context,
-) -> Result<Manifest, Failure> {
+) -> Result<(Manifest, Finish), Failure> {
     // The tools tell their versions while the repository is opened. What is wrong with them, the backup itself tells.
     let found = Arc::new(OnceLock::new());
     let (paths, finding) = (open::tools(&settings.tools), found.clone());
@@ -86,5 +86,12 @@ async fn operation(
         let pages = outcome.unverifiable_pages;
         context.progress.note(&format!("{pages} pages have no checksum that can be checked without their keys"));
     }
-    Ok(outcome.manifest)
+    let finish = match &outcome.lock_warning {
+        Some(warning) => {
+            context.progress.warn(warning);
+            Finish::Damaged
+        }
+        None => Finish::Done,
+    };
+    Ok((outcome.manifest, finish))
 }

@@ -18,6 +18,7 @@ pub mod show;
 mod table;
 mod tables;
 pub mod undelete;
+pub mod unhide;
 
 use std::sync::Arc;
 
@@ -118,6 +119,7 @@ pub async fn run(command: &Command, context: &Context) -> Result<Finish, Failure
         Command::Check(args) => check::run(args, context).await,
         Command::Prune(args) => prune::run(args, context).await,
         Command::Undelete(args) => undelete::run(args, context).await,
+        Command::Unhide(args) => unhide::run(args, context).await,
         Command::Doctor(args) => doctor::run(args, context).await,
         Command::Completions(args) => completions::run(args, context),
         Command::Man(args) => man::run(args, context),

@@ -50,6 +50,7 @@ pub mod check {
     pub const STORE_OBJECT_LOCK: &str = "store.object_lock";
     pub const STORE_CLOCK: &str = "store.clock";
     pub const REPOSITORY_FORMAT: &str = "repository.format";
+    pub const REPOSITORY_LOCK: &str = "repository.lock";
     pub const REPOSITORY_LAST_BACKUP: &str = "repository.last_backup";
     pub const REPOSITORY_LAST_MAP: &str = "repository.last_map";
     pub const BACKUP_NEXT: &str = "backup.next";
@@ -88,7 +89,7 @@ pub mod check {
         STORE_CLOCK,
     ];
     /// Checks of the repository.
-    pub const REPOSITORY: &[&str] = &[REPOSITORY_FORMAT, REPOSITORY_LAST_BACKUP, REPOSITORY_LAST_MAP];
+    pub const REPOSITORY: &[&str] = &[REPOSITORY_FORMAT, REPOSITORY_LOCK, REPOSITORY_LAST_BACKUP, REPOSITORY_LAST_MAP];
 }
 
 /// Looks at everything and tells each finding as it comes.

@@ -35,8 +35,32 @@ pub(super) async fn examine(record: &mut Record<'_>, store: Store, patient: &Pat
     };
     let config = repository.config();
     record.ok(check::REPOSITORY_FORMAT, format!("repository {}, made {}", config.repository_id, config.created));
+    lock(record, &repository, context.clock().now()).await;
     last_backup(record, &repository, context.clock().now()).await;
     next_backup(record, repository, patient, context).await;
+}
+
+/// Tells whether objects are locked as `init` settled it.
+async fn lock(record: &mut Record<'_>, repository: &Repository, now: Timestamp) {
+    let Some(settled) = repository.config().lock else {
+        return record.ok(check::REPOSITORY_LOCK, "objects are not locked: `init --lock` does that");
+    };
+    let hint = "its objects were copied here, or the bucket's object lock is off: locked backups need a bucket of S3 that has it";
+    if repository.lock_policy().is_none() {
+        let message = format!("objects were to be locked for {settled}, and this store cannot lock any");
+        return record.warn(check::REPOSITORY_LOCK, message, hint);
+    }
+    match limited(repository.config_locked_until()).await {
+        Ok(Some(until)) if until > now => {
+            let message = format!("every object is locked for {settled}; haulout.json until {until}");
+            record.ok(check::REPOSITORY_LOCK, message);
+        }
+        Ok(_) => {
+            let message = format!("objects were to be locked for {settled}, and haulout.json is not");
+            record.warn(check::REPOSITORY_LOCK, message, hint);
+        }
+        Err(failure) => record.problem(check::REPOSITORY_LOCK, failure),
+    }
 }
 
 async fn last_backup(record: &mut Record<'_>, repository: &Repository, now: Timestamp) {

@@ -50,6 +50,8 @@ pub struct BackupSummary<'a> {
     position: &'a GtidPosition,
     spaces: u64,
     files: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    locked_until: Option<Timestamp>,
     warnings: &'a [String],
 }
 
@@ -70,6 +72,7 @@ impl<'a> From<&'a Manifest> for BackupSummary<'a> {
             position: &manifest.position,
             spaces: manifest.spaces,
             files: manifest.files,
+            locked_until: manifest.locked_until,
             warnings: &manifest.warnings,
         }
     }
@@ -96,7 +99,8 @@ impl BackupSummary<'_> {
             .with_some("GTID", self.position.gtid.clone())
             .with("server", format!("{} in {files}", human::bytes(logical_bytes)))
             .with("read", format!("{} in {time}, {rate}", human::bytes(stream_bytes)))
-            .with("uploaded", format!("{} in {packs}", human::bytes(uploaded_bytes)));
+            .with("uploaded", format!("{} in {packs}", human::bytes(uploaded_bytes)))
+            .with_some("locked", self.locked_until.map(|until| format!("until {until} at least")));
         format!("backup {}\n{}", paint.bold(self.backup_id.as_str()), facts.text(paint))
     }
 }
@@ -144,6 +148,8 @@ struct Content<'a> {
     server: &'a Server,
     redo: &'a RedoFormat,
     filters: &'a [String],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    locked_until: Option<Timestamp>,
     warnings: &'a [String],
     tool_version: &'a str,
     haulout_version: &'a str,
@@ -177,6 +183,7 @@ impl<'a> BackupLine<'a> {
             server: &manifest.server,
             redo: &manifest.redo,
             filters: &manifest.filters,
+            locked_until: manifest.locked_until,
             warnings: &manifest.warnings,
             tool_version: &manifest.tool_version,
             haulout_version: &manifest.haulout_version,
@@ -246,6 +253,7 @@ fn head(manifest: &Manifest) -> Facts {
         .with("parent", or_none(manifest.parent.as_ref().map(BackupId::to_string)))
         .with("started", time(manifest.started))
         .with("finished", format!("{} ({took})", time(manifest.finished)))
+        .with_some("locked", manifest.locked_until.map(|until| format!("until {} at least", time(until))))
         .with("warnings", lines(&manifest.warnings))
 }
 

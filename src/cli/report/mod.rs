@@ -7,6 +7,7 @@ mod repair;
 mod restore;
 mod restore_table;
 mod tables;
+mod unhide;
 
 use serde::Serialize;
 
@@ -18,9 +19,10 @@ pub use repair::{DamagedBackup, Names, Repair};
 pub use restore::{FetchSummary, MoveAction, MoveSummary, PrepareSummary, RestorePlan, RestoreSummary, StepSeconds};
 pub use restore_table::{RestoreTablePlan, RestoreTableSummary, TableStepSeconds};
 pub use tables::{TableLine, TablesSummary};
+pub use unhide::{Unhidden, UnhideSummary};
 
 use super::{output::Message, paint::Paint};
-use crate::model::{RepositoryId, Timestamp};
+use crate::model::{LockPolicy, RepositoryId, Timestamp};
 
 /// Summary of `init`.
 #[derive(Debug, Clone, Serialize)]
@@ -31,6 +33,9 @@ pub struct InitSummary {
     pub url: String,
     /// When it was made.
     pub created: Timestamp,
+    /// How its objects are locked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lock: Option<LockPolicy>,
 }
 
 impl Message for InitSummary {
@@ -40,7 +45,11 @@ impl Message for InitSummary {
 impl InitSummary {
     /// For people.
     pub fn text(&self, _: Paint) -> String {
-        format!("created repository {} at {}\n", self.repository_id, self.url)
+        let locked = match self.lock {
+            Some(lock) => format!("every object is locked for {lock}\n"),
+            None => String::new(),
+        };
+        format!("created repository {} at {}\n{locked}", self.repository_id, self.url)
     }
 }
 

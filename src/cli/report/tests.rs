@@ -11,10 +11,11 @@ use crate::{
     },
     error::Kind,
     format::GtidPosition,
-    model::{BackupId, Lsn, Timestamp},
+    model::{BackupId, LockMode, Lsn, Timestamp},
     prune::{Decided, Fate, Judged, Made, Planned, PruneReport, Skip, Swept},
     repository::RepositoryError,
     restore::{Remains, TableName},
+    unhide::{self, Action},
 };
 
 fn id() -> BackupId {
@@ -33,6 +34,7 @@ fn every_summary_is_as_reviewed() {
     let full = manifest(21);
     let mut child = incremental(22, &full);
     child.warnings.push("table `shop`.`log` is not InnoDB: it was locked for 12s".to_owned());
+    child.locked_until = Some(child.started.after(40 * 24 * 3600));
     let created = full.started;
     let position = GtidPosition { gtid: Some("0-1-8000022".to_owned()), ..GtidPosition::default() };
     let (datadir, target) = (PathBuf::from("/var/lib/mysql"), PathBuf::from("/restore/db1"));
@@ -40,7 +42,16 @@ fn every_summary_is_as_reviewed() {
         (Lsn(180_550_185), 2462, 128_849_018_880, 33_500_000_000, 2310);
     let parts = [
         both(
-            &InitSummary { repository_id: full.repository_id, url: "s3://backups/db1".to_owned(), created },
+            &InitSummary { repository_id: full.repository_id, url: "s3://backups/db1".to_owned(), created, lock: None },
+            InitSummary::text,
+        ),
+        both(
+            &InitSummary {
+                repository_id: full.repository_id,
+                url: "s3://backups/db1".to_owned(),
+                created,
+                lock: Some(LockPolicy { mode: LockMode::Compliance, days: 30.try_into().unwrap() }),
+            },
             InitSummary::text,
         ),
         both(&BackupSummary::from(&full), BackupSummary::text),
@@ -145,6 +156,24 @@ fn every_summary_is_as_reviewed() {
             },
             RestoreTableSummary::text,
         ),
+        both(&unhidden(false, Action::Planned), Unhidden::text),
+        both(&unhidden(true, Action::Unmarked), Unhidden::text),
+        both(&unhidden(false, Action::Copied), Unhidden::text),
+        both(&unhidden(true, Action::Left), Unhidden::text),
+        both(&unhidden(false, Action::Beyond), Unhidden::text),
+        both(
+            &UnhideSummary {
+                dry_run: false,
+                objects: 2107,
+                hidden: 2,
+                overwritten: 1,
+                brought_back: 2,
+                left: 1,
+                beyond: 1,
+                seconds: 7.5,
+            },
+            UnhideSummary::text,
+        ),
         both(&damage(), Damage::text),
         both(&manifest_damage(), Damage::text),
         both(&wreck(&["shop/orders.ibd"]), DamagedBackup::text),
@@ -193,6 +222,10 @@ fn every_summary_is_as_reviewed() {
     let text: Vec<String> = parts.iter().map(|(text, _)| text.clone()).collect();
     snapshot::check("summaries.txt", &text.join("\n"));
     snapshot::check("summaries.jsonl", &parts.map(|(_, json)| json).concat());
+}
+
+fn unhidden(hidden: bool, action: Action) -> Unhidden {
+    Unhidden::from(&unhide::Finding { object: "packs/ba/baba".to_owned(), hidden, action })
 }
 
 fn damage() -> Damage {
