@@ -15,7 +15,7 @@ use super::upload::Uploader;
 use super::{BackupError, Context};
 use crate::format::Manifest;
 use crate::model::{LockPolicy, PackId, Timestamp};
-use crate::repository::{Extension, LOCK_MARGIN_SECONDS, RepositoryError};
+use crate::repository::{Deadlines, Extension, LOCK_MARGIN_SECONDS, RepositoryError};
 
 /// Packs whose locks are looked at in a night without extensions. 16: of a claim that is wrong for a fifth of the packs,
 /// 97 % are found out.
@@ -56,7 +56,7 @@ pub(super) async fn secure(
         return Ok(Secured { until: None, warning: copied.then(|| warning.to_owned()) });
     };
     let now = context.clock.now();
-    let needed = now.after(policy.period_seconds() + LOCK_MARGIN_SECONDS);
+    let needed = Deadlines::at(policy, now).needed;
     let documents = context.repository.extend_documents(policy, now).await;
     let few = old_packs(policy, shared, uploader, needed);
     let few = context.repository.extend_few(policy, few, now).await;
@@ -184,6 +184,8 @@ fn told(context: &Context, results: [Result<Extension, RepositoryError>; 3]) -> 
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
     use crate::model::LockMode;
 
@@ -212,6 +214,52 @@ mod tests {
         assert_eq!(claim(5, Some(400), 20, &[]), Some(at(45).after(LOCK_MARGIN_SECONDS)));
         // One that does not know.
         assert_eq!(claim(5, None, 5, &[]), None);
+    }
+
+    proptest! {
+        /// Nights of a server: each stores a pack, and needs most of the earlier ones.
+        #[test]
+        fn every_night_all_is_locked_for_the_period_and_few_nights_extend(
+            days in 1u32..60,
+            hours in proptest::collection::vec(1i64..40, 1..120),
+        ) {
+            let policy = LockPolicy { mode: LockMode::Compliance, days: days.try_into().unwrap() };
+            // When each pack was stored, and until when it is locked.
+            let mut packs: Vec<(Timestamp, Timestamp)> = Vec::new();
+            let (mut started, mut base) = (at(1000), None);
+            let mut nights_with_extensions = 0;
+            let begun = started;
+            for hours in hours {
+                let now = started.after(1800);
+                let deadlines = Deadlines::at(policy, now);
+                packs.push((started, policy.retention(started).until));
+                let base_or_own = base.unwrap_or((Some(policy.retention(started).until), started));
+                let claim = claimed_of(policy, started, base_or_own, &[], deadlines.needed);
+                let claim = match claim.filter(|claim| *claim >= deadlines.needed) {
+                    Some(claim) => claim,
+                    None => {
+                        nights_with_extensions += 1;
+                        let mut least = deadlines.target.until;
+                        for (stored, until) in &mut packs {
+                            match deadlines.by_age(*stored) {
+                                Some(known) => least = least.min(known),
+                                None => *until = deadlines.target.until,
+                            }
+                        }
+                        least
+                    }
+                };
+                for (_, until) in &packs {
+                    prop_assert!(*until >= now.after(policy.period_seconds()), "not locked for the period");
+                    prop_assert!(*until >= claim, "the claim is false");
+                }
+                base = Some((Some(claim), now));
+                started = started.after(hours * 3600);
+            }
+            // With what is not fresh and the margins off, each extension serves for more than half the slack.
+            let nights = started.seconds_since(begun) / (policy.slack_seconds() / 2) + 2;
+            prop_assert!(nights_with_extensions <= nights, "{nights_with_extensions} nights of {nights}");
+        }
     }
 
     #[test]

@@ -20,6 +20,34 @@ const FRESH_PART: i64 = 8;
 /// Locks that are being extended; the store lets as many through.
 const EXTENSIONS_IN_FLIGHT: usize = 64;
 
+/// How long locks have to last, and last.
+#[derive(Debug, Clone, Copy)]
+pub struct Deadlines {
+    policy: LockPolicy,
+    /// Until when what a backup needs is to be locked that is committed now.
+    pub needed: Timestamp,
+    /// What ends earlier is extended, once extensions are due.
+    fresh: Timestamp,
+    /// The lock that it gets.
+    pub target: Retention,
+}
+
+impl Deadlines {
+    /// The deadlines of a backup that is committed at `now`.
+    pub fn at(policy: LockPolicy, now: Timestamp) -> Deadlines {
+        let target = policy.retention(now);
+        let fresh = target.until.after(-policy.slack_seconds() / FRESH_PART);
+        let needed = now.after(policy.period_seconds() + LOCK_MARGIN_SECONDS);
+        Deadlines { policy, needed, fresh, target }
+    }
+
+    /// Until when an object is locked, at least, that was put at `stored`, where that is long enough to leave it.
+    pub fn by_age(&self, stored: Timestamp) -> Option<Timestamp> {
+        let until = self.policy.retention(stored).until.after(-LOCK_MARGIN_SECONDS);
+        (until >= self.fresh).then_some(until)
+    }
+}
+
 /// What became of locks that had to last.
 #[derive(Debug)]
 pub struct Extension {
@@ -109,8 +137,8 @@ impl Repository {
         now: Timestamp,
         trust_age: bool,
     ) -> Result<Extension, RepositoryError> {
-        let target = policy.retention(now);
-        let fresh = target.until.after(-policy.slack_seconds() / FRESH_PART);
+        let deadlines = Deadlines::at(policy, now);
+        let target = deadlines.target;
         let mut extension = Extension::of(target.until);
         let mut under_way = FuturesUnordered::new();
         let mut histories = self.histories(&format!("{}/", ObjectKey::PACKS));
@@ -123,9 +151,9 @@ impl Repository {
                 return Err(RepositoryError::PackMissing { pack: id });
             };
             extension.overwritten += u64::from(history.count > 1);
-            let known = policy.retention(first.last_modified).until.after(-LOCK_MARGIN_SECONDS);
-            if trust_age && history.count == 1 && known >= fresh {
-                extension.until = extension.until.min(known);
+            let by_age = deadlines.by_age(first.last_modified).filter(|_| trust_age && history.count == 1);
+            if let Some(until) = by_age {
+                extension.until = extension.until.min(until);
                 continue;
             }
             under_way.push(self.extend(history, policy, target, now));
@@ -150,8 +178,7 @@ impl Repository {
     /// # Errors
     /// When the store cannot list versions or tell locks.
     pub async fn extend_documents(&self, policy: LockPolicy, now: Timestamp) -> Result<Extension, RepositoryError> {
-        let target = policy.retention(now);
-        let needed = now.after(policy.period_seconds() + LOCK_MARGIN_SECONDS);
+        let Deadlines { needed, target, .. } = Deadlines::at(policy, now);
         let mut extension = Extension::of(target.until);
         for prefix in [ObjectKey::Config.text().as_str(), "keys/"] {
             let mut histories = self.histories(prefix);
@@ -178,8 +205,7 @@ impl Repository {
         packs: Vec<PackId>,
         now: Timestamp,
     ) -> Result<Extension, RepositoryError> {
-        let target = policy.retention(now);
-        let needed = now.after(policy.period_seconds() + LOCK_MARGIN_SECONDS);
+        let Deadlines { needed, target, .. } = Deadlines::at(policy, now);
         let looks = packs.into_iter().map(|pack| async move {
             let history = self.histories(&ObjectKey::Pack(pack).text()).try_next().await?;
             let history = history.ok_or(RepositoryError::PackMissing { pack })?;

@@ -30,7 +30,7 @@ pub use error::RepositoryError;
 pub use history::History;
 pub use keys::{LeaseKey, ObjectKey, PruneKey};
 pub use lease::{LEASE_RENEW_SECONDS, LEASE_SECONDS, LeaseGuard};
-pub use locks::{Extension, LOCK_MARGIN_SECONDS};
+pub use locks::{Deadlines, Extension, LOCK_MARGIN_SECONDS};
 pub use process::ProcessIdentity;
 pub use pruning::{PlanState, PruneState};
 pub use recover::{BroughtBack, FOLDERS, Loss, Verdict};
