@@ -12,7 +12,8 @@ use haulout::{
 use serde_json::Value;
 
 use crate::support::{
-    Bucket, Haulout, LocalStack, MariaDb, ServerOptions, Site, binary::Run, scratch, site::assert_says, store::Version,
+    Bucket, FaultyPath, Haulout, LocalStack, MariaDb, ServerOptions, Site, binary::Run, scratch, site::assert_says,
+    store::Version,
 };
 
 const DAY: i64 = 24 * 3600;
@@ -256,6 +257,20 @@ fn what_was_deleted_comes_back_by_removing_the_markers_while_it_is_locked() {
     assert_eq!(now_there, good, "more is there than before");
     assert!(files == fetched(&site.haulout, &backup));
     site.haulout.run(["check", "--read-data"]).ok();
+}
+
+/// Locked puts go another way than all other requests, and through the same proxy.
+#[test]
+fn a_locked_repository_is_reached_through_a_proxy() {
+    let bucket = LocalStack::shared().bucket_with_locks();
+    let proxy = FaultyPath::to(LocalStack::shared().address());
+    let haulout = Haulout::in_bucket(&bucket, "db1")
+        .with([("AWS_ENDPOINT_URL", "http://s3.example.invalid"), ("http_proxy", &proxy.endpoint())]);
+    haulout.run(["init", "--lock", "1d", "--lock-mode", "governance"]).ok();
+    let server = MariaDb::start();
+    haulout.backup(&server, &[]).ok();
+    haulout.run(["unhide"]).ok();
+    assert!(objects(&bucket).iter().all(|object| bucket.lock(object).is_some()));
 }
 
 /// As after `prune`: it deletes what is not locked, and nobody brings that back by mistake.

@@ -15,7 +15,7 @@ use super::upload::Uploader;
 use super::{BackupError, Context};
 use crate::format::Manifest;
 use crate::model::{LockPolicy, PackId, Timestamp};
-use crate::repository::{Deadlines, Extension, LOCK_MARGIN_SECONDS, RepositoryError};
+use crate::repository::{Deadlines, Extension, LOCK_MARGIN_SECONDS, References, RepositoryError};
 
 /// Packs whose locks are looked at in a night without extensions. 16: of a claim that is wrong for a fifth of the packs,
 /// 97 % are found out.
@@ -143,8 +143,9 @@ async fn extend(
     now: Timestamp,
     trust_age: bool,
 ) -> Result<Extension, RepositoryError> {
-    let packs = context.repository.needed_packs(manifest).await?;
-    context.repository.extend_packs(policy, packs, now, trust_age).await
+    let mut needed = References::default();
+    needed.add(&context.repository, manifest).await?;
+    context.repository.extend_packs(policy, needed.into_packs(), now, trust_age).await
 }
 
 /// Tells how it came out; what failed becomes a warning, unless something is gone.

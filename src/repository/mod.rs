@@ -10,11 +10,11 @@ mod keys;
 mod lease;
 mod locks;
 mod maps;
-mod needs;
 mod process;
 mod pruning;
 mod recover;
 mod references;
+mod sample;
 
 use std::collections::HashMap;
 use std::num::NonZeroUsize;

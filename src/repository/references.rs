@@ -55,6 +55,11 @@ impl References {
         self.packs.contains(pack)
     }
 
+    /// The packs that are needed.
+    pub fn into_packs(self) -> HashSet<PackId> {
+        self.packs
+    }
+
     /// Number of packs that are needed.
     pub fn packs(&self) -> usize {
         self.packs.len()

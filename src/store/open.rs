@@ -7,8 +7,8 @@ use aws_config::{
     profile::ProfileFileRegionProvider, timeout::TimeoutConfig,
 };
 use aws_credential_types::{Credentials, provider::SharedCredentialsProvider};
-use aws_sdk_s3::config::Region;
-use aws_smithy_http_client::tls;
+use aws_sdk_s3::config::{Region, SharedHttpClient};
+use aws_smithy_http_client::{Connector, proxy::ProxyConfig, tls};
 use aws_types::service_config::ServiceConfigKey;
 use object_store::{
     Certificate, ClientConfigKey, ClientOptions, ObjectStore, RetryConfig,
@@ -120,7 +120,8 @@ async fn open_s3(place: &BucketPrefix, mut origin: Origin, options: &StoreOption
     let mut bucket = aws_sdk_s3::config::Builder::from(&sdk)
         .region(Region::new(region))
         .credentials_provider(provider)
-        .force_path_style(path_style);
+        .force_path_style(path_style)
+        .http_client(proxied_client(ca.as_deref()));
     if let Some(endpoint) = &origin.endpoint {
         bucket = bucket.endpoint_url(endpoint);
     }
@@ -163,18 +164,38 @@ async fn load_aws(options: &StoreOptions, ca: Option<&[u8]>) -> SdkConfig {
         let given = Credentials::new(&key.id, key.secret.reveal(), token, None, "settings");
         loader = loader.credentials_provider(SharedCredentialsProvider::new(given));
     }
-    if let Some(ca) = ca {
-        let trusted = tls::TrustStore::default().with_pem_certificate(ca);
-        // Building a context cannot fail; the certificates are loaded when a client is made.
-        if let Ok(context) = tls::TlsContext::builder().with_trust_store(trusted).build() {
-            let client = aws_smithy_http_client::Builder::new()
-                .tls_provider(tls::Provider::Rustls(tls::rustls_provider::CryptoMode::AwsLc))
-                .tls_context(context)
-                .build_https();
-            loader = loader.http_client(client);
-        }
+    if let Some(context) = ca.and_then(|ca| tls_context(Some(ca))) {
+        let client = aws_smithy_http_client::Builder::new()
+            .tls_provider(tls::Provider::Rustls(tls::rustls_provider::CryptoMode::AwsLc))
+            .tls_context(context)
+            .build_https();
+        loader = loader.http_client(client);
     }
     loader.load().await
+}
+
+/// Building a context cannot fail; the certificates are loaded when a client is made.
+fn tls_context(ca: Option<&[u8]>) -> Option<tls::TlsContext> {
+    let trusted = tls::TrustStore::default();
+    let trusted = match ca {
+        Some(ca) => trusted.with_pem_certificate(ca),
+        None => trusted,
+    };
+    tls::TlsContext::builder().with_trust_store(trusted).build().ok()
+}
+
+/// An HTTP client for S3 that goes by the proxy variables, as the store crate's does and that of the AWS crates does not.
+/// Credentials are fetched without: the machine's metadata service stands behind no proxy.
+fn proxied_client(ca: Option<&[u8]>) -> SharedHttpClient {
+    let context = tls_context(ca).unwrap_or_default();
+    aws_smithy_http_client::Builder::new().build_with_connector_fn(move |settings, _| {
+        let mut connector = Connector::builder()
+            .tls_provider(tls::Provider::Rustls(tls::rustls_provider::CryptoMode::AwsLc))
+            .tls_context(context.clone())
+            .proxy_config(ProxyConfig::from_env());
+        connector.set_connector_settings(settings.cloned());
+        connector.build()
+    })
 }
 
 /// The endpoint of `AWS_ENDPOINT_URL_S3`, `AWS_ENDPOINT_URL` or their like in the profile.
