@@ -11,6 +11,8 @@
 //! The threads of a capture are not under the seed's command: a seed repeats the plan and the faults, and mostly the interleaving.
 //! `HAULOUT_SIMULATION_FIRST=seed HAULOUT_SIMULATION_SEEDS=1` runs one again.
 
+#![recursion_limit = "256"]
+
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering};
@@ -223,7 +225,8 @@ impl Site {
                     sweep_pause: Duration::from_millis(1),
                 };
                 let context = backup::Context { repository, clock, entropy, progress, cancel };
-                let outcome = backup::backup(&context, self.source.clone(), &options).await;
+                // On the heap: the compiler lays futures out only so many deep.
+                let outcome = Box::pin(backup::backup(&context, self.source.clone(), &options)).await;
                 let outcome = outcome.map_err(|error| failed(error.kind(), &error))?;
                 tally.lock().unwrap().backups += 1;
                 self.committed.lock().unwrap().insert(outcome.manifest.id.clone());

@@ -233,7 +233,7 @@ impl World {
     }
 
     /// Streams a backup: pages are read at various moments of the window.
-    fn stream(&mut self, from: Option<Lsn>) -> Vec<u8> {
+    pub fn stream(&mut self, from: Option<Lsn>) -> Vec<u8> {
         let earliest = self.checkpoint;
         let boundaries: Vec<Lsn> = self.log.iter().map(|(lsn, _)| *lsn).filter(|lsn| *lsn >= earliest).collect();
         self.checkpoint = boundaries[self.rng.random_range(0..boundaries.len())];
@@ -437,9 +437,10 @@ impl Source for MadeUp {
     }
 }
 
-struct Streamed {
-    stream: Option<Vec<u8>>,
-    blocked: DatadirWalk,
+/// A capture of it.
+pub struct Streamed {
+    pub stream: Option<Vec<u8>>,
+    pub blocked: DatadirWalk,
 }
 
 impl Capture for Streamed {

@@ -3,7 +3,6 @@
 mod damaged;
 
 use std::collections::{BTreeMap, HashMap};
-use std::io::Read;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 

@@ -56,9 +56,9 @@ impl Purpose {
         id: PackId,
         bytes: Bytes,
         progress: &dyn Progress,
-    ) -> Result<(), BackupError> {
+    ) -> Result<PutOutcome, BackupError> {
         match self {
-            Purpose::Store => drop(repository.put_pack(id, bytes).await?),
+            Purpose::Store => return Ok(repository.put_pack(id, bytes).await?),
             Purpose::Mend => match repository.mend_pack(id, bytes).await {
                 Ok(()) => progress.note(&format!("damaged pack {id} is whole again")),
                 Err(error @ RepositoryError::NotMended { .. }) => {
@@ -67,7 +67,7 @@ impl Purpose {
                 Err(error) => return Err(error.into()),
             },
         }
-        Ok(())
+        Ok(PutOutcome::Stored)
     }
 }
 

@@ -119,6 +119,11 @@ impl Server {
         Session::new(&self.tools, &root).query(list).unwrap().len()
     }
 
+    /// Whether there are no other connections, or soon will be: the server sees a moment later that a client has gone.
+    fn is_left(&self) -> bool {
+        (0..300).any(|_| self.connections() == 0)
+    }
+
     fn spawn(&self, connection: &Connection, scratch: &Path) -> Result<BackupChild, ChildError> {
         let options = BackupOptions {
             incremental_from: None,
@@ -307,7 +312,7 @@ fn a_stopped_or_abandoned_backup_leaves_nothing_on_the_server() {
     assert!(server.connections() > 0);
     child.stopper().stop();
     assert!(matches!(child.finish(), Err(ChildError::Stopped)));
-    assert_eq!(server.connections(), 0);
+    assert!(server.is_left());
     drop(stream);
 
     // What a kill -9 of this process comes to: nobody holds the other end of the pipe.
@@ -317,12 +322,12 @@ fn a_stopped_or_abandoned_backup_leaves_nothing_on_the_server() {
     drop(stream);
     let error = child.finish().unwrap_err();
     assert!(matches!(error, ChildError::Failed { .. }), "{error}");
-    assert_eq!(server.connections(), 0);
+    assert!(server.is_left());
 
     let mut child = server.spawn(&connection, &server.scratch("dropped")).unwrap();
     child.take_stdout().unwrap().read_exact(&mut start).unwrap();
     drop(child);
-    assert_eq!(server.connections(), 0);
+    assert!(server.is_left());
 }
 
 #[test]

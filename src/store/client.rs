@@ -182,7 +182,8 @@ impl Store {
         let attempt = self.attempt(Action::Store, key.as_str());
         let mended = self.repeat(&attempt, || async {
             self.check_directory(&attempt).await?;
-            self.send(&attempt, &path, &payload, PutMode::Overwrite).await?;
+            let options = PutOptions { mode: PutMode::Overwrite, ..self.put_options(true) };
+            self.send(&attempt, &path, &payload, options).await?;
             self.compare(&attempt, &path, &payload).await
         });
         mended.await.map(|_| ())

@@ -80,7 +80,7 @@ async fn memory_conforms() {
 
 #[tokio::test(start_paused = true)]
 async fn a_store_that_fails_now_and_then_conforms() {
-    let odds = Odds { reset: 100, lose_answer: 60, cut_body: 60, break_body: 100, hang: 20, flip_bit: 0 };
+    let odds = Odds { reset: 100, lose_answer: 60, cut_body: 60, break_body: 100, hang: 20, ..Odds::default() };
     for seed in 0..6 {
         let (store, faulty) = faulty(Script { odds, seed, ..Script::default() });
         all_good(&conformance(&store, Extent { many: 300, large_bytes: 1 << 20 }).await, &format!("seed {seed}"));

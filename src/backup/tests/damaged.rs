@@ -5,7 +5,10 @@ use std::collections::BTreeSet;
 use object_store::ObjectStoreExt;
 
 use super::*;
+use crate::backup::made_up::Streamed;
+use crate::mariadb::identity::DatadirWalk;
 use crate::model::PackId;
+use crate::model::{Lsn, PageNo, PageSize, SpaceId};
 use crate::repository::{Findings, ObjectKey};
 
 /// A repository in memory, a server, and what was backed up.
