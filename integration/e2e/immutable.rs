@@ -273,6 +273,24 @@ fn a_locked_repository_is_reached_through_a_proxy() {
     assert!(objects(&bucket).iter().all(|object| bucket.lock(object).is_some()));
 }
 
+/// What is locked is passed over, without failing, and nothing is hidden behind a delete marker meanwhile.
+#[test]
+fn a_prune_passes_over_what_is_locked() {
+    let (site, bucket) = Site::locked(&["--lock", "3d"]);
+    let first = site.backed_up(&[]);
+    site.change();
+    site.backed_up(&[]);
+    let before = objects(&bucket).len();
+    let run = site.haulout.run(["--json", "prune", "--keep-last", "1", "--grace", "0s"]).ok();
+    let line = run.messages.iter().find(|line| line["backup_id"] == first["backup_id"]).unwrap();
+    assert_eq!(line["action"], "stays");
+    assert!(line["reasons"][0].as_str().unwrap().starts_with("locked until "), "{line}");
+    let id = first["backup_id"].as_str().unwrap();
+    let named = site.haulout.run(["--json", "prune", "--let-go", id, "--grace", "0s"]);
+    assert_says(&named, 1, "is locked until", "run `haulout prune` again");
+    assert_eq!(objects(&bucket).len(), before);
+}
+
 /// As after `prune`: it deletes what is not locked, and nobody brings that back by mistake.
 #[test]
 fn what_is_deleted_and_not_locked_comes_back_only_when_asked_for() {

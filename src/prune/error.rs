@@ -1,7 +1,7 @@
 //! What ends a prune before it has carried out anything, or in the middle.
 
 use crate::error::{Diagnose, Kind};
-use crate::model::BackupId;
+use crate::model::{BackupId, Timestamp};
 use crate::repository::RepositoryError;
 
 /// Why a prune did not come to its end. Whatever it did until then, the next run goes on from.
@@ -17,6 +17,14 @@ pub enum PruneError {
         id: BackupId,
         /// Why it stays.
         reason: &'static str,
+    },
+    /// A backup was named that the store keeps.
+    #[error("backup {id} is locked until {until}")]
+    Locked {
+        /// The backup.
+        id: BackupId,
+        /// When the lock ends, at the earliest.
+        until: Timestamp,
     },
     /// No plan names the backup.
     #[error("backup {id} is in no plan: nothing deletes it")]
@@ -39,7 +47,10 @@ impl Diagnose for PruneError {
     fn kind(&self) -> Kind {
         match self {
             PruneError::Repository(error) => error.kind(),
-            PruneError::Stays { .. } | PruneError::NotPlanned { .. } | PruneError::TooLate { .. } => Kind::Failed,
+            PruneError::Locked { .. }
+            | PruneError::Stays { .. }
+            | PruneError::NotPlanned { .. }
+            | PruneError::TooLate { .. } => Kind::Failed,
             PruneError::Interrupted => Kind::Interrupted,
         }
     }
@@ -48,6 +59,7 @@ impl Diagnose for PruneError {
         let hint = match self {
             PruneError::Repository(error) => return error.hint(),
             PruneError::Stays { .. } => "take another backup first; then this one can go",
+            PruneError::Locked { .. } => "run `haulout prune` again when the lock has ended",
             PruneError::NotPlanned { .. } => "`haulout list` tells which backups are to go",
             PruneError::TooLate { .. } => {
                 "its grace period was over; a bucket with versions, or a copy, may still have its objects"

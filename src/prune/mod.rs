@@ -250,14 +250,14 @@ impl Run<'_> {
         // A store that does not list what was just put tells no time; this machine's is all there is then.
         let now = now.unwrap_or_else(|| self.context.clock.now());
         let pending = Pending::read(repository).await?;
-        let backups = self.decide(&pending).await?;
+        let backups = self.decide(&pending, now).await?;
         let (ripe, waiting): (Vec<_>, Vec<_>) =
             pending.plans.values().partition(|(plan, stored)| due(plan, *stored) <= now);
         let skipped = pending.skipped.clone();
         let mut report = PruneReport { waiting: waiting.len() as u64, skipped, ..PruneReport::default() };
         // Counted in two steps: first what those need that stay, which tells what is to go, then the others, which are still there.
         let mut count = Count::default();
-        let draft = self.draft(&pending, &backups, &mut count, &mut report).await?;
+        let draft = self.draft(&pending, &backups, &mut count, now, &mut report).await?;
         let Some(lease) = self.lease else {
             report.made = draft.map(|draft| draft.made(None, now));
             report.backups = backups;
@@ -283,8 +283,10 @@ impl Run<'_> {
     }
 
     /// What becomes of each backup.
-    async fn decide(&self, pending: &Pending) -> Result<Vec<Decided>, PruneError> {
-        let manifests = self.context.repository.manifests().await?;
+    async fn decide(&self, pending: &Pending, now: Timestamp) -> Result<Vec<Decided>, PruneError> {
+        let repository = &self.context.repository;
+        let manifests = repository.manifests().await?;
+        let stored: BTreeMap<BackupId, Timestamp> = repository.backups_stored().await?.into_iter().collect();
         let candidate = |(id, manifest): &(BackupId, Result<Manifest, RepositoryError>)| Candidate {
             id: id.clone(),
             started: manifest.as_ref().ok().map(|manifest| manifest.started),
@@ -292,6 +294,7 @@ impl Run<'_> {
             kept: pending.state.kept(id).is_some(),
             // Proofs come with a later version.
             proven: false,
+            locked: stored.get(id).and_then(|stored| self.locked(*stored, now)),
         };
         let candidates: Vec<Candidate> = manifests.iter().map(candidate).collect();
         let judged = decide(&candidates, &self.options.policy, &self.options.named);
@@ -299,6 +302,10 @@ impl Run<'_> {
             let Some(judged) = judged.iter().find(|judged| judged.id == *name) else {
                 return Err(RepositoryError::NoBackup { id: name.to_string() }.into());
             };
+            let locked = stored.get(name).and_then(|stored| self.locked(*stored, now));
+            if let Some(until) = locked.filter(|_| judged.protected == Some("locked")) {
+                return Err(PruneError::Locked { id: name.clone(), until });
+            }
             if let Some(reason) = judged.protected {
                 return Err(PruneError::Stays { id: name.clone(), reason });
             }
@@ -317,6 +324,7 @@ impl Run<'_> {
         pending: &Pending,
         backups: &[Decided],
         count: &mut Count,
+        now: Timestamp,
         report: &mut PruneReport,
     ) -> Result<Option<Draft>, PruneError> {
         let repository = &self.context.repository;
@@ -340,7 +348,7 @@ impl Run<'_> {
             progress.advance(Phase::Check, 1);
         }
         progress.end(Phase::Check);
-        let garbage = if count.failed { Vec::new() } else { self.garbage(pending, count).await? };
+        let garbage = if count.failed { Vec::new() } else { self.garbage(pending, count, now).await? };
         if goes.is_empty() && garbage.is_empty() {
             return Ok(None);
         }
@@ -359,8 +367,20 @@ impl Run<'_> {
         Ok(Some(Draft { plan, packs: garbage.into_iter().map(|(id, _)| id).collect() }))
     }
 
+    /// Until when an object that was put at `stored` is locked, if that is after a plan that is made now may be carried out.
+    fn locked(&self, stored: Timestamp, now: Timestamp) -> Option<Timestamp> {
+        let grace = jiff::SignedDuration::from_secs(i64::try_from(self.options.grace_seconds).unwrap_or(i64::MAX));
+        let due = now.0.checked_add(grace).unwrap_or(jiff::Timestamp::MAX);
+        self.context.repository.locked_until(stored).filter(|until| until.0 > due)
+    }
+
     /// Packs that nobody who stays needs, that no plan names yet, and that are older than the newest backup.
-    async fn garbage(&self, pending: &Pending, count: &Count) -> Result<Vec<(PackId, StoredPack)>, PruneError> {
+    async fn garbage(
+        &self,
+        pending: &Pending,
+        count: &Count,
+        now: Timestamp,
+    ) -> Result<Vec<(PackId, StoredPack)>, PruneError> {
         let repository = &self.context.repository;
         let packs = repository.packs().await?;
         let Some(newest) = repository.backups_stored().await?.into_iter().map(|(_, stored)| stored).max() else {
@@ -371,7 +391,10 @@ impl Run<'_> {
             named.extend(repository.prune_packs(plan).await?);
         }
         let is_garbage = |(id, pack): &(PackId, StoredPack)| {
-            pack.stored < newest && !count.references.need(id) && !named.contains(id)
+            pack.stored < newest
+                && self.locked(pack.stored, now).is_none()
+                && !count.references.need(id)
+                && !named.contains(id)
         };
         let mut garbage: Vec<(PackId, StoredPack)> = packs.into_iter().filter(is_garbage).collect();
         garbage.sort_unstable_by_key(|(id, _)| *id);

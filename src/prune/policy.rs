@@ -88,6 +88,8 @@ pub struct Candidate {
     pub kept: bool,
     /// A restore of it has been tried and was right.
     pub proven: bool,
+    /// Until when the store keeps it from being deleted, where that is after a plan could be carried out.
+    pub locked: Option<Timestamp>,
 }
 
 /// What is to become of a backup.
@@ -153,10 +155,15 @@ pub fn decide(backups: &[Candidate], policy: &KeepPolicy, named: &BTreeSet<Backu
         let id = &backup.id;
         let protected = match () {
             () if newest == Some(id) => Some("the newest backup"),
+            () if backup.locked.is_some() => Some("locked"),
             () if proven == Some(id) => Some("the newest backup of which a restore was proven"),
             () => None,
         };
-        let mut kept: Vec<String> = protected.map(str::to_owned).into_iter().collect();
+        let why = |protected: &str| match backup.locked.filter(|_| protected == "locked") {
+            Some(until) => format!("locked until {until}"),
+            None => protected.to_owned(),
+        };
+        let mut kept: Vec<String> = protected.map(why).into_iter().collect();
         kept.extend(reasons.get(id).into_iter().flatten().cloned());
         let is_named = named.contains(id) && protected.is_none();
         if backup.kept {
@@ -185,7 +192,7 @@ mod tests {
     fn backup(started: &str, number: u32) -> Candidate {
         let moment = Timestamp(started.parse().unwrap());
         let id = format!("{}-{number:06x}", moment.compact()).parse().unwrap();
-        Candidate { id, started: Some(moment), tags: Vec::new(), kept: false, proven: false }
+        Candidate { id, started: Some(moment), tags: Vec::new(), kept: false, proven: false, locked: None }
     }
 
     /// Every six hours from the first of the month on.
@@ -261,6 +268,16 @@ mod tests {
         let judged = decide(&backups, &KeepPolicy { last: 1, ..KeepPolicy::default() }, &all);
         let stays: Vec<usize> = (0..6).filter(|n| matches!(judged[*n].fate, Fate::Stays(_))).collect();
         assert_eq!(stays, [2, 5]);
+    }
+
+    #[test]
+    fn what_is_locked_stays_until_then_and_says_so() {
+        let mut backups = every_six_hours(4);
+        backups[0].locked = Some(Timestamp("2026-11-01T00:00:00Z".parse().unwrap()));
+        let named = BTreeSet::from([backups[0].id.clone(), backups[1].id.clone()]);
+        let judged = decide(&backups, &KeepPolicy { last: 1, ..KeepPolicy::default() }, &named);
+        assert_eq!(judged[0].fate, Fate::Stays(vec!["locked until 2026-11-01T00:00:00Z".to_owned()]));
+        assert!(matches!(judged[1].fate, Fate::Goes { named: true, .. }));
     }
 
     #[test]

@@ -29,11 +29,23 @@ pub struct Swept {
     pub packs: u64,
     /// Their bytes.
     pub pack_bytes: u64,
+    /// Packs that it named and that the store keeps, because their locks were extended.
+    pub locked_packs: u64,
+    /// When the first of these locks ends.
+    pub locked_until: Option<Timestamp>,
 }
 
 impl Swept {
     fn of(plan: &PlanId) -> Swept {
-        Swept { plan: plan.clone(), backups: Vec::new(), spared: Vec::new(), packs: 0, pack_bytes: 0 }
+        Swept {
+            plan: plan.clone(),
+            backups: Vec::new(),
+            spared: Vec::new(),
+            packs: 0,
+            pack_bytes: 0,
+            locked_packs: 0,
+            locked_until: None,
+        }
     }
 }
 
@@ -145,6 +157,10 @@ impl Run<'_> {
                 }
                 match repository.delete(&ObjectKey::Manifest(entry.id.clone())).await {
                     Ok(()) => swept.backups.push(entry.id.clone()),
+                    Err(error) if error.is_locked() => {
+                        self.context.progress.note(&format!("backup {} stays for now: {error}", entry.id));
+                        swept.spared.push(entry.id.clone());
+                    }
                     Err(error) if error.is_denied() => {
                         report.skipped.push(denied(&error));
                         return Ok(None);
@@ -201,6 +217,11 @@ impl Run<'_> {
                     swept.pack_bytes += packs.get(&id).map_or(0, |pack| pack.bytes);
                     progress.advance(Phase::Delete, 1);
                 }
+                Err(error) if error.is_locked() => {
+                    swept.locked_packs += 1;
+                    swept.locked_until = swept.locked_until.into_iter().chain(error.locked_until()).min();
+                    progress.advance(Phase::Delete, 1);
+                }
                 Err(error) if error.is_denied() => {
                     report.skipped.push(denied(&error));
                     return Ok(false);
@@ -235,6 +256,7 @@ impl Run<'_> {
         for key in old {
             match repository.delete(&key).await {
                 Ok(()) => {}
+                Err(error) if error.is_locked() => {}
                 Err(error) if error.is_denied() => return Ok(()),
                 Err(error) => return Err(error.into()),
             }

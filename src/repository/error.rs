@@ -2,7 +2,7 @@
 
 use crate::error::{Diagnose, Kind};
 use crate::format::FormatError;
-use crate::model::{BackupId, PackId, RepositoryId};
+use crate::model::{BackupId, PackId, RepositoryId, Timestamp};
 use crate::store::StoreError;
 
 /// A failure of a repository.
@@ -115,6 +115,19 @@ pub enum RepositoryError {
 }
 
 impl RepositoryError {
+    /// True when an object was not deleted because it is locked.
+    pub fn is_locked(&self) -> bool {
+        matches!(self, RepositoryError::Store(error) if error.lock().is_some())
+    }
+
+    /// Until when the object is locked that was not deleted, where the store says so.
+    pub fn locked_until(&self) -> Option<Timestamp> {
+        match self {
+            RepositoryError::Store(error) => error.lock()?.retention.map(|retention| retention.until),
+            _ => None,
+        }
+    }
+
     /// True when the store does not let this account do it.
     pub fn is_denied(&self) -> bool {
         matches!(self, RepositoryError::Store(StoreError::Denied { .. }))

@@ -164,6 +164,11 @@ impl Repository {
         &self.config
     }
 
+    /// Until when an object is locked, at least, that was put at `stored`; nothing where objects are not locked.
+    pub fn locked_until(&self, stored: Timestamp) -> Option<Timestamp> {
+        self.locks.map(|policy| policy.retention(stored).until)
+    }
+
     /// The store beneath.
     pub fn store(&self) -> &Store {
         &self.store

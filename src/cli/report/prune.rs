@@ -114,6 +114,8 @@ pub struct PruneSummary<'a> {
     deleted_backups: u64,
     deleted_packs: u64,
     deleted_bytes: u64,
+    locked_packs: u64,
+    locked_until: Option<Timestamp>,
     waiting_plans: u64,
     skipped: Vec<&'a str>,
     put_off: Option<&'a str>,
@@ -143,6 +145,8 @@ impl<'a> PruneSummary<'a> {
             deleted_backups: swept.iter().map(|swept| swept.backups.len() as u64).sum(),
             deleted_packs: swept.iter().map(|swept| swept.packs).sum(),
             deleted_bytes: swept.iter().map(|swept| swept.pack_bytes).sum(),
+            locked_packs: swept.iter().map(|swept| swept.locked_packs).sum(),
+            locked_until: swept.iter().filter_map(|swept| swept.locked_until).min(),
             waiting_plans: report.waiting,
             skipped: report.skipped.iter().map(|skip| skip.message.as_str()).collect(),
             put_off: report.put_off.as_deref(),
@@ -157,6 +161,11 @@ impl<'a> PruneSummary<'a> {
             let (backups, packs) =
                 (human::counted(self.deleted_backups, "backup"), human::counted(self.deleted_packs, "pack"));
             text += &format!("deleted {backups} and {packs} ({})\n", human::bytes(self.deleted_bytes));
+        }
+        if self.locked_packs > 0 {
+            let packs = human::counted(self.locked_packs, "pack");
+            let until = self.locked_until.map_or("for now".to_owned(), |until| format!("until {} UTC", minute(until)));
+            text += &format!("{packs} that nobody needs stay locked {until}, and are planned again\n");
         }
         if let Some(who) = self.put_off {
             text += &format!("a backup is running ({who}): what is due is deleted by the next prune\n");

@@ -340,6 +340,8 @@ fn pruned() -> PruneReport {
             spared: Vec::new(),
             packs: 120,
             pack_bytes: 2_000_000_000,
+            locked_packs: 2,
+            locked_until: Some(moment("2026-12-20T03:00:00Z")),
         }],
         skipped: vec![
             Skip::new("the manifest of backup 20261115T020000Z-3f9a0f cannot be read".to_owned())
