@@ -3,6 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 
+use super::memory;
 use super::table::TableError;
 use crate::error::{Diagnose, Kind};
 use crate::format::FormatError;
@@ -60,6 +61,16 @@ pub enum RestoreError {
     /// The prepare failed.
     #[error(transparent)]
     Prepare(#[from] PrepareError),
+    /// The prepare found damage, and could not take the redo log at once, which can spoil what is sound.
+    #[error("prepare failed with {} MiB of memory for a redo log of {} MiB", memory_bytes >> 20, redo_bytes.div_ceil(1 << 20))]
+    LittleMemory {
+        /// Memory that it had.
+        memory_bytes: u64,
+        /// Length of the redo log.
+        redo_bytes: u64,
+        /// What it said.
+        source: PrepareError,
+    },
     /// A file or directory cannot be read or written.
     #[error("cannot {action} {path:?}")]
     Io {
@@ -222,6 +233,7 @@ impl Diagnose for RestoreError {
             | RestoreError::NoSpace { .. }
             | RestoreError::Misplaced { .. }
             | RestoreError::HalfMoved { .. }
+            | RestoreError::LittleMemory { .. }
             | RestoreError::Thread(_) => Kind::Failed,
         }
     }
@@ -233,6 +245,12 @@ impl Diagnose for RestoreError {
             RestoreError::Table(error) => return error.hint(),
             RestoreError::Datadir(error) => return error.hint(),
             RestoreError::Prepare(error) => return error.hint(),
+            RestoreError::LittleMemory { redo_bytes, .. } => {
+                let wanted = memory::to_take_at_once(*redo_bytes).div_ceil(1 << 20);
+                return Some(format!(
+                    "recovery in parts can spoil tables that are sound: give it --use-memory={wanted}M or more, and restore again"
+                ));
+            }
             RestoreError::Restore { kept, source, .. } => return Some(next_step(kept, source)),
             RestoreError::Unread { source, .. } if source.kind() != Kind::Corrupt => return source.hint(),
             RestoreError::Map { .. }

@@ -12,9 +12,14 @@ const CGROUPS: &str = "/sys/fs/cgroup";
 /// A log of 47 MB asked for more than 64 MB and less than 100 MB (seen on 10.11.19).
 const POOL_FOR_LOG: u64 = 3;
 
+/// Memory with which recovery takes a redo log of `redo_bytes` bytes at once.
+pub(super) fn to_take_at_once(redo_bytes: u64) -> u64 {
+    redo_bytes.saturating_mul(POOL_FOR_LOG)
+}
+
 /// Memory for the prepare of a backup with a redo log of `redo_bytes` bytes: enough to take it at once, if the machine has it.
 pub(super) fn for_prepare(redo_bytes: u64) -> u64 {
-    let wanted = redo_bytes.saturating_mul(POOL_FOR_LOG).max(LEAST_BYTES);
+    let wanted = to_take_at_once(redo_bytes).max(LEAST_BYTES);
     let machine = fs::read_to_string("/proc/meminfo").ok().as_deref().and_then(available);
     let group = fs::read_to_string("/proc/self/cgroup").ok().and_then(|own| left_in_group(&own, Path::new(CGROUPS)));
     match machine {

@@ -263,7 +263,7 @@ pub(super) async fn run_prepare(
         // It has not begun; an export starts a server besides when it has.
         dir.set_state(State::Fetched)?;
     }
-    ended?;
+    ended.map_err(|error| short_of_memory(error, options.memory_bytes, redo_bytes))?;
     let (path, cancel) = (dir.path().to_owned(), watch.cancel.clone());
     blocking(move || {
         expected.check(&path)?;
@@ -272,6 +272,19 @@ pub(super) async fn run_prepare(
     })
     .await?;
     dir.set_state(State::Prepared)
+}
+
+/// Damage that a prepare found with less memory than the redo log takes may be of its own making: with too little, recovery takes the log
+/// in parts, and then MariaDB was seen to call sound pages corrupted and to put files under others' names.
+fn short_of_memory(error: RestoreError, memory_bytes: Option<u64>, redo_bytes: u64) -> RestoreError {
+    match (error, memory_bytes) {
+        (RestoreError::Prepare(source @ PrepareError::Damaged { .. }), Some(memory_bytes))
+            if memory_bytes < memory::to_take_at_once(redo_bytes) =>
+        {
+            RestoreError::LittleMemory { memory_bytes, redo_bytes, source }
+        }
+        (error, _) => error,
+    }
 }
 
 async fn finish(process: Prepare, watch: &Watch) -> Result<(), RestoreError> {
@@ -454,4 +467,26 @@ pub(super) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, RestoreError> + Send + 'static,
 ) -> Result<T, RestoreError> {
     tokio::task::spawn_blocking(work).await?
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::{Diagnose, Kind};
+    use crate::mariadb::prepare::Damage;
+
+    #[test]
+    fn damage_that_too_little_memory_can_have_made_is_told_as_such() {
+        let damaged = || -> RestoreError {
+            let message = "InnoDB: Unable to apply log to corrupted page 9 in file ddl/d1.ibd".to_owned();
+            PrepareError::Damaged { damage: Damage::Start, message }.into()
+        };
+        let little = short_of_memory(damaged(), Some(64 << 20), 40 << 20);
+        assert_eq!(little.kind(), Kind::Failed);
+        assert!(little.hint().unwrap().contains("--use-memory=120M"), "{:?}", little.hint());
+        for (memory_bytes, redo_bytes) in [(Some(120 << 20), 40 << 20), (None, 40 << 20)] {
+            assert_eq!(short_of_memory(damaged(), memory_bytes, redo_bytes).kind(), Kind::Corrupt);
+        }
+        assert_eq!(short_of_memory(RestoreError::Interrupted, Some(1), 9).kind(), Kind::Interrupted);
+    }
 }
