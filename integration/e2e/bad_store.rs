@@ -100,7 +100,7 @@ fn an_endpoint_that_is_down_ends_with_22() {
 }
 
 /// A shop in a bucket behind a path that can fail.
-fn behind_a_path(impatient: bool) -> (Site, FaultyPath) {
+pub fn behind_a_path(impatient: bool) -> (Site, FaultyPath) {
     let (mut site, bucket) = Site::in_bucket();
     let path = FaultyPath::to(LocalStack::shared().address());
     site.haulout = Haulout::in_bucket(&bucket, "db1").with(environment(&path.endpoint()));

@@ -1,8 +1,11 @@
 //! Retention on real servers: what goes, goes; what stays, restores.
 
+use std::time::Duration;
+
 use serde_json::Value;
 
-use crate::support::{ServerOptions, Site, binary::Run, site::assert_says, state::Lineage};
+use super::bad_store::behind_a_path;
+use crate::support::{Fault, ServerOptions, Site, binary::Run, site::assert_says, state::Lineage, wait};
 
 fn id(backup: &Value) -> String {
     backup["backup_id"].as_str().unwrap().to_owned()
@@ -134,4 +137,36 @@ fn what_cannot_be_done_is_refused_or_named() {
     assert_eq!(summary["deleted_backups"], 1, "{summary}");
     let check = site.haulout.run(["--json", "check", "--read-data"]).ok().summary().clone();
     assert_eq!((&check["backups"], &check["unreferenced_objects"]), (&1.into(), &0.into()));
+}
+
+/// The line goes down after so many bytes, the run is killed, and the next goes on from wherever it was.
+#[test]
+fn prunes_that_are_killed_one_after_the_other_come_to_their_end() {
+    let (site, path) = behind_a_path(false);
+    let (mut lineage, ids) = history(&site);
+    let newest = ids.last().unwrap();
+    let mut kills = 0;
+    let whole = loop {
+        path.set(Fault::DownAfter(1_500 * (kills + 1)));
+        let mut running = site.haulout.spawn(["--json", "prune", "--keep-last", "1", "--grace", "0s"]);
+        wait::until("the line to go down, or the end", Duration::from_secs(60), || {
+            (path.fault() == Fault::Down || running.ended()).then_some(())
+        });
+        let killed = path.fault() == Fault::Down;
+        path.set(Fault::None);
+        if !killed {
+            break running.wait().ok();
+        }
+        running.kill9();
+        kills += 1;
+        let check = site.haulout.run(["--json", "check"]).ok().summary().clone();
+        assert_eq!(check["damaged_objects"], 0, "after {kills} kills: {check}");
+    };
+    println!("killed {kills} times");
+    assert!(kills > 10, "{kills}");
+    assert_eq!(there(&site), [newest.clone()], "{}", whole.summary());
+    let check = site.haulout.run(["--json", "check", "--read-data"]).ok().summary().clone();
+    assert_eq!((&check["damaged_objects"], &check["unreferenced_objects"]), (&0.into(), &0.into()), "{kills} kills");
+    lineage.let_go(&[0, 1, 2, 3, 4]);
+    lineage.all_restore(&site, &ServerOptions::new(), |_, _| {});
 }
