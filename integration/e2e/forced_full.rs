@@ -3,6 +3,7 @@
 use std::{fs, path::PathBuf, time::Duration};
 
 use haulout::format::{
+    Keyring,
     map::{ExtentBlock, PackRef},
     pack::{decompress, parse_pack},
 };
@@ -131,7 +132,7 @@ fn damage_extent_blocks(path: &PathBuf) -> usize {
     let id: PackId = path.file_name().unwrap().to_str().unwrap().parse().unwrap();
     let home = PackRef { id, bytes: bytes.len() as u32 };
     let mut damaged = 0;
-    for entry in parse_pack(id, &bytes).unwrap().entries {
+    for entry in parse_pack(id, &bytes, &Keyring::plain()).unwrap().entries {
         let stored = entry.offset as usize..(entry.offset + entry.stored_bytes) as usize;
         let raw = decompress("block", entry.encoding, &bytes[stored.clone()], entry.raw_bytes as usize).unwrap();
         if ExtentBlock::decode(&raw, home).is_ok() {

@@ -3,7 +3,10 @@
 use std::{fs, path::PathBuf};
 
 use haulout::{
-    format::pack::{decompress, parse_pack},
+    format::{
+        Keyring,
+        pack::{decompress, parse_pack},
+    },
     model::PackId,
 };
 use serde_json::Value;
@@ -21,7 +24,7 @@ fn rot(site: &Site, space: u32) -> Vec<PathBuf> {
     packs.retain(|path| {
         let mut bytes = fs::read(path).unwrap();
         let id: PackId = path.file_name().unwrap().to_str().unwrap().parse().unwrap();
-        let entries = parse_pack(id, &bytes).unwrap().entries;
+        let entries = parse_pack(id, &bytes, &Keyring::plain()).unwrap().entries;
         let mut is_hit = false;
         for entry in entries.iter().filter(|entry| !entry.sums.is_empty()) {
             let stored = entry.offset as usize..(entry.offset + entry.stored_bytes) as usize;

@@ -14,7 +14,7 @@ use haulout::format::map::{
     BlockRef, Content, Extent, ExtentBlock, ExtentBlockRef, Location, MapRoot, MapTotals, PackRef, PageChunk, Piece,
     SpaceDirectory, SpaceKey, SpaceMap, SpaceRecord,
 };
-use haulout::format::pack::{self, Encoding, NewChunk, PackBuilder, PackKind};
+use haulout::format::pack::{self, Encoding, NewChunk, PackBuilder, PackKind, Placed};
 use haulout::format::{BackupKind, GtidPosition, LsnRange, Manifest, RedoFormat, Server, Sizes, StoredBlock, Timeline};
 use haulout::model::{
     BackupId, ChunkId, ExtentNo, Lsn, PackId, PageMask, PageSize, SpaceId, SystemClock, SystemEntropy, Timestamp,
@@ -61,8 +61,8 @@ impl Blocks<'_> {
             let mut bytes = Vec::new();
             let encoding = pack::compress(&mut self.compressor, raw, &mut bytes).unwrap();
             let chunk = NewChunk { id, raw_bytes: raw.len() as u32, encoding, sums: &[], stored: &bytes };
-            let offset = builder.add(&chunk);
-            open.push((id, raw.len() as u32, offset, bytes.len() as u32, encoding));
+            let Placed { offset, stored_bytes } = builder.add(&chunk);
+            open.push((id, raw.len() as u32, offset, stored_bytes, encoding));
             if builder.is_full() || place + 1 == blocks.len() {
                 let pack = std::mem::replace(&mut builder, PackBuilder::new(PackKind::Map)).finish().unwrap();
                 let home = PackRef { id: pack.id, bytes: pack.bytes.len() as u32 };

@@ -21,7 +21,9 @@ pub(super) fn finish(
     }
     // Each turn meets another of the damaged names, which are finite in number.
     loop {
-        let finished = pack.clone().finish()?;
+        // A sealed pack has a random salt, and by that a name that no other has.
+        let Some(copy) = pack.copied() else { return Ok(pack.finish()?) };
+        let finished = copy.finish()?;
         if !stash.is_damaged(&finished.id) {
             return Ok(finished);
         }
@@ -47,9 +49,9 @@ mod tests {
     use std::sync::Mutex;
 
     use super::*;
-    use crate::format::PageSum;
     use crate::format::map::{BlockRef, Location, PageChunk};
     use crate::format::pack::parse_pack;
+    use crate::format::{Keyring, PageSum};
     use crate::model::ChunkId;
 
     /// Knows which names are damaged, and what was to be mended.
@@ -57,6 +59,9 @@ mod tests {
     struct Damaged(HashSet<PackId>, Mutex<Vec<PackId>>);
 
     impl Stash for Damaged {
+        fn new_pack(&self, kind: PackKind) -> Result<PackBuilder, BackupError> {
+            Ok(PackBuilder::new(kind))
+        }
         fn put_pack(&self, _: FinishedPack) -> Result<(), BackupError> {
             Ok(())
         }
@@ -96,7 +101,7 @@ mod tests {
                 let finished = finish(builder(), kind, &namer, &stash).unwrap();
                 assert!(!stash.is_damaged(&finished.id));
                 assert_eq!(std::mem::take(&mut *stash.1.lock().unwrap()).len(), turn, "each damaged one is mended");
-                let parsed = parse_pack(finished.id, &finished.bytes).unwrap();
+                let parsed = parse_pack(finished.id, &finished.bytes, &Keyring::plain()).unwrap();
                 assert_eq!((parsed.kind, parsed.entries.len()), (kind, 1 + turn));
                 assert_eq!(parsed.entries[0], builder().finish().unwrap().entries[0]);
                 stash.0.insert(finished.id);

@@ -16,7 +16,7 @@ use super::work::{FileResult, FreshChunk, PageResult, piece_of};
 use super::{BackupError, Stash, anew};
 use crate::format::Namer;
 use crate::format::map::{Extent, ExtentBlock, FilePiece, FileSource, Location, PackRef, SpaceRecord};
-use crate::format::pack::{NewChunk, PackBuilder, PackKind};
+use crate::format::pack::{NewChunk, PackBuilder, PackKind, Placed};
 use crate::mariadb::xbstream::FileNo;
 use crate::model::{PageSize, SpaceId};
 
@@ -63,16 +63,16 @@ pub(super) struct Assembler {
 }
 
 impl Assembler {
-    pub(super) fn new(stash: Arc<dyn Stash>, namer: Namer, facts: &StreamFacts) -> Assembler {
-        Assembler {
-            maps: MapPacks::new(stash.clone(), namer.clone()),
+    pub(super) fn new(stash: Arc<dyn Stash>, namer: Namer, facts: &StreamFacts) -> Result<Assembler, BackupError> {
+        Ok(Assembler {
+            maps: MapPacks::new(stash.clone(), namer.clone())?,
+            pack: stash.new_pack(PackKind::Data)?,
             stash,
             namer,
             base: facts.base.clone(),
             incremental: facts.incremental,
             system_parts: facts.system_files.len(),
             page_size: facts.page_size,
-            pack: PackBuilder::new(PackKind::Data),
             defined: false,
             closed_early: false,
             slots: SlotTable::default(),
@@ -81,7 +81,7 @@ impl Assembler {
             waiting: Vec::new(),
             drafts: Drafts::default(),
             uploaded_bytes: 0,
-        }
+        })
     }
 
     /// Works until the row of steps ends, then closes the last data pack.
@@ -278,16 +278,16 @@ impl Assembler {
         }
         let FreshChunk { id, raw_bytes, encoding, sums, stored } = chunk;
         let new = NewChunk { id: *id, raw_bytes: *raw_bytes, encoding: *encoding, sums, stored };
-        let offset = self.pack.add(&new);
+        let Placed { offset, stored_bytes } = self.pack.add(&new);
         let pack = Slot::New(self.slots.open());
-        Ok(Location { pack, offset, stored_bytes: stored.len() as u32, encoding: *encoding })
+        Ok(Location { pack, offset, stored_bytes, encoding: *encoding })
     }
 
     fn close_pack(&mut self) -> Result<(), BackupError> {
         if self.pack.is_empty() {
             return Ok(());
         }
-        let filled = std::mem::replace(&mut self.pack, PackBuilder::new(PackKind::Data));
+        let filled = std::mem::replace(&mut self.pack, self.stash.new_pack(PackKind::Data)?);
         let finished = anew::finish(filled, PackKind::Data, &self.namer, &*self.stash)?;
         let pack = PackRef { id: finished.id, bytes: finished.bytes.len() as u32 };
         self.uploaded_bytes += u64::from(pack.bytes);

@@ -94,7 +94,7 @@ pub(super) fn capture(order: &Order, brake: &Brake) -> Result<Captured, BackupEr
         page_size: order.survey.facts.innodb.page_size,
         base: order.base.clone(),
     };
-    let mut assembler = Assembler::new(order.stash.clone(), order.namer.clone(), &facts);
+    let mut assembler = Assembler::new(order.stash.clone(), order.namer.clone(), &facts)?;
     let (mut drafts, stream, Finished { report, blocked, plain, binlog }) =
         stream(order, &facts, &mut assembler, from, brake)?;
     let redo = drafts.redo.take().ok_or_else(|| missing(REDO_FILE))?;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::{BackupError, Stash, anew};
 use crate::format::Namer;
 use crate::format::map::{BlockRef, Location, PackRef};
-use crate::format::pack::{self, NewChunk, PackBuilder, PackKind};
+use crate::format::pack::{self, NewChunk, PackBuilder, PackKind, Placed};
 use crate::model::ChunkId;
 
 /// Level at which map blocks are compressed: most of a block is hashes, which no level makes smaller.
@@ -29,8 +29,9 @@ fn mark(number: usize) -> PackRef {
 }
 
 impl MapPacks {
-    pub(super) fn new(stash: Arc<dyn Stash>, namer: Namer) -> MapPacks {
-        MapPacks { stash, namer, pack: PackBuilder::new(PackKind::Map), finished: Vec::new(), uploaded_bytes: 0 }
+    pub(super) fn new(stash: Arc<dyn Stash>, namer: Namer) -> Result<MapPacks, BackupError> {
+        let pack = stash.new_pack(PackKind::Map)?;
+        Ok(MapPacks { stash, namer, pack, finished: Vec::new(), uploaded_bytes: 0 })
     }
 
     /// Adds a block.
@@ -40,8 +41,9 @@ impl MapPacks {
         let mut stored = Vec::new();
         let encoding = pack::compress(&mut compressor, &raw, &mut stored)?;
         let raw_bytes = raw.len() as u32;
-        let offset = self.pack.add(&NewChunk { id, raw_bytes, encoding, sums: &[], stored: &stored });
-        let at = Location { pack: mark(self.finished.len()), offset, stored_bytes: stored.len() as u32, encoding };
+        let placed = self.pack.add(&NewChunk { id, raw_bytes, encoding, sums: &[], stored: &stored });
+        let Placed { offset, stored_bytes } = placed;
+        let at = Location { pack: mark(self.finished.len()), offset, stored_bytes, encoding };
         Ok(BlockRef { id, raw_bytes, at })
     }
 
@@ -74,7 +76,7 @@ impl MapPacks {
         if self.pack.is_empty() {
             return Ok(());
         }
-        let filled = std::mem::replace(&mut self.pack, PackBuilder::new(PackKind::Map));
+        let filled = std::mem::replace(&mut self.pack, self.stash.new_pack(PackKind::Map)?);
         let finished = anew::finish(filled, PackKind::Map, &self.namer, &*self.stash)?;
         let pack = PackRef { id: finished.id, bytes: finished.bytes.len() as u32 };
         self.uploaded_bytes += u64::from(pack.bytes);

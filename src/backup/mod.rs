@@ -142,6 +142,7 @@ pub async fn backup(
     options: &BackupOptions,
 ) -> Result<BackupOutcome, BackupError> {
     let repository = &context.repository;
+    repository.needs_data_key()?;
     // The server is asked while the store is.
     let survey = spawn_survey(context, &source);
     let lease = repository.lease("backup", &*context.entropy).await?;

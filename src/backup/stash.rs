@@ -2,13 +2,19 @@
 
 use crate::format::PageSum;
 use crate::format::map::{BlockRef, Location, PageChunk};
-use crate::format::pack::FinishedPack;
+use crate::format::pack::{FinishedPack, PackBuilder, PackKind};
 
 use super::BackupError;
 use crate::model::{ChunkId, PackId};
 
 /// Takes finished packs and gives back what earlier backups stored. Called from blocking threads.
 pub trait Stash: Send + Sync {
+    /// An empty pack, sealed where the repository is.
+    ///
+    /// # Errors
+    /// When the key for it is not known.
+    fn new_pack(&self, kind: PackKind) -> Result<PackBuilder, BackupError>;
+
     /// Hands over a finished pack. Returns soon; what goes wrong with the upload is told by a later call or at the end.
     ///
     /// # Errors

@@ -12,8 +12,9 @@ use rand::Rng;
 use super::made_up::{Fault, MadeUp, PAGE, World};
 use super::*;
 use crate::format::map::{Content, Extent, FileMap, FilePiece, FileSource, Location, SpaceMap};
-use crate::format::{Namer, pack};
-use crate::model::{Silent, SystemClock, SystemEntropy};
+use crate::format::pack::{self, PackKind};
+use crate::format::{Credential, NewSlot, StoredChunk, Wraps, key_of_file};
+use crate::model::{ChunkId, Silent, SystemClock, SystemEntropy};
 use crate::store::faulty::{Fault as StoreFault, FaultyStore, Operation, Rule, Script};
 use crate::store::{Store, StoreOptions};
 
@@ -80,9 +81,10 @@ impl Reader<'_> {
                 match &piece.content {
                     Content::Zero => target.fill(0),
                     Content::Chunk(chunk) => {
-                        let raw = self.chunk(&chunk.at, chunk.pages.len() as usize * page_bytes).await;
-                        let hashes = Namer::new(&[0; 32]).pages(raw, page_bytes);
-                        assert_eq!(Namer::new(&[0; 32]).chunk_of_pages(&hashes), chunk.id);
+                        let namer = self.repository.namer();
+                        let raw = self.chunk(chunk.id, &chunk.at, chunk.pages.len() * page_bytes as u32).await;
+                        let hashes = namer.pages(raw, page_bytes);
+                        assert_eq!(namer.chunk_of_pages(&hashes), chunk.id);
                         assert!(chunk.pages.contains(index), "a piece takes a page that its chunk does not hold");
                         target.copy_from_slice(&raw[chunk.pages.rank(index) as usize * page_bytes..][..page_bytes]);
                     }
@@ -95,20 +97,23 @@ impl Reader<'_> {
         match piece.source {
             FileSource::Zero => vec![0; piece.bytes as usize],
             FileSource::Chunk { id, raw_bytes, skip, at } => {
-                let raw = self.chunk(&at, raw_bytes as usize).await;
-                assert_eq!(Namer::new(&[0; 32]).chunk_of_file(raw), id);
+                let namer = self.repository.namer();
+                let raw = self.chunk(id, &at, raw_bytes).await;
+                assert_eq!(namer.chunk_of_file(raw), id);
                 raw[skip as usize..][..piece.bytes as usize].to_vec()
             }
         }
     }
 
-    async fn chunk(&mut self, at: &Location, raw_bytes: usize) -> &[u8] {
+    async fn chunk(&mut self, id: ChunkId, at: &Location, raw_bytes: u32) -> &[u8] {
         let key = (at.pack.id, at.offset);
         if !self.chunks.contains_key(&key) {
             let start = u64::from(at.offset);
             let range = start..start + u64::from(at.stored_bytes);
             let stored = self.repository.read_range(at.pack.id, range).await.unwrap();
-            let raw = pack::decompress("chunk", at.encoding, &stored, raw_bytes).unwrap();
+            let Location { offset, encoding, .. } = *at;
+            let chunk = StoredChunk { kind: PackKind::Data, id, offset, encoding, raw_bytes };
+            let raw = self.repository.keyring().open_chunk("chunk", &chunk, &stored).unwrap();
             self.chunks.insert(key, raw);
         }
         &self.chunks[&key]
@@ -214,6 +219,15 @@ async fn a_lineage_needs_no_leave_to_delete_and_no_conditional_put() {
         let store = Store::over("memory:///", Arc::new(objects), StoreOptions::default());
         generations_in(Arc::new(Repository::init(store, &SystemClock, &SystemEntropy).await.unwrap()), 3, 5).await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_sealed_repository_holds_what_a_plain_one_holds() {
+    let store = Store::over("memory:///", Arc::new(InMemory::new()), StoreOptions::default());
+    let credential = Credential::File(key_of_file(&[5; 32]).unwrap());
+    let slot = NewSlot { credential, wraps: Wraps::All, label: String::new() };
+    let repository = Repository::init_sealed(store, None, &SystemClock, Arc::new(SystemEntropy), &slot).await.unwrap();
+    generations_in(Arc::new(repository), 9, 5).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

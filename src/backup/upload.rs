@@ -19,7 +19,7 @@ use super::salvage::Salvage;
 use super::{BackupError, Stash};
 use crate::format::PageSum;
 use crate::format::map::{BlockRef, Location, PageChunk};
-use crate::format::pack::FinishedPack;
+use crate::format::pack::{FinishedPack, PackBuilder, PackKind};
 use crate::model::{ChunkId, PackId, Phase, Progress};
 use crate::repository::{PutOutcome, Repository, RepositoryError};
 
@@ -358,6 +358,10 @@ impl Drop for Uploader {
 }
 
 impl Stash for Uploader {
+    fn new_pack(&self, kind: PackKind) -> Result<PackBuilder, BackupError> {
+        Ok(self.repository.keyring().new_pack(kind)?)
+    }
+
     fn put_pack(&self, pack: FinishedPack) -> Result<(), BackupError> {
         self.submit(pack)
     }

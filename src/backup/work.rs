@@ -301,13 +301,17 @@ pub(super) fn piece_of(pages: PageMask, chunk: &FreshChunk, at: crate::format::m
 mod tests {
     use super::*;
     use crate::format::map::{BlockRef, Location};
-    use crate::format::pack::FinishedPack;
+    use crate::format::pack::{FinishedPack, PackBuilder, PackKind};
     use crate::mariadb::page::{Crypt, SpaceFlags};
 
     /// A store that has nothing.
     struct Nothing;
 
     impl Stash for Nothing {
+        fn new_pack(&self, kind: PackKind) -> Result<PackBuilder, BackupError> {
+            Ok(PackBuilder::new(kind))
+        }
+
         fn put_pack(&self, _: FinishedPack) -> Result<(), BackupError> {
             Ok(())
         }

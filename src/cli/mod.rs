@@ -14,6 +14,8 @@ mod doctor;
 pub mod environment;
 pub mod failure;
 pub mod human;
+mod key_command;
+pub mod keyholder;
 pub mod lineage;
 pub mod open;
 pub mod options;
@@ -152,6 +154,15 @@ fn parse(args: &[OsString]) -> Result<Cli, Refusal> {
     };
     if options(args).any(password) {
         return Err(Refusal::Ours(SettingsError::PasswordArgument.into()));
+    }
+    let passphrase = |arg: &OsString| {
+        let arg = arg.as_encoded_bytes();
+        arg == b"--passphrase" || arg.starts_with(b"--passphrase=")
+    };
+    if options(args).any(passphrase) {
+        let problem = "a passphrase does not belong on the command line, where every user of the machine can read it";
+        let hint = "use --passphrase-file FILE or HAULOUT_PASSPHRASE";
+        return Err(Refusal::Ours(SettingsError::Keys { problem, hint }.into()));
     }
     Cli::try_parse_from(args).map_err(Refusal::Clap)
 }

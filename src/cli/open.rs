@@ -6,6 +6,7 @@ use super::{
     args::BackupChoice,
     commands::Context,
     failure::Failure,
+    keyholder::Keyholder,
     options::{self, ConnectionSettings, ReadSettings, StoreSettings, ToolSettings},
     progress::Unit,
     settings::Owner,
@@ -19,7 +20,7 @@ use crate::{
     },
     model::{BackupId, Progress},
     prune,
-    repository::Repository,
+    repository::{Access, Repository, RepositoryError},
     restore::{self, FetchOptions, PrepareSettings, Watch},
     store::{self, AccessKey, RetryPolicy, Store, StoreError, StoreOptions, StoreUrl},
 };
@@ -75,7 +76,28 @@ pub async fn patient_store(
 /// # Errors
 /// When the store cannot be opened or holds no repository.
 pub async fn repository(settings: &StoreSettings, context: &Context) -> Result<Arc<Repository>, Failure> {
-    Ok(Arc::new(Repository::open(store(settings, false, context).await?).await?))
+    let holder = keyholder(context)?;
+    Ok(Arc::new(unlocked(store(settings, false, context).await?, holder, context).await?))
+}
+
+/// The keys that the settings name.
+///
+/// # Errors
+/// When one of them cannot be read.
+pub fn keyholder(context: &Context) -> Result<Keyholder, Failure> {
+    context.settle(Keyholder::assemble(&context.layers, &context.global))
+}
+
+/// Opens the repository in `store` with the keys of `holder`.
+///
+/// # Errors
+/// When there is none, or it is sealed and none of the keys fits, or a key is given and it is not sealed.
+pub async fn unlocked(store: Store, holder: Keyholder, context: &Context) -> Result<Repository, RepositoryError> {
+    if holder.is_empty() {
+        return Repository::open(store).await;
+    }
+    let access = Access { keys: Arc::new(holder), entropy: context.entropy() };
+    Repository::unlock(store, &access).await
 }
 
 /// The backup that was chosen.

@@ -111,7 +111,7 @@ fn access_key(layers: &Layers) -> Result<Option<AccessKey>, SettingsError> {
     }
 }
 
-fn secret_of(layers: &Layers, key: &'static str, path: &Path) -> Result<Secret, SettingsError> {
+pub(super) fn secret_of(layers: &Layers, key: &'static str, path: &Path) -> Result<Secret, SettingsError> {
     let file = SecretFile::read(path).map_err(|source| SettingsError::Secret { key, source })?;
     if file.exposed {
         layers.warn(format!("secret file {} can be read by every user; run `chmod o= {0}`", path.display()));

@@ -7,6 +7,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use zeroize::Zeroizing;
+
 use crate::model::Secret;
 
 /// Longest secret: session tokens have some 2 KiB, and a wrong file is often much longer.
@@ -66,6 +68,23 @@ impl SecretFile {
             line => Ok(SecretFile { secret: Secret::new(line), exposed }),
         }
     }
+}
+
+/// The bytes of a file of any kind, and whether everyone on the machine can read it.
+///
+/// # Errors
+/// When the file cannot be read or is too long.
+pub fn read_bytes(path: &Path) -> Result<(Zeroizing<Vec<u8>>, bool), SecretError> {
+    let failed = |source| SecretError::Read { path: path.to_owned(), source };
+    let file = File::open(path).map_err(failed)?;
+    let exposed = file.metadata().map_err(failed)?.permissions().mode() & 0o004 != 0;
+    // Never to grow: what is moved leaves a copy behind.
+    let mut bytes = Zeroizing::new(Vec::with_capacity(SECRET_BYTES_MAX as usize + 2));
+    file.take(SECRET_BYTES_MAX + 1).read_to_end(&mut bytes).map_err(failed)?;
+    if bytes.len() as u64 > SECRET_BYTES_MAX {
+        return Err(SecretError::NotASecret { path: path.to_owned(), problem: "it is too long" });
+    }
+    Ok((bytes, exposed))
 }
 
 #[cfg(test)]

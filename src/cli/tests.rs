@@ -48,6 +48,16 @@ fn a_password_argument_is_refused_and_not_repeated() {
 }
 
 #[test]
+fn a_passphrase_argument_is_refused_and_not_repeated() {
+    for args in [&["--passphrase=hunter2"][..], &["--passphrase", "hunter2"]] {
+        let args: Vec<OsString> = ["haulout", "list"].iter().chain(args).map(OsString::from).collect();
+        let Err(Refusal::Ours(failure)) = parse(&args) else { panic!("{args:?}") };
+        let text = failure.text(str::to_owned);
+        assert!(text.contains("--passphrase-file") && !text.contains("hunter2"), "{text}");
+    }
+}
+
+#[test]
 fn a_settings_file_that_is_wrong_is_a_usage_error_whatever_the_command() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("haulout.toml");

@@ -18,6 +18,8 @@ pub const DOCUMENT_BYTES_MAX: u64 = 16 << 20;
 pub trait Document: Serialize + DeserializeOwned {
     /// The word in the envelope's `haulout` member.
     const WORD: &'static str;
+    /// Whether it is sealed in a sealed repository; not what is needed to open one.
+    const SEALED: bool = true;
 
     /// Checks what the body's types alone do not hold.
     ///
@@ -35,7 +37,7 @@ pub struct Config {
     pub repository_id: RepositoryId,
     /// When it was made.
     pub created: Timestamp,
-    /// `none`; a later version seals with a key, and then says how.
+    /// `none` or `aes-256-gcm`; a later version may know others.
     pub seal: String,
     /// How every object is locked, leases left out; absent where they are not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -45,16 +47,24 @@ pub struct Config {
 impl Config {
     /// [`Config::seal`] of a repository without a key.
     pub const SEAL_NONE: &'static str = "none";
+    /// [`Config::seal`] of a repository whose packs and documents are sealed by AES-256-GCM.
+    pub const SEAL_AES: &'static str = "aes-256-gcm";
+
+    /// True when nothing in it can be read without a key.
+    pub fn is_sealed(&self) -> bool {
+        self.seal != Config::SEAL_NONE
+    }
 }
 
 impl Document for Config {
     const WORD: &'static str = "repository";
+    const SEALED: bool = false;
 
     fn check(&self) -> Result<(), FormatError> {
-        if self.seal == Config::SEAL_NONE {
-            return Ok(());
+        match self.seal.as_str() {
+            Config::SEAL_NONE | Config::SEAL_AES => Ok(()),
+            other => Err(FormatError::Sealed { what: Config::WORD, seal: other.to_owned() }),
         }
-        Err(FormatError::Sealed { what: Config::WORD, seal: self.seal.clone() })
     }
 }
 
@@ -81,7 +91,7 @@ impl Document for Lease {
 struct EnvelopeOut<'a> {
     haulout: &'a str,
     format: u32,
-    blake3: String,
+    blake3: &'a str,
     body: &'a RawValue,
 }
 
@@ -94,51 +104,90 @@ struct EnvelopeIn<'a> {
     body: &'a RawValue,
 }
 
-/// The bytes of a document.
+/// The bytes of a document that is not sealed.
 ///
 /// # Errors
 /// When the body cannot be written as JSON, such as a map whose keys are no texts.
 pub fn encode_document<D: Document>(body: &D) -> Result<Vec<u8>, FormatError> {
+    encode_enveloped::<D, D>(body)
+}
+
+/// A body as JSON.
+pub(super) fn encode_body<B: Serialize>(body: &B) -> Result<Box<RawValue>, FormatError> {
+    let fault =
+        |error: serde_json::Error| FormatError::Document { what: "document".to_owned(), problem: error.to_string() };
+    serde_json::value::to_raw_value(body).map_err(fault)
+}
+
+/// The bytes of a document of the sort `D` whose body is another.
+pub(super) fn encode_enveloped<D: Document, B: Serialize>(body: &B) -> Result<Vec<u8>, FormatError> {
     let fault =
         |error: serde_json::Error| FormatError::Document { what: D::WORD.to_owned(), problem: error.to_string() };
     let body = serde_json::value::to_raw_value(body).map_err(fault)?;
-    let blake3 = blake3::hash(body.get().as_bytes()).to_hex().to_string();
-    wrap(D::WORD, FORMAT_VERSION, blake3, &body).map_err(fault)
+    let blake3 = blake3::hash(body.get().as_bytes()).to_hex();
+    wrap(D::WORD, FORMAT_VERSION, &blake3, &body).map_err(fault)
 }
 
-fn wrap(haulout: &str, format: u32, blake3: String, body: &RawValue) -> Result<Vec<u8>, serde_json::Error> {
+fn wrap(haulout: &str, format: u32, blake3: &str, body: &RawValue) -> Result<Vec<u8>, serde_json::Error> {
     let mut bytes = serde_json::to_vec(&EnvelopeOut { haulout, format, blake3, body })?;
     bytes.push(b'\n');
     Ok(bytes)
 }
 
-/// Parses a document stored as `name`.
+/// Parses a document stored as `name` that is not sealed.
 ///
 /// # Errors
 /// When it is cut short, changed, of another sort, or of a later format.
 pub fn decode_document<D: Document>(name: &str, bytes: &[u8]) -> Result<D, FormatError> {
+    decode_body(name, open_envelope::<D>(name, bytes)?)
+}
+
+/// Proves the envelope of any document stored as `name`: that nothing was cut off or changed. Tells its sort, and what its body says
+/// is for whoever has the key.
+///
+/// # Errors
+/// When it is cut short, changed, or of a later format.
+pub fn check_envelope(name: &str, bytes: &[u8]) -> Result<String, FormatError> {
+    let envelope = parse_envelope(name, "document", bytes)?;
+    Ok(envelope.haulout)
+}
+
+/// The body of a document of the sort `D`, proven by its hash.
+pub(super) fn open_envelope<'a, D: Document>(name: &str, bytes: &'a [u8]) -> Result<&'a str, FormatError> {
+    let envelope = parse_envelope(name, D::WORD, bytes)?;
+    if envelope.haulout != D::WORD {
+        let problem = format!("it is a {:?}, expected a {:?}", envelope.haulout, D::WORD);
+        return Err(FormatError::Document { what: name.to_owned(), problem });
+    }
+    Ok(envelope.body.get())
+}
+
+fn parse_envelope<'a>(name: &str, word: &'static str, bytes: &'a [u8]) -> Result<EnvelopeIn<'a>, FormatError> {
     let fault = |problem: String| FormatError::Document { what: name.to_owned(), problem };
     let envelope: EnvelopeIn<'_> = serde_json::from_slice(bytes).map_err(|error| fault(error.to_string()))?;
     if envelope.format > FORMAT_VERSION {
-        return Err(FormatError::Newer { what: D::WORD, found: envelope.format, supported: FORMAT_VERSION });
+        return Err(FormatError::Newer { what: word, found: envelope.format, supported: FORMAT_VERSION });
     }
     if envelope.format == 0 {
         return Err(fault("format 0".to_owned()));
-    }
-    if envelope.haulout != D::WORD {
-        return Err(fault(format!("it is a {:?}, expected a {:?}", envelope.haulout, D::WORD)));
     }
     let found = blake3::hash(envelope.body.get().as_bytes()).to_hex();
     if found.as_str() != envelope.blake3 {
         return Err(fault(format!("its body hashes to {found}, the envelope says {}", envelope.blake3)));
     }
     // Bytes around the body that say nothing have been touched by somebody all the same.
-    if wrap(&envelope.haulout, envelope.format, envelope.blake3, envelope.body).ok().as_deref() != Some(bytes) {
+    if wrap(&envelope.haulout, envelope.format, &envelope.blake3, envelope.body).ok().as_deref() != Some(bytes) {
         return Err(fault(
             "its body is whole, but the bytes around it, such as the line break at its end, are other".to_owned(),
         ));
     }
-    let document: D = serde_json::from_str(envelope.body.get()).map_err(|error| fault(error.to_string()))?;
+    Ok(envelope)
+}
+
+/// The document whose body is `body`.
+pub(super) fn decode_body<D: Document>(name: &str, body: &str) -> Result<D, FormatError> {
+    let fault = |error: serde_json::Error| FormatError::Document { what: name.to_owned(), problem: error.to_string() };
+    let document: D = serde_json::from_str(body).map_err(fault)?;
     document.check()?;
     Ok(document)
 }
@@ -147,7 +196,7 @@ pub fn decode_document<D: Document>(name: &str, bytes: &[u8]) -> Result<D, Forma
 pub fn is_whole_document(bytes: &[u8]) -> bool {
     let Ok(EnvelopeIn { haulout, format, blake3, body }) = serde_json::from_slice(bytes) else { return false };
     blake3::hash(body.get().as_bytes()).to_hex().as_str() == blake3
-        && wrap(&haulout, format, blake3, body).ok().as_deref() == Some(bytes)
+        && wrap(&haulout, format, &blake3, body).ok().as_deref() == Some(bytes)
 }
 
 #[cfg(test)]

@@ -152,7 +152,7 @@ fn the_example_pack_is_what_the_program_writes() {
     assert_in_specification("the pack", &pack_listing(&pack));
     assert_in_specification("the pack's directory", &directory_listing(&pack));
     assert!(SPECIFICATION.contains(&pack.id.to_string()), "the name of the pack is {}", pack.id);
-    assert_eq!(parse_pack(pack.id, &pack.bytes).unwrap().entries, pack.entries);
+    assert_eq!(parse_pack(pack.id, &pack.bytes, &super::Keyring::plain()).unwrap().entries, pack.entries);
 }
 
 #[test]

@@ -11,16 +11,24 @@ mod manifest;
 pub mod map;
 pub mod pack;
 mod prune;
+mod seal;
+mod slot;
 
 pub use codec::{Decoder, Encoder, TEXT_BYTES_MAX};
 pub use damage::{DAMAGED_PACKS_MAX, DamageList};
-pub use envelope::{Config, DOCUMENT_BYTES_MAX, Document, Lease, decode_document, encode_document, is_whole_document};
+pub use envelope::{
+    Config, DOCUMENT_BYTES_MAX, Document, Lease, check_envelope, decode_document, encode_document, is_whole_document,
+};
 pub use hash::{Namer, PageHash, PageSum, pack_id};
 pub use manifest::{
     BackupKind, GtidPosition, LsnRange, Manifest, RedoFormat, Server, Sizes, StoredBlock, SystemFile, Timeline, Witness,
 };
 pub use pack::Encoding;
 pub use prune::{Keep, LetGo, PACKS_PER_PART, PrunePacks, PrunePlan, PruneStep, SweepTally};
+pub use seal::{DocumentPlace, KEY_BYTES, Keyring, RepositoryKeys, SEAL_BYTES, SecretKey, StoredChunk};
+pub use slot::{
+    Argon2id, Credential, KeySlot, Method, NewSlot, PASSPHRASE_CHARACTERS_MIN, SEALED_KEY_BYTES_MAX, Wraps, key_of_file,
+};
 
 use crate::error::{Diagnose, Kind};
 
@@ -76,6 +84,30 @@ pub enum FormatError {
         /// The newest that can be read.
         supported: u32,
     },
+    /// Sealed bytes are not what was sealed under that name, at that place and with that key.
+    #[error("{what} cannot be opened: it was changed, or sealed as something else or with another key")]
+    NotOpened {
+        /// What was being read.
+        what: &'static str,
+    },
+    /// The cipher refuses, which it does for lengths that nothing here has.
+    #[error("{what} cannot be sealed")]
+    Cipher {
+        /// What was being sealed or opened.
+        what: &'static str,
+    },
+    /// Only the keys of a `map` slot are known.
+    #[error("{what} is sealed with the data key, which a key of the sort `map` does not open")]
+    NoDataKey {
+        /// What was being read or written.
+        what: &'static str,
+    },
+    /// A key slot cannot be made or used.
+    #[error("key slot: {problem}")]
+    Slot {
+        /// What is wrong with it.
+        problem: String,
+    },
     /// Sealed with a key, which this program cannot open.
     #[error("{what} is sealed ({seal}), which this program cannot open")]
     Sealed {
@@ -90,10 +122,13 @@ impl Diagnose for FormatError {
     fn kind(&self) -> Kind {
         match self {
             FormatError::Newer { .. } => Kind::NoRepository,
-            FormatError::Sealed { .. } => Kind::WrongKey,
+            FormatError::Sealed { .. } | FormatError::NoDataKey { .. } => Kind::WrongKey,
+            FormatError::Cipher { .. } => Kind::Failed,
             FormatError::Compression { .. }
             | FormatError::Block { .. }
             | FormatError::WrongHash { .. }
+            | FormatError::NotOpened { .. }
+            | FormatError::Slot { .. }
             | FormatError::Document { .. } => Kind::Corrupt,
         }
     }
@@ -102,6 +137,10 @@ impl Diagnose for FormatError {
         match self {
             FormatError::Newer { .. } => Some("use a newer haulout".to_owned()),
             FormatError::Sealed { .. } => Some("use a haulout that knows this seal".to_owned()),
+            FormatError::NoDataKey { .. } => {
+                Some("use a key whose slot wraps `all`; `haulout key list` shows the slots".to_owned())
+            }
+            FormatError::Cipher { .. } | FormatError::Slot { .. } => None,
             _ => Some("run `haulout check --read-data` to learn which backups are whole".to_owned()),
         }
     }

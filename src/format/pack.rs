@@ -7,7 +7,8 @@
 
 use std::ops::Range;
 
-use super::{Decoder, Encoder, FormatError, PageSum, hash};
+use super::seal::{PackSeal, SALT_BYTES, SEAL_BYTES};
+use super::{Decoder, Encoder, FormatError, Keyring, PageSum, hash};
 use crate::model::{ChunkId, EXTENT_PAGES, PackId};
 
 /// Bytes before the first chunk.
@@ -31,6 +32,9 @@ const MAGIC: &[u8; 8] = b"HAULPACK";
 const FOOTER_MAGIC: &[u8; 8] = b"HAULPEND";
 const VERSION: u8 = 1;
 const SEAL_NONE: u8 = 0;
+const SEAL_AES: u8 = 1;
+/// The part of the footer that a sealed directory is bound to: all that stands before its hash.
+const FOOTER_BOUND_BYTES: usize = 24;
 /// id, offset, stored length, raw length, encoding, number of sums.
 const ENTRY_BYTES_MIN: usize = 32 + 4 + 4 + 4 + 1 + 1;
 const SUM_BYTES: usize = 16;
@@ -44,6 +48,16 @@ pub enum PackKind {
     Data,
     /// Map blocks.
     Map,
+}
+
+impl PackKind {
+    /// The byte that stands for it.
+    pub const fn to_byte(self) -> u8 {
+        match self {
+            PackKind::Data => 1,
+            PackKind::Map => 2,
+        }
+    }
 }
 
 /// How a chunk is stored.
@@ -107,11 +121,22 @@ pub struct NewChunk<'a> {
 }
 
 /// Fills one pack.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct PackBuilder {
     bytes: Vec<u8>,
     entries: Vec<PackEntry>,
     directory_bytes: usize,
+    seal: Option<PackSeal>,
+    fault: Option<FormatError>,
+}
+
+/// Where a chunk came to lie in a pack.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Placed {
+    /// First byte in the pack.
+    pub offset: u32,
+    /// Number of bytes in the pack: in a sealed one more than the chunk brought.
+    pub stored_bytes: u32,
 }
 
 /// A pack ready to be stored.
@@ -126,35 +151,56 @@ pub struct FinishedPack {
 }
 
 impl PackBuilder {
-    /// An empty pack of `kind`.
+    /// An empty pack of `kind` of a repository that is not sealed; [`Keyring::new_pack`] makes one of any.
     pub fn new(kind: PackKind) -> PackBuilder {
         // Never to grow: a pack that moved while it was filled would leave a hole of its size in the heap each time.
         let mut bytes = Vec::with_capacity(PACK_BYTES_TARGET + ROOM_BYTES);
         bytes.extend_from_slice(MAGIC);
         bytes.push(VERSION);
-        bytes.push(match kind {
-            PackKind::Data => 1,
-            PackKind::Map => 2,
-        });
+        bytes.push(kind.to_byte());
         bytes.push(SEAL_NONE);
         bytes.resize(HEADER_BYTES, 0);
-        PackBuilder { bytes, entries: Vec::new(), directory_bytes: 0 }
+        PackBuilder { bytes, entries: Vec::new(), directory_bytes: 0, seal: None, fault: None }
     }
 
-    /// Appends a chunk and returns its offset in the pack.
-    pub fn add(&mut self, chunk: &NewChunk<'_>) -> u32 {
+    pub(super) fn sealed(kind: PackKind, seal: PackSeal) -> PackBuilder {
+        let mut builder = PackBuilder::new(kind);
+        builder.bytes[10] = SEAL_AES;
+        builder.bytes[11..11 + SALT_BYTES].copy_from_slice(seal.salt());
+        PackBuilder { seal: Some(seal), ..builder }
+    }
+
+    /// Appends a chunk, and seals it where the repository is sealed. What may go wrong with that, [`PackBuilder::finish`] tells.
+    pub fn add(&mut self, chunk: &NewChunk<'_>) -> Placed {
         let offset = self.bytes.len() as u32;
-        self.bytes.extend_from_slice(chunk.stored);
+        match &self.seal {
+            None => self.bytes.extend_from_slice(chunk.stored),
+            Some(seal) => {
+                if let Err(error) = seal.push_chunk(&mut self.bytes, &chunk.id, chunk.stored) {
+                    self.fault.get_or_insert(error);
+                }
+            }
+        }
+        let stored_bytes = self.bytes.len() as u32 - offset;
         self.directory_bytes += ENTRY_BYTES_MIN + SUM_BYTES * chunk.sums.len();
         self.entries.push(PackEntry {
             id: chunk.id,
             offset,
-            stored_bytes: chunk.stored.len() as u32,
+            stored_bytes,
             raw_bytes: chunk.raw_bytes,
             encoding: chunk.encoding,
             sums: chunk.sums.to_vec(),
         });
-        offset
+        Placed { offset, stored_bytes }
+    }
+
+    /// Another with the same chunks so far; none of a sealed pack, in which each place is sealed once.
+    pub fn copied(&self) -> Option<PackBuilder> {
+        if self.seal.is_some() {
+            return None;
+        }
+        let (bytes, entries) = (self.bytes.clone(), self.entries.clone());
+        Some(PackBuilder { bytes, entries, directory_bytes: self.directory_bytes, seal: None, fault: None })
     }
 
     /// Bytes so far, without the directory.
@@ -175,8 +221,11 @@ impl PackBuilder {
     /// Closes the pack.
     ///
     /// # Errors
-    /// When the directory cannot be compressed.
+    /// When a chunk could not be sealed, or the directory cannot be compressed or sealed.
     pub fn finish(mut self) -> Result<FinishedPack, FormatError> {
+        if let Some(fault) = self.fault {
+            return Err(fault);
+        }
         let mut directory = Encoder::new();
         for entry in &self.entries {
             directory.raw(&entry.id.0);
@@ -188,18 +237,25 @@ impl PackBuilder {
             entry.sums.iter().for_each(|sum| directory.raw(&sum.0));
         }
         let raw = directory.finish();
-        let stored = zstd::bulk::compress(&raw, 1)
+        let compressed = zstd::bulk::compress(&raw, 1)
             .map_err(|source| FormatError::Compression { what: "pack directory", source })?;
+        let stored_bytes = compressed.len() + if self.seal.is_some() { SEAL_BYTES } else { 0 };
+        let offset = self.bytes.len();
         let mut footer = Encoder::new();
-        footer.u64(self.bytes.len() as u64);
-        footer.u32(stored.len() as u32);
+        footer.u64(offset as u64);
+        footer.u32(stored_bytes as u32);
         footer.u32(raw.len() as u32);
         footer.u32(self.entries.len() as u32);
         footer.u32(0);
-        footer.raw(blake3::hash(&stored).as_bytes());
-        footer.raw(FOOTER_MAGIC);
-        self.bytes.extend_from_slice(&stored);
-        self.bytes.extend_from_slice(&footer.finish());
+        let footer = footer.finish();
+        match &self.seal {
+            None => self.bytes.extend_from_slice(&compressed),
+            Some(seal) => seal.push_directory(&mut self.bytes, &footer, &compressed)?,
+        }
+        let hash = blake3::hash(&self.bytes[offset..]);
+        self.bytes.extend_from_slice(&footer);
+        self.bytes.extend_from_slice(hash.as_bytes());
+        self.bytes.extend_from_slice(FOOTER_MAGIC);
         Ok(FinishedPack { id: hash::pack_id(&self.bytes), bytes: self.bytes, entries: self.entries })
     }
 }
@@ -212,6 +268,8 @@ pub struct PackFooter {
     directory_raw_bytes: u32,
     entries: u32,
     directory_hash: [u8; 32],
+    /// The bytes of the footer that a sealed directory is bound to.
+    bound: [u8; FOOTER_BOUND_BYTES],
 }
 
 impl PackFooter {
@@ -221,7 +279,9 @@ impl PackFooter {
     /// When it is no footer, or speaks of a directory that does not end where the footer begins.
     pub fn parse(footer: &[u8], pack_bytes: u64) -> Result<PackFooter, FormatError> {
         let mut decoder = Decoder::new("pack footer", footer);
+        let bound = footer.first_chunk().copied().ok_or_else(|| decoder.fault("it ends early"))?;
         let parsed = PackFooter {
+            bound,
             directory_offset: decoder.u64()?,
             directory_stored_bytes: decoder.u32()?,
             directory_raw_bytes: decoder.u32()?,
@@ -252,12 +312,13 @@ impl PackFooter {
     /// Parses the directory from its stored bytes.
     ///
     /// # Errors
-    /// When the bytes are not those that the footer speaks of, or an entry points outside the chunks.
-    pub fn parse_directory(&self, stored: &[u8]) -> Result<Vec<PackEntry>, FormatError> {
+    /// When the bytes are not those that the footer speaks of, were not sealed as its directory, or an entry points outside the chunks.
+    pub fn parse_directory(&self, stored: &[u8], keyring: &Keyring) -> Result<Vec<PackEntry>, FormatError> {
         if blake3::hash(stored).as_bytes() != &self.directory_hash {
             return Err(Decoder::new("pack directory", stored).fault("hash is not the one in the footer"));
         }
-        let raw = decompress("pack directory", Encoding::Zstd, stored, self.directory_raw_bytes as usize)?;
+        let opened = keyring.open_directory(self.directory_offset as u32, &self.bound, stored)?;
+        let raw = decompress("pack directory", Encoding::Zstd, &opened, self.directory_raw_bytes as usize)?;
         let mut decoder = Decoder::new("pack directory", &raw);
         if self.entries as usize > raw.len() / ENTRY_BYTES_MIN {
             return Err(decoder.fault(format!("{} entries announced", self.entries)));
@@ -265,7 +326,7 @@ impl PackFooter {
         let mut entries: Vec<PackEntry> = Vec::with_capacity(self.entries as usize);
         let mut free = HEADER_BYTES as u64;
         for _ in 0..self.entries {
-            let entry = self.parse_entry(&mut decoder)?;
+            let entry = self.parse_entry(&mut decoder, keyring)?;
             if u64::from(entry.offset) < free {
                 return Err(decoder.fault(format!("chunk {} lies over the one before it", entry.id)));
             }
@@ -276,7 +337,7 @@ impl PackFooter {
         Ok(entries)
     }
 
-    fn parse_entry(&self, decoder: &mut Decoder<'_>) -> Result<PackEntry, FormatError> {
+    fn parse_entry(&self, decoder: &mut Decoder<'_>, keyring: &Keyring) -> Result<PackEntry, FormatError> {
         let id = ChunkId(decoder.array()?);
         let (offset, stored_bytes, raw_bytes) = (decoder.u32()?, decoder.u32()?, decoder.u32()?);
         let encoding = decoder.u8()?;
@@ -293,18 +354,28 @@ impl PackFooter {
         if raw_bytes == 0 || raw_bytes > ENTRY_RAW_BYTES_MAX {
             return Err(decoder.fault(format!("chunk {id} of {raw_bytes} bytes")));
         }
-        if encoding == Encoding::Raw && stored_bytes != raw_bytes {
+        let expected = keyring.stored_bytes_max(raw_bytes as usize);
+        if encoding == Encoding::Raw && stored_bytes as usize != expected {
             return Err(decoder.fault(format!("chunk {id} of {raw_bytes} bytes is stored raw in {stored_bytes}")));
         }
         Ok(PackEntry { id, offset, stored_bytes, raw_bytes, encoding, sums })
     }
 }
 
+/// The first 48 bytes of a pack, checked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PackHeader {
+    /// What the pack holds.
+    pub kind: PackKind,
+    /// Salt of a sealed pack.
+    pub salt: Option<[u8; SALT_BYTES]>,
+}
+
 /// Checks the first 48 bytes of a pack.
 ///
 /// # Errors
-/// When they are no header, or one of a later format or of a sealed pack.
-pub fn parse_header(header: &[u8]) -> Result<PackKind, FormatError> {
+/// When they are no header, or one of a later format or with a seal that is not known.
+pub fn parse_header(header: &[u8]) -> Result<PackHeader, FormatError> {
     let mut decoder = Decoder::new("pack header", header);
     if decoder.raw(8)? != MAGIC {
         return Err(decoder.fault("no pack"));
@@ -321,15 +392,17 @@ pub fn parse_header(header: &[u8]) -> Result<PackKind, FormatError> {
         2 => PackKind::Map,
         other => return Err(decoder.fault(format!("pack kind {other}"))),
     };
-    match decoder.u8()? {
-        SEAL_NONE => {}
+    let salt = match decoder.u8()? {
+        SEAL_NONE => None,
+        SEAL_AES => Some(decoder.array()?),
         other => return Err(FormatError::Sealed { what: "pack", seal: format!("seal {other}") }),
-    }
-    if decoder.raw(HEADER_BYTES - 11)?.iter().any(|byte| *byte != 0) {
+    };
+    let reserved = HEADER_BYTES - 11 - if salt.is_some() { SALT_BYTES } else { 0 };
+    if decoder.raw(reserved)?.iter().any(|byte| *byte != 0) {
         return Err(decoder.fault("reserved bytes are not zero"));
     }
     decoder.finish()?;
-    Ok(kind)
+    Ok(PackHeader { kind, salt })
 }
 
 /// A pack taken apart and proven: header, footer, directory.
@@ -341,16 +414,25 @@ pub struct ParsedPack {
     pub entries: Vec<PackEntry>,
 }
 
-/// Parses a whole pack whose name is `id`.
+/// Proves that `bytes` are the pack whose name is `id`, as anyone can who has no key.
 ///
 /// # Errors
-/// When the bytes do not bear that name, or are no pack.
-pub fn parse_pack(id: PackId, bytes: &[u8]) -> Result<ParsedPack, FormatError> {
+/// When the bytes do not bear that name.
+pub fn check_name(id: PackId, bytes: &[u8]) -> Result<(), FormatError> {
     let found = hash::pack_id(bytes);
     if found != id {
         return Err(FormatError::WrongHash { what: "pack", expected: id.to_string(), found: found.to_string() });
     }
-    parse_changed_pack(bytes)
+    Ok(())
+}
+
+/// Parses a whole pack whose name is `id`.
+///
+/// # Errors
+/// When the bytes do not bear that name, or are no pack, or none of this repository.
+pub fn parse_pack(id: PackId, bytes: &[u8], keyring: &Keyring) -> Result<ParsedPack, FormatError> {
+    check_name(id, bytes)?;
+    parse_changed_pack(bytes, keyring)
 }
 
 /// Parses a whole pack whose bytes need not be those that its name stands for: which of its chunks are as they were, their own
@@ -358,14 +440,28 @@ pub fn parse_pack(id: PackId, bytes: &[u8]) -> Result<ParsedPack, FormatError> {
 ///
 /// # Errors
 /// When the bytes are no pack, or its directory is not as it was.
-pub fn parse_changed_pack(bytes: &[u8]) -> Result<ParsedPack, FormatError> {
+pub fn parse_changed_pack(bytes: &[u8], keyring: &Keyring) -> Result<ParsedPack, FormatError> {
     if bytes.len() < HEADER_BYTES + FOOTER_BYTES {
         return Err(Decoder::new("pack", bytes).fault(format!("{} bytes are no pack", bytes.len())));
     }
-    let kind = parse_header(&bytes[..HEADER_BYTES])?;
+    let PackHeader { kind, salt } = parse_header(&bytes[..HEADER_BYTES])?;
+    if salt.is_some() != keyring.is_sealed() {
+        let problem = if salt.is_some() {
+            "it is sealed, and its repository is not"
+        } else {
+            "it is not sealed, and its repository is"
+        };
+        return Err(Decoder::new("pack", bytes).fault(problem));
+    }
     let footer = PackFooter::parse(&bytes[bytes.len() - FOOTER_BYTES..], bytes.len() as u64)?;
     let range = footer.directory_range();
-    let entries = footer.parse_directory(&bytes[range.start as usize..range.end as usize])?;
+    let stored = &bytes[range.start as usize..range.end as usize];
+    let entries = footer.parse_directory(stored, keyring)?;
+    if let Some(salt) = salt.filter(|salt| !stored.starts_with(salt)) {
+        return Err(
+            Decoder::new("pack", bytes).fault(format!("salt {} is not that of its directory", hex::encode(salt)))
+        );
+    }
     Ok(ParsedPack { kind, entries })
 }
 
@@ -441,7 +537,7 @@ mod tests {
         #[test]
         fn chunks_come_back_from_a_pack(chunks in prop::collection::vec(prop::collection::vec(any::<u8>(), 1..3000), 0..20)) {
             let pack = pack_of(&chunks);
-            let parsed = parse_pack(pack.id, &pack.bytes).unwrap();
+            let parsed = parse_pack(pack.id, &pack.bytes, &Keyring::plain()).unwrap();
             prop_assert_eq!(&parsed.entries, &pack.entries);
             for (entry, chunk) in parsed.entries.iter().zip(&chunks) {
                 let stored = &pack.bytes[entry.offset as usize..(entry.offset + entry.stored_bytes) as usize];
@@ -452,7 +548,7 @@ mod tests {
 
         #[test]
         fn arbitrary_bytes_are_no_pack_and_no_panic(bytes: Vec<u8>) {
-            prop_assert!(parse_pack(hash::pack_id(&bytes), &bytes).is_err());
+            prop_assert!(parse_pack(hash::pack_id(&bytes), &bytes, &Keyring::plain()).is_err());
             let _ = PackFooter::parse(&bytes, bytes.len() as u64);
             let _ = parse_header(&bytes);
         }
@@ -464,7 +560,7 @@ mod tests {
         for place in 0..pack.bytes.len() {
             let mut bytes = pack.bytes.clone();
             bytes[place] ^= 1;
-            assert!(parse_pack(pack.id, &bytes).is_err(), "byte {place}");
+            assert!(parse_pack(pack.id, &bytes, &Keyring::plain()).is_err(), "byte {place}");
         }
     }
 
@@ -479,7 +575,7 @@ mod tests {
             bytes[place] ^= 1;
             let read = PackFooter::parse(&bytes[footer_at..], size).and_then(|footer| {
                 let range = footer.directory_range();
-                footer.parse_directory(&bytes[range.start as usize..range.end as usize])
+                footer.parse_directory(&bytes[range.start as usize..range.end as usize], &Keyring::plain())
             });
             assert!(read.is_err(), "byte {place}");
         }
@@ -491,7 +587,7 @@ mod tests {
         builder.bytes.resize(4096, 7);
         builder.entries = entries;
         let pack = builder.finish().unwrap();
-        parse_pack(pack.id, &pack.bytes)
+        parse_pack(pack.id, &pack.bytes, &Keyring::plain())
     }
 
     #[test]
@@ -525,7 +621,7 @@ mod tests {
     fn the_longest_map_block_may_stand_in_a_directory() {
         let longest = vec![0; super::super::map::BLOCK_BYTES_MAX as usize];
         let pack = pack_of(&[longest]);
-        assert!(parse_pack(pack.id, &pack.bytes).is_ok());
+        assert!(parse_pack(pack.id, &pack.bytes, &Keyring::plain()).is_ok());
     }
 
     #[test]
@@ -543,14 +639,14 @@ mod tests {
             builder.add(&chunk);
         }
         let pack = builder.finish().unwrap();
-        assert!(parse_pack(pack.id, &pack.bytes).is_ok());
+        assert!(parse_pack(pack.id, &pack.bytes, &Keyring::plain()).is_ok());
         assert!(pack.bytes.len() as u64 <= PACK_BYTES_MAX);
     }
 
     #[test]
     fn a_sealed_or_newer_pack_is_named_as_such() {
         let mut header = pack_of(&[]).bytes[..HEADER_BYTES].to_vec();
-        header[10] = 1;
+        header[10] = 2;
         assert!(matches!(parse_header(&header), Err(FormatError::Sealed { .. })));
         header[8] = 2;
         assert!(matches!(parse_header(&header), Err(FormatError::Newer { found: 2, .. })));

@@ -74,6 +74,10 @@ byte_id!(
     /// Name of a repository, random, 16 bytes, made by `init`.
     RepositoryId, 16, "repository id"
 );
+byte_id!(
+    /// Name of a key slot, random, 8 bytes.
+    SlotId, 8, "key slot id"
+);
 
 /// Name of a backup: `<start time>-<6 hexadecimal digits>`, such as `20261122T170445Z-3f9a1c`.
 ///

@@ -2,9 +2,17 @@
 
 use std::fmt;
 
-/// A text that no log, message or debug output shows.
+use zeroize::Zeroize;
+
+/// A text that no log, message or debug output shows; wiped from memory when it is dropped.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(String);
+
+impl Drop for Secret {
+    fn drop(&mut self) {
+        self.0.zeroize();
+    }
+}
 
 impl Secret {
     /// Takes `text` as a secret.

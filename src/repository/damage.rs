@@ -4,12 +4,11 @@
 
 use std::collections::BTreeSet;
 
-use bytes::Bytes;
 use futures::TryStreamExt;
 
-use super::{ObjectKey, Repository, RepositoryError, store_key};
+use super::{ObjectKey, Repository, RepositoryError};
 use crate::error::{Diagnose, Kind};
-use crate::format::{DAMAGED_PACKS_MAX, DOCUMENT_BYTES_MAX, DamageList, FormatError, decode_document, encode_document};
+use crate::format::{DAMAGED_PACKS_MAX, DamageList, FormatError};
 use crate::model::{BackupId, Clock, Entropy, PackId};
 use crate::store::Key;
 
@@ -74,8 +73,7 @@ impl Repository {
 
     async fn damage_list(&self, id: &BackupId) -> Result<DamageList, RepositoryError> {
         let key = ObjectKey::Damage(id.clone());
-        let bytes = self.store.get(&store_key(&key)?, DOCUMENT_BYTES_MAX).await?;
-        let list: DamageList = decode_document(&key.text(), &bytes)?;
+        let list: DamageList = self.get_document(&key).await?;
         if list.id == *id && list.repository_id == self.config.repository_id {
             return Ok(list);
         }
@@ -114,7 +112,7 @@ impl Repository {
             more,
         };
         let key = ObjectKey::Damage(id.clone());
-        self.store.put(&store_key(&key)?, Bytes::from(encode_document(&list)?)).await?;
+        self.put_document(&key, &list).await?;
         Ok((Some(key.text()), KnownDamage { packs, more, newest: Some(id), unread: Vec::new() }))
     }
 }

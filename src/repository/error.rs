@@ -2,7 +2,7 @@
 
 use crate::error::{Diagnose, Kind};
 use crate::format::FormatError;
-use crate::model::{BackupId, PackId, RepositoryId, Timestamp};
+use crate::model::{BackupId, PackId, RepositoryId, SlotId, Timestamp};
 use crate::store::StoreError;
 
 /// A failure of a repository.
@@ -104,6 +104,49 @@ pub enum RepositoryError {
         /// Name in the manifest.
         found: BackupId,
     },
+    /// It is sealed, and no key was given.
+    #[error("the repository at {url} is sealed, and no key is given")]
+    KeyMissing {
+        /// The place.
+        url: String,
+    },
+    /// A key was given, and it is not sealed.
+    #[error("a key is given, but the repository at {url} is not sealed")]
+    NotSealed {
+        /// The place.
+        url: String,
+    },
+    /// No slot opens with what was given.
+    #[error("the key opens none of the {slots} key slots of {url}{}", reasons(faults))]
+    WrongKey {
+        /// The place.
+        url: String,
+        /// Slots that there are.
+        slots: usize,
+        /// What went wrong with single slots, beside that the key does not fit.
+        faults: Vec<String>,
+    },
+    /// The key opens names and maps alone.
+    #[error("the key is one of the sort `map`: it opens neither pages nor files")]
+    MapKeyOnly,
+    /// There is no such key slot.
+    #[error("there is no key slot {id}")]
+    NoSlot {
+        /// What was asked for.
+        id: SlotId,
+    },
+    /// The slot that this run was opened with is not removed.
+    #[error("key slot {id} is the one that this key opens")]
+    SlotInUse {
+        /// The slot.
+        id: SlotId,
+    },
+    /// There are as many slots as may be.
+    #[error("there are {slots} key slots already")]
+    SlotsFull {
+        /// How many.
+        slots: usize,
+    },
     /// Another run is at work.
     #[error("a {purpose} is running already: {who}")]
     Locked {
@@ -112,6 +155,11 @@ pub enum RepositoryError {
         /// Who it is.
         who: String,
     },
+}
+
+/// The faults of single slots, behind the message.
+fn reasons(faults: &[String]) -> String {
+    faults.iter().map(|fault| format!("; {fault}")).collect()
 }
 
 impl RepositoryError {
@@ -147,6 +195,13 @@ impl Diagnose for RepositoryError {
             | RepositoryError::Misplaced { .. }
             | RepositoryError::Headless { .. } => Kind::Corrupt,
             RepositoryError::Missing { .. } => Kind::NoRepository,
+            RepositoryError::KeyMissing { .. }
+            | RepositoryError::NotSealed { .. }
+            | RepositoryError::WrongKey { .. }
+            | RepositoryError::MapKeyOnly => Kind::WrongKey,
+            RepositoryError::NoSlot { .. } | RepositoryError::SlotInUse { .. } | RepositoryError::SlotsFull { .. } => {
+                Kind::Failed
+            }
             RepositoryError::Exists { .. } | RepositoryError::NoBackup { .. } | RepositoryError::Ambiguous { .. } => {
                 Kind::Failed
             }
@@ -171,6 +226,22 @@ impl Diagnose for RepositoryError {
                 "bring haulout.json back, from another copy of the bucket or from its earlier versions; a new one would not fit these \
                  backups, for which another prefix is needed"
             }
+            RepositoryError::KeyMissing { .. } => {
+                "give the key with --key-file, --passphrase-file or --key-command, or their settings; `haulout check --without-key` \
+                 checks what can be checked without"
+            }
+            RepositoryError::NotSealed { .. } => {
+                "if you made it with --encrypt, somebody has put another one in its place; if not, leave the key out"
+            }
+            RepositoryError::WrongKey { .. } => {
+                "check that the key is that of this repository, and that its slot was not removed"
+            }
+            RepositoryError::MapKeyOnly => "use a key whose slot wraps `all`; `haulout key list` shows the slots",
+            RepositoryError::NoSlot { .. } => "`haulout key list` shows the slots there are",
+            RepositoryError::SlotInUse { .. } => {
+                "add another key that opens all with `haulout key add`, and remove this one with that; or use `haulout key rotate`"
+            }
+            RepositoryError::SlotsFull { .. } => "remove one that nobody uses with `haulout key remove`",
             RepositoryError::Exists { .. } => "use it as it is, or choose another prefix",
             RepositoryError::NoBackup { .. } => "`haulout list` shows the backups there are",
             RepositoryError::Ambiguous { .. } => "give more of the name",

@@ -1,6 +1,6 @@
 //! The one place that builds and parses the keys of a repository.
 
-use crate::model::{BackupId, PackId, PlanId};
+use crate::model::{BackupId, PackId, PlanId, SlotId};
 
 /// Number of a lease document among those of one run, ascending.
 pub(super) const LEASE_NUMBER_DIGITS: usize = 6;
@@ -18,6 +18,8 @@ pub enum ObjectKey {
     Manifest(BackupId),
     /// `leases/<purpose>-<holder>-<number>-<live|done>.json`.
     Lease(LeaseKey),
+    /// `keys/<16 digits>.json`.
+    Slot(SlotId),
     /// `prune/…`: what retention writes.
     Prune(PruneKey),
     /// `damage/<id>.json`: the id is built like that of a backup.
@@ -63,6 +65,8 @@ impl ObjectKey {
     pub const PRUNE: &'static str = "prune";
     /// The folder of what checks found damaged.
     pub const DAMAGE: &'static str = "damage";
+    /// The folder of all key slots.
+    pub const SLOTS: &'static str = "keys";
 
     /// The key, relative to the repository.
     pub fn text(&self) -> String {
@@ -74,6 +78,7 @@ impl ObjectKey {
             }
             ObjectKey::Manifest(id) => format!("backups/{id}.json"),
             ObjectKey::Damage(id) => format!("damage/{id}.json"),
+            ObjectKey::Slot(id) => format!("keys/{id}.json"),
             ObjectKey::Lease(lease) => {
                 let state = if lease.released { "done" } else { "live" };
                 let LeaseKey { purpose, holder, number, .. } = lease;
@@ -103,6 +108,7 @@ impl ObjectKey {
             }
             ObjectKey::BACKUPS => rest.strip_suffix(".json")?.parse().ok().map(ObjectKey::Manifest),
             ObjectKey::DAMAGE => rest.strip_suffix(".json")?.parse().ok().map(ObjectKey::Damage),
+            ObjectKey::SLOTS => rest.strip_suffix(".json")?.parse().ok().map(ObjectKey::Slot),
             ObjectKey::LEASES => parse_lease(rest.strip_suffix(".json")?).map(ObjectKey::Lease),
             ObjectKey::PRUNE => parse_prune(rest.strip_suffix(".json")?).map(ObjectKey::Prune),
             _ => None,
@@ -161,6 +167,7 @@ mod tests {
         #[test]
         fn every_key_round_trips(
             pack: [u8; 32],
+            slot: [u8; 8],
             lease in ("[a-z]{1,9}", "[0-9a-f]{16}", 0u32..1_000_000, any::<bool>()),
             id in "[0-9]{8}T[0-9]{6}Z-[0-9a-f]{6}",
         ) {
@@ -168,6 +175,7 @@ mod tests {
             let keys = [
                 ObjectKey::Config,
                 ObjectKey::Pack(PackId(pack)),
+                ObjectKey::Slot(SlotId(slot)),
                 ObjectKey::Manifest(id.parse().unwrap()),
                 ObjectKey::Damage(id.parse().unwrap()),
                 ObjectKey::Lease(LeaseKey { purpose, holder, number, released }),
@@ -183,7 +191,7 @@ mod tests {
         }
 
         #[test]
-        fn what_parses_is_written_the_same_way(key in "\\PC{0,40}|(packs|backups|leases|prune|damage)/[ -~]{0,90}") {
+        fn what_parses_is_written_the_same_way(key in "\\PC{0,40}|(packs|backups|leases|keys|prune|damage)/[ -~]{0,90}") {
             if let Some(parsed) = ObjectKey::parse(&key) {
                 prop_assert_eq!(parsed.text(), key);
             }

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use futures::TryStreamExt;
 
 use super::{LeaseKey, ObjectKey, ProcessIdentity, Repository, RepositoryError, store_key};
-use crate::format::{DOCUMENT_BYTES_MAX, Lease, decode_document, encode_document};
+use crate::format::Lease;
 use crate::model::{Entropy, Progress, Timestamp};
 use crate::store::Key;
 
@@ -114,9 +114,10 @@ impl Repository {
             seconds: LEASE_SECONDS,
             released,
         };
-        let key = store_key(&ObjectKey::Lease(guard.key(guard.number, released)))?;
+        let key = ObjectKey::Lease(guard.key(guard.number, released));
+        let bytes = Bytes::from(self.document_place(&key.text()).encode(&lease)?);
         // Not locked: a lease is of no use once it has ended, and whoever may delete removes it.
-        self.store.put_brief(&key, Bytes::from(encode_document(&lease)?)).await?;
+        self.store.put_brief(&store_key(&key)?, bytes).await?;
         Ok(())
     }
 
@@ -182,13 +183,13 @@ impl Repository {
 
     async fn living_holder(&self, key: &LeaseKey) -> Result<Option<String>, RepositoryError> {
         let key = ObjectKey::Lease(key.clone());
-        let bytes = match self.store.get(&store_key(&key)?, DOCUMENT_BYTES_MAX).await {
-            Ok(bytes) => bytes,
+        let lease: Lease = match self.get_document(&key).await {
             // Renewed or released since it was listed: which of them, only another look could tell.
-            Err(error) if error.is_not_found() => return Ok(Some("a run that is just ending or renewing".to_owned())),
-            Err(error) => return Err(error.into()),
+            Err(RepositoryError::Store(error)) if error.is_not_found() => {
+                return Ok(Some("a run that is just ending or renewing".to_owned()));
+            }
+            lease => lease?,
         };
-        let lease: Lease = decode_document(&key.text(), &bytes)?;
         match serde_json::from_str::<ProcessIdentity>(&lease.who) {
             Ok(process) if process.is_known_dead() => Ok(None),
             Ok(process) => Ok(Some(process.to_string())),

@@ -83,6 +83,13 @@ impl Extension {
     }
 }
 
+/// Sees that `store` locks what is put, and has it do so from now on.
+pub(super) async fn begin_locks(store: &Store, lock: LockPolicy) -> Result<(), RepositoryError> {
+    store.check_locks().await?;
+    store.lock_puts(lock);
+    Ok(())
+}
+
 impl Repository {
     /// Makes a repository in an empty place whose objects are locked, and proves that the store keeps the locks.
     ///
@@ -94,18 +101,26 @@ impl Repository {
         clock: &dyn Clock,
         entropy: &dyn Entropy,
     ) -> Result<Repository, RepositoryError> {
-        store.check_locks().await?;
-        store.lock_puts(lock);
-        let repository = Repository::create(store.clone(), Some(lock), clock, entropy).await?;
+        begin_locks(&store, lock).await?;
+        let repository = Repository::create(store, Some(lock), clock, entropy).await?;
+        repository.prove_locks().await?;
+        Ok(repository)
+    }
+
+    /// Proves that the store kept the lock of `haulout.json`, which was just put; removes what was put where it did not.
+    pub(super) async fn prove_locks(&self) -> Result<(), RepositoryError> {
         let key = store_key(&ObjectKey::Config)?;
-        if let Err(error) = store.check_locked(&key).await {
+        if let Err(error) = self.store.check_locked(&key).await {
             // Where the lock was not kept, it does not hinder this either.
             if matches!(error, StoreError::NoLocks { .. }) {
-                store.delete_brief(&key).await?;
+                self.store.delete_brief(&key).await?;
+                if let Some(slot) = self.slot() {
+                    self.store.delete_brief(&store_key(&ObjectKey::Slot(slot))?).await?;
+                }
             }
             return Err(error.into());
         }
-        Ok(repository)
+        Ok(())
     }
 
     /// How objects are locked that are put here: nothing where `init` did not ask for it, or where the repository was
@@ -180,8 +195,8 @@ impl Repository {
     pub async fn extend_documents(&self, policy: LockPolicy, now: Timestamp) -> Result<Extension, RepositoryError> {
         let Deadlines { needed, target, .. } = Deadlines::at(policy, now);
         let mut extension = Extension::of(target.until);
-        for prefix in [ObjectKey::Config.text().as_str(), "keys/"] {
-            let mut histories = self.histories(prefix);
+        for prefix in [ObjectKey::Config.text(), format!("{}/", ObjectKey::SLOTS)] {
+            let mut histories = self.histories(&prefix);
             while let Some(history) = histories.try_next().await? {
                 let Some(first) = history.first() else { continue };
                 extension.overwritten += u64::from(history.count > 1);

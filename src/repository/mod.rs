@@ -15,6 +15,7 @@ mod pruning;
 mod recover;
 mod references;
 mod sample;
+mod slots;
 
 use std::collections::HashMap;
 use std::num::NonZeroUsize;
@@ -35,11 +36,15 @@ pub use process::ProcessIdentity;
 pub use pruning::{PlanState, PruneState};
 pub use recover::{BroughtBack, FOLDERS, Loss, Verdict};
 pub use references::References;
+pub use slots::{Access, KeySource, Leftover, Locked, LockedObject};
 
 use crate::format::map::{BlockRef, PackRef, PageChunk};
-use crate::format::pack::{self, FOOTER_BYTES, FinishedPack, PACK_BYTES_MAX, PackEntry, PackFooter};
-use crate::format::{Config, DOCUMENT_BYTES_MAX, Document, Manifest, Namer, PageSum, decode_document, encode_document};
-use crate::model::{BackupId, Clock, Entropy, LockPolicy, PackId, RepositoryId, Timestamp};
+use crate::format::pack::{FOOTER_BYTES, FinishedPack, PACK_BYTES_MAX, PackEntry, PackFooter, PackKind};
+use crate::format::{
+    Config, DOCUMENT_BYTES_MAX, Document, DocumentPlace, Keyring, Manifest, Namer, PageSum, StoredChunk,
+    decode_document, encode_document,
+};
+use crate::model::{BackupId, Clock, Entropy, LockPolicy, PackId, RepositoryId, SlotId, Timestamp};
 pub use crate::store::PutOutcome;
 use crate::store::{Key, Store, StoreError};
 
@@ -54,7 +59,9 @@ const PACK_TAIL_BYTES: u64 = 128 << 10;
 pub struct Repository {
     store: Store,
     config: Config,
-    namer: Namer,
+    keyring: Keyring,
+    /// The key slot that it was opened with, where it is sealed.
+    slot: Option<SlotId>,
     /// The lock of what is put.
     locks: Option<LockPolicy>,
     directories: Mutex<LruCache<PackId, Arc<Vec<PackEntry>>>>,
@@ -91,8 +98,52 @@ async fn holds_backups(store: &Store) -> Result<bool, RepositoryError> {
     Ok(false)
 }
 
+/// Refuses a place that holds a repository, or what is left of one.
+async fn refuse_existing(store: &Store) -> Result<(), RepositoryError> {
+    // Read rather than looked at: a missing bucket is told from a missing object only so.
+    match store.get(&store_key(&ObjectKey::Config)?, DOCUMENT_BYTES_MAX).await {
+        Ok(_) => return Err(RepositoryError::Exists { url: store.origin().url.clone() }),
+        Err(error) if error.is_not_found() => {}
+        Err(error) => return Err(error.into()),
+    }
+    if holds_backups(store).await? {
+        return Err(RepositoryError::Headless { url: store.origin().url.clone() });
+    }
+    Ok(())
+}
+
+async fn put_config(store: &Store, config: &Config) -> Result<(), RepositoryError> {
+    match store.put(&store_key(&ObjectKey::Config)?, Bytes::from(encode_document(config)?)).await {
+        Ok(_) => Ok(()),
+        Err(StoreError::AlreadyExists { .. }) => Err(RepositoryError::Exists { url: store.origin().url.clone() }),
+        Err(error) => Err(error.into()),
+    }
+}
+
+async fn read_config(store: &Store) -> Result<Config, RepositoryError> {
+    let key = ObjectKey::Config;
+    let bytes = match store.get(&store_key(&key)?, DOCUMENT_BYTES_MAX).await {
+        Ok(bytes) => bytes,
+        Err(error) if error.is_not_found() => {
+            let url = store.origin().url.clone();
+            let headless = holds_backups(store).await?;
+            return Err(if headless { RepositoryError::Headless { url } } else { RepositoryError::Missing { url } });
+        }
+        Err(error) => return Err(error.into()),
+    };
+    let head = |source| RepositoryError::Head { url: store.origin().url.clone(), source };
+    decode_document(&key.text(), &bytes).map_err(head)
+}
+
+/// What `init` writes.
+fn new_config(seal: &str, lock: Option<LockPolicy>, clock: &dyn Clock, entropy: &dyn Entropy) -> Config {
+    let mut id = [0; 16];
+    entropy.fill(&mut id);
+    Config { repository_id: RepositoryId(id), created: clock.now().whole_seconds(), seal: seal.to_owned(), lock }
+}
+
 impl Repository {
-    /// Makes a repository in an empty place.
+    /// Makes a repository in an empty place that is not sealed.
     ///
     /// # Errors
     /// [`RepositoryError::Exists`] when there is one already.
@@ -106,57 +157,28 @@ impl Repository {
         clock: &dyn Clock,
         entropy: &dyn Entropy,
     ) -> Result<Repository, RepositoryError> {
-        let key = store_key(&ObjectKey::Config)?;
-        let exists = || RepositoryError::Exists { url: store.origin().url.clone() };
-        // Read rather than looked at: a missing bucket is told from a missing object only so.
-        match store.get(&key, DOCUMENT_BYTES_MAX).await {
-            Ok(_) => return Err(exists()),
-            Err(error) if error.is_not_found() => {}
-            Err(error) => return Err(error.into()),
-        }
-        if holds_backups(&store).await? {
-            return Err(RepositoryError::Headless { url: store.origin().url.clone() });
-        }
-        let mut id = [0; 16];
-        entropy.fill(&mut id);
-        let created = clock.now().whole_seconds();
-        let config = Config { repository_id: RepositoryId(id), created, seal: "none".to_owned(), lock };
-        match store.put(&key, Bytes::from(encode_document(&config)?)).await {
-            Ok(_) => Repository::open(store).await,
-            Err(StoreError::AlreadyExists { .. }) => Err(exists()),
-            Err(error) => Err(error.into()),
-        }
+        refuse_existing(&store).await?;
+        put_config(&store, &new_config(Config::SEAL_NONE, lock, clock, entropy)).await?;
+        Repository::open(store).await
     }
 
-    /// Opens the repository in `store`.
+    /// Opens the repository in `store`, which must not be sealed.
     ///
     /// # Errors
-    /// [`RepositoryError::Missing`] when there is none; a format error when it is damaged or of a later format.
+    /// [`RepositoryError::Missing`] when there is none; [`RepositoryError::KeyMissing`] when it is sealed; a format error when it is
+    /// damaged or of a later format.
     pub async fn open(store: Store) -> Result<Repository, RepositoryError> {
-        let key = ObjectKey::Config;
-        let bytes = match store.get(&store_key(&key)?, DOCUMENT_BYTES_MAX).await {
-            Ok(bytes) => bytes,
-            Err(error) if error.is_not_found() => {
-                let url = store.origin().url.clone();
-                let headless = holds_backups(&store).await?;
-                return Err(if headless {
-                    RepositoryError::Headless { url }
-                } else {
-                    RepositoryError::Missing { url }
-                });
-            }
-            Err(error) => return Err(error.into()),
-        };
-        let url = &store.origin().url;
-        let head = |source| RepositoryError::Head { url: url.clone(), source };
-        let config: Config = decode_document(&key.text(), &bytes).map_err(head)?;
-        Ok(Repository::with_config(store, config))
+        let config = read_config(&store).await?;
+        if config.is_sealed() {
+            return Err(RepositoryError::KeyMissing { url: store.origin().url.clone() });
+        }
+        Ok(Repository::with(store, config, Keyring::plain(), None))
     }
 
-    fn with_config(store: Store, config: Config) -> Repository {
+    fn with(store: Store, config: Config, keyring: Keyring, slot: Option<SlotId>) -> Repository {
         let directories = LruCache::new(NonZeroUsize::new(DIRECTORIES_KEPT).unwrap_or(NonZeroUsize::MIN));
         let locks = config.lock.filter(|policy| store.lock_puts(*policy));
-        Repository { store, config, namer: Namer::new(&[0; 32]), locks, directories: Mutex::new(directories) }
+        Repository { store, config, keyring, slot, locks, directories: Mutex::new(directories) }
     }
 
     /// What `init` wrote.
@@ -176,7 +198,20 @@ impl Repository {
 
     /// How chunks of this repository are named.
     pub fn namer(&self) -> &Namer {
-        &self.namer
+        self.keyring.namer()
+    }
+
+    /// Names, seals and opens what is stored.
+    pub fn keyring(&self) -> &Keyring {
+        &self.keyring
+    }
+
+    /// Refuses a key that opens no pages and files, before anything is done that needs them.
+    ///
+    /// # Errors
+    /// [`RepositoryError::MapKeyOnly`].
+    pub fn needs_data_key(&self) -> Result<(), RepositoryError> {
+        if self.keyring.opens_data() { Ok(()) } else { Err(RepositoryError::MapKeyOnly) }
     }
 
     /// Names of all backups, oldest first.
@@ -208,13 +243,12 @@ impl Repository {
     /// # Errors
     /// [`RepositoryError::NoBackup`], or what is wrong with the manifest.
     pub async fn manifest(&self, id: &BackupId) -> Result<Manifest, RepositoryError> {
-        let key = ObjectKey::Manifest(id.clone());
-        let bytes = match self.store.get(&store_key(&key)?, DOCUMENT_BYTES_MAX).await {
-            Ok(bytes) => bytes,
-            Err(error) if error.is_not_found() => return Err(RepositoryError::NoBackup { id: id.to_string() }),
-            Err(error) => return Err(error.into()),
+        let manifest: Manifest = match self.get_document(&ObjectKey::Manifest(id.clone())).await {
+            Err(RepositoryError::Store(error)) if error.is_not_found() => {
+                return Err(RepositoryError::NoBackup { id: id.to_string() });
+            }
+            manifest => manifest?,
         };
-        let manifest: Manifest = decode_document(&key.text(), &bytes)?;
         if manifest.id != *id {
             return Err(RepositoryError::Misplaced { expected: id.clone(), found: manifest.id });
         }
@@ -276,19 +310,35 @@ impl Repository {
         self.put_document(&ObjectKey::Manifest(manifest.id.clone()), manifest).await
     }
 
-    /// The document under `key`.
+    /// Stores a document, sealed where the repository is.
     ///
     /// # Errors
-    /// When it is not there, or is damaged.
-    async fn get_document<D: Document>(&self, key: &ObjectKey) -> Result<D, RepositoryError> {
-        let bytes = self.store.get(&store_key(key)?, DOCUMENT_BYTES_MAX).await?;
-        Ok(decode_document(&key.text(), &bytes)?)
+    /// When it cannot be sealed or stored.
+    pub async fn put_document<D: Document>(&self, key: &ObjectKey, document: &D) -> Result<(), RepositoryError> {
+        let bytes = self.document_place(&key.text()).encode(document)?;
+        self.store.put(&store_key(key)?, Bytes::from(bytes)).await?;
+        Ok(())
     }
 
-    async fn put_document<D: Document>(&self, key: &ObjectKey, document: &D) -> Result<(), RepositoryError> {
-        let bytes = Bytes::from(encode_document(document)?);
-        self.store.put(&store_key(key)?, bytes).await?;
-        Ok(())
+    /// The document stored as `key`, opened where the repository is sealed.
+    ///
+    /// # Errors
+    /// What the store says, that there is none among it; or what is wrong with the document.
+    pub async fn get_document<D: Document>(&self, key: &ObjectKey) -> Result<D, RepositoryError> {
+        let bytes = self.store.get(&store_key(key)?, DOCUMENT_BYTES_MAX).await?;
+        self.decode_document(key, &bytes)
+    }
+
+    /// The document that `bytes`, which are stored as `key`, hold.
+    ///
+    /// # Errors
+    /// What is wrong with them.
+    pub fn decode_document<D: Document>(&self, key: &ObjectKey, bytes: &[u8]) -> Result<D, RepositoryError> {
+        Ok(self.document_place(&key.text()).decode(bytes)?)
+    }
+
+    fn document_place<'a>(&'a self, key: &'a str) -> DocumentPlace<'a> {
+        DocumentPlace { keyring: &self.keyring, repository_id: self.config.repository_id, key }
     }
 
     /// Stores a pack and confirms its size. Other bytes that are there under its name are damaged, and make room for the right ones.
@@ -384,9 +434,15 @@ impl Repository {
     /// When they are damaged.
     pub fn open_block(&self, block: &BlockRef, stored: &[u8]) -> Result<Vec<u8>, RepositoryError> {
         let damaged = |source| RepositoryError::Pack { pack: block.at.pack.id, source };
-        let raw =
-            pack::decompress("map block", block.at.encoding, stored, block.raw_bytes as usize).map_err(damaged)?;
-        let found = self.namer.map_block(&raw);
+        let chunk = StoredChunk {
+            kind: PackKind::Map,
+            id: block.id,
+            offset: block.at.offset,
+            encoding: block.at.encoding,
+            raw_bytes: block.raw_bytes,
+        };
+        let raw = self.keyring.open_chunk("map block", &chunk, stored).map_err(damaged)?;
+        let found = self.namer().map_block(&raw);
         if found == block.id {
             return Ok(raw);
         }
@@ -425,7 +481,7 @@ impl Repository {
         } else {
             self.read_range(pack.id, range).await?
         };
-        let directory = Arc::new(footer.parse_directory(&stored).map_err(damaged)?);
+        let directory = Arc::new(footer.parse_directory(&stored, &self.keyring).map_err(damaged)?);
         self.keep_directory(pack.id, directory.clone());
         Ok(directory)
     }

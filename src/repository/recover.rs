@@ -2,13 +2,16 @@
 //!
 //! Objects are written once, so of all versions of a key the first that is right is the one that counts: a pack by the hash
 //! in its key, a document by the hash in its envelope, a manifest also by its own name and its repository's. Whoever writes
-//! a document of his own over another comes later, however right it is in itself.
+//! a document of his own over another comes later, however right it is in itself. Of sealed documents the envelope is judged
+//! alone, so no key is needed, and one whose slot was hidden is brought back like everything else.
 
 use super::history::{History, histories};
 use super::{ObjectKey, Repository, RepositoryError, store_key};
 use crate::format::pack::PACK_BYTES_MAX;
-use crate::format::{Config, DOCUMENT_BYTES_MAX, Manifest, decode_document, is_whole_document, pack_id};
-use crate::model::RepositoryId;
+use crate::format::{
+    Config, DOCUMENT_BYTES_MAX, Document, Keyring, Manifest, check_envelope, decode_document, is_whole_document,
+    pack_id,
+};
 use crate::store::{ObjectVersion, Store, StoreError};
 
 /// Folders in the order in which their objects are brought back: a manifest makes the backup, and comes last.
@@ -52,7 +55,7 @@ pub enum BroughtBack {
 
 impl Repository {
     /// Opens the repository in `store` by the first right version of its `haulout.json`, and tells what is to be done about
-    /// that one.
+    /// that one. A sealed one is not unlocked: nothing in it can be read by that.
     ///
     /// # Errors
     /// Those of [`Repository::open`]; [`StoreError::NoVersions`].
@@ -72,7 +75,7 @@ impl Repository {
             Verdict::Right | Verdict::Damaged => store.get(&store_key(&key)?, DOCUMENT_BYTES_MAX).await?,
         };
         let config: Config = decode_document(&key.text(), &bytes)?;
-        Ok((Repository::with_config(store, config), verdict))
+        Ok((Repository::with(store, config, Keyring::plain(), None), verdict))
     }
 
     /// The histories of all objects in `folder`, in order of keys.
@@ -88,7 +91,7 @@ impl Repository {
     /// # Errors
     /// When the store does not answer.
     pub async fn judge(&self, history: History) -> Result<Verdict, RepositoryError> {
-        judge(&self.store, Some(self.config.repository_id), history).await
+        judge(&self.store, Some(&self.config), history).await
     }
 
     /// Brings a version back: by removing the delete markers before it where that is enough and allowed, else by a copy.
@@ -116,7 +119,7 @@ impl Repository {
     }
 }
 
-async fn judge(store: &Store, id: Option<RepositoryId>, history: History) -> Result<Verdict, RepositoryError> {
+async fn judge(store: &Store, config: Option<&Config>, history: History) -> Result<Verdict, RepositoryError> {
     let Some(first) = history.first() else { return Ok(Verdict::Gone) };
     if history.count == 1 {
         return match history.present {
@@ -128,7 +131,7 @@ async fn judge(store: &Store, id: Option<RepositoryId>, history: History) -> Res
     let mut right = None;
     for version in history.versions.iter().rev() {
         if let Some(bytes) = read(store, &history.object, version).await?
-            && is_right(&history.object, id, &bytes)
+            && is_right(&history.object, config, &bytes)
         {
             right = Some((version.clone(), bytes));
             break;
@@ -170,13 +173,16 @@ async fn read(
     }
 }
 
-/// Whether `bytes` can have been stored as `object` by this program.
-fn is_right(object: &ObjectKey, repository: Option<RepositoryId>, bytes: &[u8]) -> bool {
+/// Whether `bytes` can have been stored as `object` by this program, in the repository of `config`.
+fn is_right(object: &ObjectKey, config: Option<&Config>, bytes: &[u8]) -> bool {
     let name = object.text();
     match object {
         ObjectKey::Pack(id) => pack_id(bytes) == *id,
+        ObjectKey::Manifest(_) if config.is_some_and(Config::is_sealed) => {
+            check_envelope(&name, bytes).is_ok_and(|word| word == Manifest::WORD)
+        }
         ObjectKey::Manifest(id) => decode_document::<Manifest>(&name, bytes).is_ok_and(|manifest| {
-            let own = repository.is_none_or(|repository| manifest.repository_id == repository);
+            let own = config.is_none_or(|config| manifest.repository_id == config.repository_id);
             manifest.id == *id && own && manifest.check(None).is_ok()
         }),
         ObjectKey::Config => decode_document::<Config>(&name, bytes).is_ok(),

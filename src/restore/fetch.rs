@@ -79,7 +79,7 @@ impl Fetch<'_> {
         self.make(window.new_files()).await?;
         let requests = window.requests(self.options);
         let Window { files, packs, needs, .. } = window;
-        let batch = Arc::new(Batch::new(self.root, self.repository.namer(), files, packs, needs));
+        let batch = Arc::new(Batch::new(self.root, self.repository.keyring(), files, packs, needs));
         let this = &*self;
         let jobs = requests.into_iter().map(|request| this.request(batch.clone(), request));
         let mut done = futures::stream::iter(jobs).buffer_unordered(self.options.requests());

@@ -93,6 +93,7 @@ impl RestorePlan {
         options: FetchOptions,
         cancel: &Cancel,
     ) -> Result<RestorePlan, RestoreError> {
+        repository.needs_data_key()?;
         cancel.or(read(repository, manifest, tables, options)).await
     }
 

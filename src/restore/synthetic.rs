@@ -4,8 +4,9 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 
-use object_store::ObjectStoreExt;
+use futures::TryStreamExt;
 use object_store::memory::InMemory;
+use object_store::{ObjectStore, ObjectStoreExt};
 use rand::rngs::StdRng;
 use rand::{Rng, RngCore, SeedableRng};
 
@@ -15,15 +16,16 @@ use crate::format::map::{
     MapRoot, MapTotals, PackRef, PageChunk, Piece, SpaceDirectory, SpaceKey, SpaceMap, SpaceRecord, file_begins_block,
     space_bucket,
 };
-use crate::format::pack::{self, NewChunk, PackBuilder, PackKind};
+use crate::format::pack::{self, NewChunk, PackBuilder, PackKind, Placed};
 use crate::format::{
-    BackupKind, GtidPosition, LsnRange, Manifest, PageSum, RedoFormat, Server, Sizes, StoredBlock, Timeline,
-    encode_document,
+    BackupKind, Credential, GtidPosition, Keyring, LsnRange, Manifest, NewSlot, PageSum, RedoFormat, Server, Sizes,
+    StoredBlock, Timeline, Wraps, key_of_file,
 };
 use crate::model::{
-    BackupId, ChunkId, Clock, EXTENT_PAGES, Entropy, ExtentNo, Lsn, PackId, PageMask, PageSize, SpaceId, Timestamp,
+    BackupId, ChunkId, Clock, EXTENT_PAGES, Entropy, ExtentNo, Lsn, PackId, PageMask, PageSize, SpaceId, SystemEntropy,
+    Timestamp,
 };
-use crate::repository::Repository;
+use crate::repository::{ObjectKey, Repository};
 use crate::store::{RetryPolicy, Store, StoreOptions};
 
 /// Packs are small here, so that a backup has many.
@@ -97,6 +99,14 @@ fn moment(seconds: i64) -> Timestamp {
     Timestamp(jiff::Timestamp::from_second(1_795_000_000 + seconds).unwrap())
 }
 
+/// What opens a sealed one.
+const KEY_FILE: &[u8] = b"a key file of thirty-two bytes or more";
+
+fn over(store: Arc<dyn ObjectStore>) -> Store {
+    let retry = RetryPolicy { attempts_max: 1, ..RetryPolicy::default() };
+    Store::over("memory:///", store, StoreOptions { retry, ..StoreOptions::default() })
+}
+
 impl Synthetic {
     /// An empty server; the same `seed` makes the same history.
     pub async fn new(seed: u64) -> Synthetic {
@@ -105,10 +115,23 @@ impl Synthetic {
     }
 
     /// The same with a repository that lies in `store`, which keeps its objects in `objects`.
-    pub async fn on(seed: u64, objects: Arc<InMemory>, store: Arc<dyn object_store::ObjectStore>) -> Synthetic {
-        let retry = RetryPolicy { attempts_max: 1, ..RetryPolicy::default() };
-        let store = Store::over("memory:///", store, StoreOptions { retry, ..StoreOptions::default() });
+    pub async fn on(seed: u64, objects: Arc<InMemory>, store: Arc<dyn ObjectStore>) -> Synthetic {
+        let store = over(store);
         let repository = Repository::init(store, &Fixed, &Counting(AtomicU8::new(seed as u8))).await.unwrap();
+        Synthetic::over(objects, repository, seed)
+    }
+
+    /// The same with a sealed repository, which the key file [`KEY_FILE`] opens.
+    pub async fn sealed(seed: u64) -> Synthetic {
+        let objects = Arc::new(InMemory::new());
+        let credential = Credential::File(key_of_file(KEY_FILE).unwrap());
+        let slot = NewSlot { credential, wraps: Wraps::All, label: String::new() };
+        let repository =
+            Repository::init_sealed(over(objects.clone()), None, &Fixed, Arc::new(SystemEntropy), &slot).await.unwrap();
+        Synthetic::over(objects, repository, seed)
+    }
+
+    fn over(objects: Arc<InMemory>, repository: Repository, seed: u64) -> Synthetic {
         Synthetic {
             objects,
             repository,
@@ -233,7 +256,7 @@ impl Synthetic {
     /// Stores a backup of the present state.
     pub async fn backup(&mut self) -> Manifest {
         self.generation += 1;
-        let mut packs = Packs::new(PackKind::Data);
+        let mut packs = Packs::new(PackKind::Data, self.repository.keyring());
         let mut drafts = Vec::new();
         for (key, space) in &mut self.spaces {
             space.store(*key, &self.repository, &mut packs, &mut drafts);
@@ -248,9 +271,8 @@ impl Synthetic {
         }
         let files: Vec<_> = file_drafts.into_iter().map(|(path, pieces)| (path, self.settle(pieces, &data))).collect();
         let manifest = self.store_map(files).await;
-        let key = crate::store::Key::new(format!("backups/{}.json", manifest.id)).unwrap();
-        let bytes = bytes::Bytes::from(encode_document(&manifest).unwrap());
-        self.repository.store().put(&key, bytes).await.unwrap();
+        // Not by `commit`, which would refuse what is wrong with it on purpose.
+        self.repository.put_document(&ObjectKey::Manifest(manifest.id.clone()), &manifest).await.unwrap();
         self.last = Some(manifest.clone());
         manifest
     }
@@ -296,7 +318,7 @@ impl Synthetic {
     }
 
     async fn store_map(&mut self, files: Vec<(String, Vec<FilePiece>)>) -> Manifest {
-        let mut maps = Maps { builder: PackBuilder::new(PackKind::Map), new: Vec::new() };
+        let mut maps = Maps { builder: self.repository.keyring().new_pack(PackKind::Map).unwrap(), new: Vec::new() };
         let mut totals = MapTotals::default();
         let mut directories: BTreeMap<u32, Vec<SpaceRecord>> = BTreeMap::new();
         for (key, space) in &self.spaces {
@@ -402,7 +424,18 @@ impl Synthetic {
     /// Whether a pack holds chunks of data.
     pub async fn is_data(&self, id: PackId) -> bool {
         let bytes = self.repository.read_pack(id).await.unwrap();
-        pack::parse_pack(id, &bytes).unwrap().kind == PackKind::Data
+        pack::parse_pack(id, &bytes, self.repository.keyring()).unwrap().kind == PackKind::Data
+    }
+
+    /// Every object, by its key.
+    pub async fn stored(&self) -> BTreeMap<String, Vec<u8>> {
+        let listed: Vec<_> = self.objects.list(None).try_collect().await.unwrap();
+        let mut stored = BTreeMap::new();
+        for object in listed {
+            let bytes = self.objects.get(&object.location).await.unwrap().bytes().await.unwrap();
+            stored.insert(object.location.to_string(), bytes.to_vec());
+        }
+        stored
     }
 
     /// Replaces the bytes of an object, or removes it.
@@ -417,7 +450,7 @@ impl Synthetic {
 
     /// Key of a pack.
     pub fn pack_key(id: PackId) -> String {
-        crate::repository::ObjectKey::Pack(id).text()
+        ObjectKey::Pack(id).text()
     }
 }
 
@@ -588,26 +621,28 @@ struct Packs {
     open: PackBuilder,
     open_bytes: usize,
     kind: PackKind,
+    keyring: Keyring,
     full: Vec<PackBuilder>,
 }
 
 impl Packs {
-    fn new(kind: PackKind) -> Packs {
-        Packs { open: PackBuilder::new(kind), open_bytes: 0, kind, full: Vec::new() }
+    fn new(kind: PackKind, keyring: &Keyring) -> Packs {
+        let open = keyring.new_pack(kind).unwrap();
+        Packs { open, open_bytes: 0, kind, keyring: keyring.clone(), full: Vec::new() }
     }
 
     fn add(&mut self, id: ChunkId, raw: &[u8], sums: &[PageSum]) -> Location {
         if self.open_bytes > PACK_BYTES {
-            self.full.push(std::mem::replace(&mut self.open, PackBuilder::new(self.kind)));
+            self.full.push(std::mem::replace(&mut self.open, self.keyring.new_pack(self.kind).unwrap()));
             self.open_bytes = 0;
         }
         let mut compressor = zstd::bulk::Compressor::new(1).unwrap();
         let mut stored = Vec::new();
         let encoding = pack::compress(&mut compressor, raw, &mut stored).unwrap();
         self.open_bytes += stored.len();
-        let offset = self.open.add(&NewChunk { id, raw_bytes: raw.len() as u32, encoding, sums, stored: &stored });
+        let placed = self.open.add(&NewChunk { id, raw_bytes: raw.len() as u32, encoding, sums, stored: &stored });
         let pack = PackRef { id: DRAFT, bytes: self.full.len() as u32 };
-        Location { pack, offset, stored_bytes: stored.len() as u32, encoding }
+        Location { pack, offset: placed.offset, stored_bytes: placed.stored_bytes, encoding }
     }
 
     async fn finish(mut self, repository: &Repository) -> Vec<PackRef> {
@@ -641,8 +676,9 @@ impl Maps {
         let mut stored = Vec::new();
         let encoding = pack::compress(&mut compressor, raw, &mut stored).unwrap();
         let raw_bytes = raw.len() as u32;
-        let offset = self.builder.add(&NewChunk { id, raw_bytes, encoding, sums: &[], stored: &stored });
-        let at = Location { pack: PackRef::HOME, offset, stored_bytes: stored.len() as u32, encoding };
+        let Placed { offset, stored_bytes } =
+            self.builder.add(&NewChunk { id, raw_bytes, encoding, sums: &[], stored: &stored });
+        let at = Location { pack: PackRef::HOME, offset, stored_bytes, encoding };
         let block = BlockRef { id, raw_bytes, at };
         self.new.push(block);
         block

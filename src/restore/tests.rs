@@ -159,6 +159,31 @@ async fn a_map_of_many_blocks_is_fetched_byte_for_byte() {
 }
 
 #[tokio::test]
+async fn a_sealed_backup_is_fetched_byte_for_byte_and_nothing_in_the_store_can_be_read() {
+    let mut server = Synthetic::sealed(5).await;
+    server.populate();
+    server.backup().await;
+    server.live(50);
+    let manifest = server.backup().await;
+    let dir = tempfile::tempdir().unwrap();
+    let target = dir.path().join("t");
+    fetch_to(&server, &manifest, &target).await.unwrap();
+    let (found, state) = (files(&target), server.state());
+    for (name, content) in state.iter().filter(|(name, _)| *name != CHECKPOINTS) {
+        assert!(found[name] == *content, "{name}");
+    }
+    let texts: Vec<&[u8]> = [&b"orders"[..], b"ibdata", manifest.server.hostname.as_bytes()].to_vec();
+    let pages =
+        state.values().filter_map(|content| content.get(64..96)).filter(|page| page.iter().any(|byte| *byte != 0));
+    let texts: Vec<&[u8]> = texts.into_iter().chain(pages).collect();
+    for (key, bytes) in server.stored().await {
+        for text in &texts {
+            assert!(!bytes.windows(text.len()).any(|bytes| bytes == *text), "{key} shows {text:?}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn modes_are_those_of_the_backup() {
     let mut server = Synthetic::populated(1).await;
     let manifest = server.backup().await;

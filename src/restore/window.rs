@@ -16,6 +16,7 @@ use std::sync::Arc;
 use super::RestoreError;
 use super::walk::{Step, TargetFile};
 use super::write::{Chunk, Need, Place, Request};
+use crate::format::SEAL_BYTES;
 use crate::format::map::{Content, Extent, FilePiece, FileSource, Location, PackRef};
 use crate::format::pack::CHUNK_BYTES_MAX;
 use crate::model::{ChunkId, PackId};
@@ -135,8 +136,8 @@ impl Window {
     }
 
     fn need(&mut self, id: ChunkId, at: Location, raw_bytes: usize, place: Place) -> Result<(), RestoreError> {
-        // A chunk that compression does not make smaller is stored as it is.
-        if raw_bytes == 0 || raw_bytes > CHUNK_BYTES_MAX || at.stored_bytes as usize > raw_bytes {
+        // A chunk that compression does not make smaller is stored as it is, and may be sealed.
+        if raw_bytes == 0 || raw_bytes > CHUNK_BYTES_MAX || at.stored_bytes as usize > raw_bytes + SEAL_BYTES {
             let what = self.file().map_or_else(String::new, |file| file.path.clone());
             let problem = format!("chunk {id} of {raw_bytes} bytes takes {}", at.stored_bytes);
             return Err(RestoreError::Map { what, problem });

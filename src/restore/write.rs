@@ -13,7 +13,8 @@ use super::RestoreError;
 use super::plan::join;
 use super::walk::{Pages, TargetFile};
 use crate::format::map::PackRef;
-use crate::format::{Encoding, FormatError, Namer, pack};
+use crate::format::pack::PackKind;
+use crate::format::{Encoding, FormatError, Keyring, StoredChunk};
 use crate::model::{ChunkId, ExtentNo, PageMask};
 
 /// Files held open: a window touches many in turn, and a process may open a thousand.
@@ -94,7 +95,7 @@ pub(super) struct Request {
 #[derive(Debug)]
 pub(super) struct Batch {
     root: PathBuf,
-    namer: Namer,
+    keyring: Keyring,
     files: Vec<Arc<TargetFile>>,
     /// The packs that the needs speak of.
     pub packs: Vec<PackRef>,
@@ -113,13 +114,13 @@ impl Batch {
     /// `needs` are sorted by pack and offset.
     pub fn new(
         root: &Path,
-        namer: &Namer,
+        keyring: &Keyring,
         files: Vec<Arc<TargetFile>>,
         packs: Vec<PackRef>,
         needs: Vec<Need>,
     ) -> Batch {
         let open = Mutex::new(LruCache::new(OPEN_FILES));
-        Batch { root: root.to_owned(), namer: namer.clone(), files, packs, needs, open }
+        Batch { root: root.to_owned(), keyring: keyring.clone(), files, packs, needs, open }
     }
 
     /// The first file that a request serves, for an error message.
@@ -170,10 +171,13 @@ impl Batch {
         let stored = stored.get((start - request.bytes.start) as usize..(end - request.bytes.start) as usize);
         // The store has given as many bytes as were asked for.
         let stored = stored.unwrap_or_default();
-        let raw = pack::decompress("chunk", chunk.encoding, stored, chunk.raw_bytes as usize)?;
+        let Chunk { id, offset, encoding, raw_bytes, .. } = *chunk;
+        let in_pack = StoredChunk { kind: PackKind::Data, id, offset, encoding, raw_bytes };
+        let raw = self.keyring.open_chunk("chunk", &in_pack, stored)?;
+        let namer = self.keyring.namer();
         let found = match page_bytes {
-            Some(page_bytes) => self.namer.chunk_of_pages(&self.namer.pages(&raw, page_bytes)),
-            None => self.namer.chunk_of_file(&raw),
+            Some(page_bytes) => namer.chunk_of_pages(&namer.pages(&raw, page_bytes)),
+            None => namer.chunk_of_file(&raw),
         };
         if found == chunk.id {
             return Ok(raw);

@@ -13,6 +13,7 @@
 
 mod blame;
 mod error;
+mod locked;
 mod packs;
 mod pages;
 mod tour;
@@ -31,6 +32,7 @@ use serde::Serialize;
 
 use blame::{Blame, damage_of};
 pub use error::VerifyError;
+pub use locked::{LockedReport, check_locked};
 use packs::{Fingerprint, Gather, References, fingerprint, prefix, read_packs};
 use pages::{PageFault, Place};
 use tour::{ChunkRef, FILES_KEPT_MAX, Fault, Mark, Tour, Visitor};
@@ -111,6 +113,9 @@ pub struct CheckReport {
     pub read: Tally,
     /// Pages of InnoDB files in them that a backup needs, each of which was checked; pages of zeros are not stored.
     pub pages: u64,
+    /// Chunks in packs that were read that the key does not open. That their bytes are those that were stored is proven by the pack's
+    /// hash; what is in them is not.
+    pub unopened: Tally,
     /// Packs that no backup needs: those of runs that died or still go on. Nothing unless all backups were checked and
     /// their maps could be read.
     pub unreferenced: Option<Tally>,
@@ -175,6 +180,7 @@ struct Check<'a> {
     known: KnownDamage,
     read: Tally,
     pages: u64,
+    unopened: Tally,
 }
 
 /// Remembers every pack that is needed.
@@ -240,6 +246,7 @@ impl<'a> Check<'a> {
             known,
             read: Tally::default(),
             pages: 0,
+            unopened: Tally::default(),
         })
     }
 
@@ -310,6 +317,8 @@ impl<'a> Check<'a> {
                         if found.changed.is_none() && self.known.packs.contains(&result.pack) {
                             self.mended.insert(result.pack);
                         }
+                        self.unopened.objects += found.unopened.objects;
+                        self.unopened.bytes += found.unopened.bytes;
                         self.changed.extend(found.changed.map(|problem| (result.pack, problem)));
                         found.faults.into_iter().for_each(|(chunk, fault)| self.keep(chunk, fault));
                     }
@@ -426,6 +435,7 @@ impl<'a> Check<'a> {
             packs: tally(self.needed.values().map(|pack| u64::from(pack.bytes))),
             read: self.read,
             pages: self.pages,
+            unopened: self.unopened,
             unreferenced: (all && maps_are_whole).then_some(unreferenced),
             wrecks: self.wrecks,
             findings,

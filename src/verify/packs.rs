@@ -7,13 +7,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use futures::{StreamExt, TryStreamExt};
 use tokio::sync::Semaphore;
 
-use super::VerifyError;
 use super::error::{chain, damage};
 use super::pages::{Header, PageFault, Place, check_pages};
 use super::tour::{ChunkKind, ChunkRef, Mark, Visitor};
+use super::{Tally, VerifyError};
 use crate::format::map::PackRef;
 use crate::format::pack::{self, PackEntry, PackKind};
-use crate::format::{FormatError, Namer};
+use crate::format::{FormatError, Keyring, StoredChunk};
 use crate::model::{PackId, Phase, Progress};
 use crate::repository::Repository;
 
@@ -200,6 +200,8 @@ pub(super) struct PackResult {
 pub(super) struct PackFinding {
     /// Pages that were checked.
     pub pages: u64,
+    /// Chunks that were not opened, because the key opens no data: all that is proven of them is the pack's hash.
+    pub unopened: Tally,
     /// Pages that are not what maps say, by the chunk.
     pub faults: Vec<(ChunkRef, PageFault)>,
     /// What is wrong with the pack, where that leaves some of its chunks as they were. References to the others stay.
@@ -241,8 +243,8 @@ async fn read_pack(
         Err(error) => return Ok(PackResult { pack: pack.id, bytes: 0, found: Err(damage(error)?) }),
     };
     let length = bytes.len() as u64;
-    let namer = repository.namer().clone();
-    let found = tokio::task::spawn_blocking(move || check_pack(pack, &bytes, &namer, &references)).await?;
+    let keyring = repository.keyring().clone();
+    let found = tokio::task::spawn_blocking(move || check_pack(pack, &bytes, &keyring, &references)).await?;
     progress.advance(Phase::Check, length);
     let found = found.map_err(|error| chain(&error));
     Ok(PackResult { pack: pack.id, bytes: length, found })
@@ -252,20 +254,31 @@ async fn read_pack(
 fn check_pack(
     pack: PackRef,
     bytes: &[u8],
-    namer: &Namer,
+    keyring: &Keyring,
     references: &Mutex<References>,
 ) -> Result<PackFinding, FormatError> {
     let mut finding = PackFinding::default();
-    let parsed = match pack::parse_pack(pack.id, bytes) {
+    let parsed = match pack::parse_pack(pack.id, bytes, keyring) {
         Err(error @ FormatError::WrongHash { .. }) => {
-            let Ok(parsed) = pack::parse_changed_pack(bytes) else { return Err(error) };
+            // What a key does not open cannot be told from what was changed.
+            let parsed = pack::parse_changed_pack(bytes, keyring).ok().filter(|_| keyring.opens_data());
+            let Some(parsed) = parsed else { return Err(error) };
             finding.changed = Some(chain(&error));
             parsed
         }
         parsed => parsed?,
     };
+    if parsed.kind == PackKind::Data && !keyring.opens_data() {
+        let mut references = references.lock().unwrap_or_else(PoisonError::into_inner);
+        for entry in &parsed.entries {
+            references.resolve(fingerprint(&unopened(pack, entry)));
+            finding.unopened.objects += 1;
+            finding.unopened.bytes += u64::from(entry.stored_bytes);
+        }
+        return Ok(finding);
+    }
     for entry in &parsed.entries {
-        let (chunk, raw) = match check_chunk(pack, parsed.kind, entry, bytes, namer) {
+        let (chunk, raw) = match check_chunk(pack, parsed.kind, entry, bytes, keyring) {
             Err(_) if finding.changed.is_some() => continue,
             checked => checked?,
         };
@@ -277,18 +290,26 @@ fn check_pack(
     Ok(finding)
 }
 
+/// A chunk of data as the directory speaks of it, whatever it holds.
+fn unopened(pack: PackRef, entry: &PackEntry) -> ChunkRef {
+    let PackEntry { id, offset, stored_bytes, raw_bytes, encoding, ref sums } = *entry;
+    let kind = if sums.is_empty() { ChunkKind::File } else { ChunkKind::Pages(sums.len() as u32) };
+    ChunkRef { pack, id, offset, stored_bytes, raw_bytes, encoding, kind }
+}
+
 fn check_chunk(
     pack: PackRef,
     pack_kind: PackKind,
     entry: &PackEntry,
     bytes: &[u8],
-    namer: &Namer,
+    keyring: &Keyring,
 ) -> Result<(ChunkRef, Vec<u8>), FormatError> {
     let PackEntry { id, offset, stored_bytes, raw_bytes, encoding, ref sums } = *entry;
     let damaged = |problem: String| FormatError::Document { what: format!("chunk {id}"), problem };
     let range = offset as usize..offset as usize + stored_bytes as usize;
     let stored = bytes.get(range).ok_or_else(|| damaged("it lies outside its pack".to_owned()))?;
-    let raw = pack::decompress("chunk", encoding, stored, raw_bytes as usize)?;
+    let raw = keyring.open_chunk("chunk", &StoredChunk { kind: pack_kind, id, offset, encoding, raw_bytes }, stored)?;
+    let namer = keyring.namer();
     let (kind, found) = match (pack_kind, sums.len()) {
         (PackKind::Map, _) => (ChunkKind::Map, namer.map_block(&raw)),
         (PackKind::Data, 0) => (ChunkKind::File, namer.chunk_of_file(&raw)),

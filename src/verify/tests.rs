@@ -8,7 +8,9 @@ use super::synthetic::{Mistake, Synthetic};
 use super::*;
 use crate::error::{Diagnose, Kind};
 use crate::format::map::SpaceKey;
-use crate::model::{Silent, SpaceId};
+use crate::format::{Credential, KeySlot, NewSlot, SecretKey, Wraps, key_of_file};
+use crate::model::{Silent, SpaceId, SystemClock, SystemEntropy};
+use crate::repository::{Access, KeySource};
 use crate::store::faulty::{Fault as StoreFault, FaultyStore, Operation, Rule, Script};
 use crate::store::{RetryPolicy, Store, StoreOptions};
 
@@ -97,6 +99,76 @@ async fn every_pack_that_is_missing_cut_or_changed_is_found_with_the_backups_it_
 }
 
 /// A changed byte hits the backups that need the chunk in which it is; the others of the pack are as they were.
+/// A sealed repository is checked like any other, and a byte that was changed or an object that was exchanged is found.
+#[tokio::test]
+async fn a_sealed_repository_is_clean_until_an_object_is_exchanged() {
+    let mut server = Synthetic::sealed(3).await;
+    server.populate();
+    let one = server.backup().await;
+    server.live(20);
+    let other = server.backup().await;
+    let report = run(&server, Some(ALL)).await;
+    assert!(report.is_clean() && report.pages > 0 && report.unopened == Tally::default(), "{report:#?}");
+    assert_eq!(report.read, report.packs);
+    let manifest = |backup: &Manifest| ObjectKey::Manifest(backup.id.clone()).text();
+    let stored = server.stored().await;
+    let packs: Vec<&String> = stored.keys().filter(|key| key.starts_with("packs/")).collect();
+    for (key, by) in [(manifest(&one), manifest(&other)), (packs[0].clone(), packs[1].clone())] {
+        server.objects.put(&key.as_str().into(), stored[&by].clone().into()).await.unwrap();
+        let report = run(&server, Some(ALL)).await;
+        assert!(report.damages.iter().any(|damage| damage.object == key), "{key}: {report:#?}");
+        server.objects.put(&key.as_str().into(), stored[&key].clone().into()).await.unwrap();
+    }
+    // Another repository's manifest, which no key of this one opens.
+    let mut foreign = Synthetic::sealed(3).await;
+    foreign.populate();
+    let theirs = foreign.backup().await;
+    let bytes = foreign.stored().await[&manifest(&theirs)].clone();
+    server.objects.put(&manifest(&one).as_str().into(), bytes.into()).await.unwrap();
+    let report = run(&server, None).await;
+    assert_eq!(report.damaged_backups, [one.id], "{report:#?}");
+}
+
+/// Opens the repository anew with a key for maps alone.
+async fn lock_data(server: &mut Synthetic) {
+    struct MapKey(SecretKey);
+    #[async_trait::async_trait]
+    impl KeySource for MapKey {
+        async fn key(&self, _: &KeySlot) -> Result<Option<SecretKey>, String> {
+            Ok(Some(self.0.clone()))
+        }
+    }
+    let key = key_of_file(&[7; 32]).unwrap();
+    let slot = NewSlot { credential: Credential::File(key.clone()), wraps: Wraps::Map, label: String::new() };
+    server.repository.add_slot(&slot, &SystemClock).await.unwrap();
+    let store = Store::over("memory:///", server.objects.clone(), StoreOptions::default());
+    let access = Access { keys: Arc::new(MapKey(key)), entropy: Arc::new(SystemEntropy) };
+    server.repository = Repository::unlock(store, &access).await.unwrap();
+}
+
+/// With the keys of maps alone, all that they open is checked, and the rest is counted.
+#[tokio::test]
+async fn a_key_for_maps_checks_all_that_it_opens_and_counts_the_rest() {
+    let mut server = Synthetic::sealed(4).await;
+    server.populate();
+    let manifest = server.backup().await;
+    let all = run(&server, Some(ALL)).await;
+    lock_data(&mut server).await;
+    let report = run(&server, Some(ALL)).await;
+    assert!(report.is_clean(), "{report:#?}");
+    assert_eq!((report.pages, report.read, report.packs), (0, all.read, all.packs));
+    assert!(report.unopened.objects > 0 && report.unopened.bytes < report.read.bytes);
+    for pack in server.packs().await {
+        let mut bytes = server.repository.read_pack(pack).await.unwrap().to_vec();
+        if server.is_data(pack).await {
+            bytes[100] ^= 1;
+            server.objects.put(&Synthetic::pack_key(pack).as_str().into(), bytes.into()).await.unwrap();
+        }
+    }
+    let report = run(&server, Some(ALL)).await;
+    assert_eq!(report.damaged_backups, [manifest.id], "{report:#?}");
+}
+
 #[tokio::test]
 async fn a_changed_chunk_hits_nobody_who_needs_others_of_its_pack() {
     let (server, manifests) = history(2).await;
@@ -107,7 +179,9 @@ async fn a_changed_chunk_hits_nobody_who_needs_others_of_its_pack() {
         let needed_by = |report: &CheckReport| report.damaged_backups.len();
         server.tamper(&key, |_| None).await;
         let all = needed_by(&run(&server, None).await);
-        for entry in crate::format::pack::parse_pack(pack, &bytes).unwrap().entries.iter().take(6) {
+        for entry in
+            crate::format::pack::parse_pack(pack, &bytes, server.repository.keyring()).unwrap().entries.iter().take(6)
+        {
             let mut changed = bytes.to_vec();
             changed[(entry.offset + entry.stored_bytes) as usize - 1] ^= 1;
             server.objects.put(&key.as_str().into(), changed.into()).await.unwrap();

@@ -398,8 +398,9 @@ impl<'a, V: Visitor> Tour<'a, V> {
 
     fn chunk(&mut self, pack: PackId, file: &str, chunk: &ChunkRef, place: Option<&Place>, facts: &mut Facts) {
         let ChunkRef { id, stored_bytes, raw_bytes, .. } = *chunk;
-        // A chunk that compression does not make smaller is stored as it is.
-        if raw_bytes == 0 || raw_bytes as usize > CHUNK_BYTES_MAX || stored_bytes > raw_bytes {
+        // A chunk that compression does not make smaller is stored as it is, but for its seal.
+        let stored_bytes_max = self.repository.keyring().stored_bytes_max(raw_bytes as usize);
+        if raw_bytes == 0 || raw_bytes as usize > CHUNK_BYTES_MAX || stored_bytes as usize > stored_bytes_max {
             let problem = format!("page map of {file} has chunk {id} of {raw_bytes} bytes take {stored_bytes}");
             facts.marks.push(self.fault(pack, problem));
         }

@@ -2,7 +2,7 @@
 
 use haulout::{
     format::{
-        Encoding, Namer, PageSum,
+        Encoding, Keyring, Namer, PageSum,
         pack::{
             FOOTER_BYTES, HEADER_BYTES, NewChunk, PackBuilder, PackFooter, PackKind, compress, decompress,
             parse_header, parse_pack,
@@ -33,8 +33,11 @@ pub fn check(input: &[u8]) {
 
 fn whole(bytes: &[u8]) {
     let _ = parse_header(bytes);
-    let Ok(parsed) = parse_pack(pack_id(bytes), bytes) else { return };
-    assert!(parse_pack(pack_id(bytes), &flipped(bytes, 0..bytes.len())).is_err(), "a flipped bit passes");
+    let Ok(parsed) = parse_pack(pack_id(bytes), bytes, &Keyring::plain()) else { return };
+    assert!(
+        parse_pack(pack_id(bytes), &flipped(bytes, 0..bytes.len()), &Keyring::plain()).is_err(),
+        "a flipped bit passes"
+    );
     // The same chunks in a pack of their own.
     let mut builder = PackBuilder::new(parsed.kind);
     for entry in &parsed.entries {
@@ -47,7 +50,7 @@ fn whole(bytes: &[u8]) {
         }
     }
     let pack = builder.finish().unwrap();
-    let again = parse_pack(pack.id, &pack.bytes).unwrap();
+    let again = parse_pack(pack.id, &pack.bytes, &Keyring::plain()).unwrap();
     assert_eq!(again.kind, parsed.kind);
     assert_eq!(again.entries, pack.entries);
     assert_eq!(again.entries.len(), parsed.entries.len());
@@ -67,7 +70,7 @@ fn end(rest: &[u8]) {
     let Ok(footer) = PackFooter::parse(footer, pack_bytes) else { return };
     let range = footer.directory_range();
     assert!(range.start >= HEADER_BYTES as u64 && range.end + FOOTER_BYTES as u64 == pack_bytes);
-    let _ = footer.parse_directory(directory);
+    let _ = footer.parse_directory(directory, &Keyring::plain());
 }
 
 /// Two bytes tell how many entries are announced, four how long the directory is; its bytes follow.
@@ -112,7 +115,7 @@ fn chunks(mut rest: &[u8]) {
         raws.push((id, raw));
     }
     let pack = builder.finish().unwrap();
-    let parsed = parse_pack(pack.id, &pack.bytes).unwrap();
+    let parsed = parse_pack(pack.id, &pack.bytes, &Keyring::plain()).unwrap();
     assert_eq!(parsed.entries, pack.entries);
     assert_eq!(parsed.entries.len(), raws.len());
     for (entry, (id, raw)) in parsed.entries.iter().zip(&raws) {
@@ -125,7 +128,7 @@ fn chunks(mut rest: &[u8]) {
     let read = |bytes: &[u8]| {
         let footer = PackFooter::parse(&bytes[footer_at..], bytes.len() as u64)?;
         let range = footer.directory_range();
-        footer.parse_directory(&bytes[range.start as usize..range.end as usize])
+        footer.parse_directory(&bytes[range.start as usize..range.end as usize], &Keyring::plain())
     };
     assert_eq!(read(&pack.bytes).unwrap(), pack.entries);
     let directory_at = PackFooter::parse(&pack.bytes[footer_at..], pack.bytes.len() as u64).unwrap();

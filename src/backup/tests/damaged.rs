@@ -60,7 +60,7 @@ impl History {
     }
 
     async fn is_whole(&self, pack: PackId) -> bool {
-        pack::parse_pack(pack, &self.bytes(pack).await).is_ok()
+        pack::parse_pack(pack, &self.bytes(pack).await, self.repository.keyring()).is_ok()
     }
 
     async fn record(&self, damaged: BTreeSet<PackId>) {

@@ -1,5 +1,6 @@
 //! The command line as clap reads it. Its doc comments are the help texts.
 
+mod keys;
 mod operations;
 mod prune;
 mod shared;
@@ -8,6 +9,7 @@ use std::{fmt, path::PathBuf, str::FromStr};
 
 use clap::{Args, Parser, Subcommand};
 
+pub use keys::{KeyAddArgs, KeyArgs, KeyCommand, KeyListArgs, KeyRemoveArgs, KeyRotateArgs, NewKeyArgs};
 pub use operations::{
     BackupArgs, BackupMode, CheckArgs, CompletionsArgs, DoctorArgs, FetchArgs, InitArgs, ListArgs, ManArgs, MoveArgs,
     PrepareArgs, PrepareDirectoryArgs, RestoreArgs, RestoreTableArgs, ShowArgs, TableArg, UnhideArgs,
@@ -67,6 +69,15 @@ pub struct GlobalArgs {
     /// Show no progress bars; there are none in a pipe anyway
     #[arg(long, global = true)]
     pub no_progress: bool,
+    /// Key file of a sealed repository [env: HAULOUT_KEY_FILE]
+    #[arg(long, value_name = "FILE", global = true, help_heading = "Encryption")]
+    pub key_file: Option<PathBuf>,
+    /// File whose first line is the passphrase [env: HAULOUT_PASSPHRASE is the passphrase itself]
+    #[arg(long, value_name = "FILE", global = true, help_heading = "Encryption")]
+    pub passphrase_file: Option<PathBuf>,
+    /// Shell command that decrypts the key on its stdin, such as one of a KMS [env: HAULOUT_KEY_COMMAND]
+    #[arg(long, value_name = "COMMAND", global = true, help_heading = "Encryption")]
+    pub key_command: Option<String>,
 }
 
 /// The commands.
@@ -100,6 +111,8 @@ pub enum Command {
     Undelete(UndeleteArgs),
     /// Bring back objects that were deleted or written over, in a bucket that keeps versions
     Unhide(UnhideArgs),
+    /// Add, remove, list or rotate the keys of a sealed repository
+    Key(KeyArgs),
     /// Look for what would stop a backup or a restore
     Doctor(Box<DoctorArgs>),
     /// Print a completion script for a shell

@@ -26,8 +26,10 @@ Examples:
   haulout --repo s3://bucket/db1 init --endpoint-url https://s3.example.com --region eu-1
   haulout --repo s3://bucket/db1 init --lock 30d
   haulout --repo file:///backup/db1 init
+  haulout --repo s3://bucket/db1 init --encrypt --key-file /etc/haulout.key
 
-A bucket must exist already; a directory is created.
+A bucket must exist already; a directory is created. A key file is 32 random bytes in hexadecimal digits (openssl rand -hex 32), or any file of 32 bytes or more. \
+Without a key that opens it, nothing in a sealed repository can ever be read again.
 
 With --lock every object is put with object lock, leases left out, and each backup extends the locks of the older objects \
 that it needs: from its commit on it is locked as a whole for the period. The bucket needs versioning and object lock, which \
@@ -40,6 +42,15 @@ pub struct InitArgs {
     /// Who may lift a lock early: nobody, or whoever has s3:BypassGovernanceRetention
     #[arg(long, value_name = "compliance|governance", requires = "lock", default_value_t = LockMode::Compliance)]
     pub lock_mode: LockMode,
+    /// Seal all that is stored, with the key of --key-file, --passphrase-file, or --key-command and --new-key-command
+    #[arg(long)]
+    pub encrypt: bool,
+    /// With --encrypt: shell command that encrypts the key on its stdin for --key-command
+    #[arg(long, value_name = "COMMAND", requires = "encrypt")]
+    pub new_key_command: Option<String>,
+    /// With --encrypt: what `key list` calls this key
+    #[arg(long, value_name = "TEXT", requires = "encrypt")]
+    pub label: Option<String>,
     /// The store.
     #[command(flatten)]
     pub store: StoreArgs,
@@ -382,6 +393,9 @@ pub struct CheckArgs {
     #[arg(long, value_name = "PERCENT", num_args = 0..=1, require_equals = true, default_missing_value = "100",
           value_parser = clap::value_parser!(u8).range(1..=100))]
     pub read_data: Option<u8>,
+    /// Of a sealed repository, check what can be checked without a key: that each object is as it was written
+    #[arg(long, conflicts_with_all = ["backup", "repair"])]
+    pub without_key: bool,
     /// Reads from the store in flight [default: 16]
     #[arg(long, value_name = "N")]
     pub connections: Option<Connections>,

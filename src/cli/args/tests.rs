@@ -20,6 +20,10 @@ fn the_whole_help_is_as_reviewed() {
     for command in root.get_subcommands_mut().filter(|command| command.get_name() != "help") {
         let name = command.get_name().to_owned();
         text += &format!("\n==== haulout {name}\n\n{}", command.render_help());
+        for below in command.get_subcommands_mut().filter(|below| below.get_name() != "help") {
+            let below_name = below.get_name().to_owned();
+            text += &format!("\n==== haulout {name} {below_name}\n\n{}", below.render_help());
+        }
     }
     // clap leaves blanks at the ends of some lines.
     let lines: Vec<&str> = text.lines().map(str::trim_end).collect();

@@ -10,11 +10,11 @@ use crate::{
         open,
         options::ReadSettings,
         progress::Unit,
-        report::{CheckSummary, Damage, DamagedBackup, Repair},
+        report::{CheckSummary, Damage, DamagedBackup, LockedCheckSummary, Repair},
     },
     error::{Diagnose, Kind},
     model::{BackupId, Progress},
-    repository::{ObjectKey, Repository, RepositoryError},
+    repository::{Locked, ObjectKey, Repository, RepositoryError},
     restore::{Remains, RestoreError},
     verify::{self, CheckReport, ReadData, Selection, Wreck},
 };
@@ -28,6 +28,12 @@ pub async fn run(args: &CheckArgs, context: &Context) -> Result<Finish, Failure>
     let read = ReadSettings::assemble(&context.layers, context.url(), &args.store, args.connections);
     let read = context.settle(read)?;
     let progress = context.progress(if args.read_data.is_some() { Unit::Bytes } else { Unit::Objects });
+    if args.without_key {
+        let (damages, summary) = without_key(&read, args.read_data, progress, context).await?;
+        damages.iter().for_each(|damage| tell(damage, context));
+        context.output.summary(&summary, LockedCheckSummary::text);
+        return Ok(if damages.is_empty() { Finish::Done } else { Finish::Damaged });
+    }
     let begun = Instant::now();
     let repository = open::repository(&read.store, context).await?;
     // The store's own requests know nothing of a signal; what was checked so far is of no use then.
@@ -45,22 +51,13 @@ async fn operation(
     begun: Instant,
     context: &Context,
 ) -> Result<Finish, Failure> {
-    let mut seed = [0; 8];
-    context.entropy().fill(&mut seed);
-    let read_data = args.read_data.map(|percent| ReadData { percent, seed: u64::from_le_bytes(seed) });
+    let read_data = args.read_data.map(|percent| ReadData { percent, seed: seed(context) });
     let selection = selection(args, repository).await?;
     let report = verify::check(repository, &selection, read_data, &*progress).await?;
-    let output = &context.output;
-    for damage in damages(&report) {
-        if output.is_json() {
-            output.json(&damage);
-        } else {
-            output.data(damage.text(output.options.stdout).as_bytes());
-        }
-    }
+    report.damages.iter().for_each(|damage| tell(damage, context));
     let repair = if args.repair { Some(repair(repository, &report, context).await?) } else { None };
     let summary = summary(&report, args.read_data, repair, begun);
-    output.summary(&summary, CheckSummary::text);
+    context.output.summary(&summary, CheckSummary::text);
     Ok(if report.is_clean() { Finish::Done } else { Finish::Damaged })
 }
 
@@ -75,20 +72,58 @@ async fn selection(args: &CheckArgs, repository: &Repository) -> Result<Selectio
     Ok(Selection::These(chosen))
 }
 
-fn damages(report: &CheckReport) -> impl Iterator<Item = Damage> {
-    report.damages.iter().map(|damage| {
-        let verify::Damage { object, problem, backups, files } = damage.clone();
-        let hint = match ObjectKey::parse(&object) {
-            Some(ObjectKey::Manifest(_)) => Some(
-                "an earlier version of the object, or the one in a copy of the bucket, brings the backup back; no other backup needs it",
-            ),
-            Some(ObjectKey::Damage(_)) => {
-                Some("`haulout check --read-data --repair` finds out anew which packs are damaged")
-            }
-            _ => None,
-        };
-        Damage { object, problem, backups, files, hint: hint.map(str::to_owned) }
-    })
+fn tell(damage: &verify::Damage, context: &Context) {
+    let verify::Damage { object, problem, backups, files } = damage.clone();
+    let hint = match ObjectKey::parse(&object) {
+        Some(ObjectKey::Manifest(_)) => Some(
+            "an earlier version of the object, or the one in a copy of the bucket, brings the backup back; no other backup needs it",
+        ),
+        Some(ObjectKey::Damage(_)) => {
+            Some("`haulout check --read-data --repair` finds out anew which packs are damaged")
+        }
+        _ => None,
+    };
+    let damage = Damage { object, problem, backups, files, hint: hint.map(str::to_owned) };
+    let output = &context.output;
+    if output.is_json() {
+        output.json(&damage);
+    } else {
+        output.data(damage.text(output.options.stdout).as_bytes());
+    }
+}
+
+async fn without_key(
+    read: &ReadSettings,
+    percent: Option<u8>,
+    progress: Arc<dyn Progress>,
+    context: &Context,
+) -> Result<(Vec<verify::Damage>, LockedCheckSummary), Failure> {
+    let begun = Instant::now();
+    let repository = Locked::open(open::store(&read.store, false, context).await?).await?;
+    let read_data = percent.map(|percent| ReadData { percent, seed: seed(context) });
+    let mut stop = context.stop.clone();
+    let report = tokio::select! {
+        report = verify::check_locked(&repository, read_data, &*progress) => report?,
+        _ = stop.wait_for(|stop| *stop) => return Err(Failure::new(Kind::Interrupted, "interrupted")),
+    };
+    let summary = LockedCheckSummary {
+        without_key: true,
+        backups: report.backups,
+        documents: report.documents.objects,
+        objects: report.packs.objects,
+        bytes: report.packs.bytes,
+        read_percent: percent.unwrap_or(0),
+        damaged_objects: report.damages.len() as u64,
+        seconds: begun.elapsed().as_secs_f64(),
+    };
+    Ok((report.damages, summary))
+}
+
+/// Chooses which packs a sample has.
+fn seed(context: &Context) -> u64 {
+    let mut seed = [0; 8];
+    context.entropy().fill(&mut seed);
+    u64::from_le_bytes(seed)
 }
 
 /// Tells what is left of damaged backups, and lets later backups know of damaged packs.
@@ -139,6 +174,7 @@ fn summary(report: &CheckReport, percent: Option<u8>, repair: Option<Repair>, be
         bytes: report.packs.bytes,
         read_percent: percent.unwrap_or(0),
         pages_checked: report.pages,
+        chunks_not_opened: report.unopened.objects,
         damaged_objects: report.damages.len() as u64,
         damaged_backups: report.damaged_backups.len() as u64,
         unreferenced_objects: unreferenced.objects,

@@ -32,6 +32,8 @@ pub struct Listing {
     pub entries: Vec<Entry>,
     /// Backups that prune plans let go of.
     pub planned: Vec<(BackupId, Planned)>,
+    /// Whether nothing in it can be read without a key.
+    pub sealed: bool,
 }
 
 /// Lists the backups.
@@ -50,7 +52,7 @@ async fn operation(settings: &StoreSettings, context: &Context) -> Result<Listin
     let entries: Vec<Entry> = manifests.into_iter().map(|(id, manifest)| Entry::new(id, manifest)).collect();
     let ids: Vec<BackupId> = entries.iter().map(|entry| entry.id.clone()).collect();
     let planned = prune::planned(&repository, &ids).await?;
-    Ok(Listing { url: settings.url.clone(), entries, planned })
+    Ok(Listing { url: settings.url.clone(), entries, planned, sealed: repository.keyring().is_sealed() })
 }
 
 /// Tells `listing`, on a terminal as wide as that is unless `wide`.
@@ -102,6 +104,7 @@ pub struct ListSummary<'a> {
     lineages: u64,
     latest: Option<&'a BackupId>,
     uploaded_bytes: u64,
+    sealed: bool,
 }
 
 impl Message for ListSummary<'_> {
@@ -121,6 +124,7 @@ impl<'a> ListSummary<'a> {
             lineages: forest.lineages as u64,
             latest: sound().map(|manifest| &manifest.id).max(),
             uploaded_bytes: sound().fold(0, |sum, manifest| sum.saturating_add(manifest.sizes.uploaded_bytes)),
+            sealed: listing.sealed,
         }
     }
 }
@@ -150,7 +154,8 @@ const COLUMNS: [Column; 12] = [
 ];
 
 fn text(summary: &ListSummary<'_>, forest: &Forest<'_>, width: Option<usize>, paint: Paint) -> String {
-    let mut text = format!("repository {}{}\n", paint.bold(summary.url), server(forest));
+    let seal = if summary.sealed { ", sealed" } else { "" };
+    let mut text = format!("repository {}{}{seal}\n", paint.bold(summary.url), server(forest));
     if forest.rows.is_empty() {
         return text + "\nno backups yet: take one with `haulout backup`\n";
     }

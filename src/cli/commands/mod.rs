@@ -7,6 +7,7 @@ pub mod copy_back;
 pub mod doctor;
 pub mod fetch;
 pub mod init;
+pub mod key;
 pub mod list;
 pub mod man;
 pub mod move_back;
@@ -120,6 +121,7 @@ pub async fn run(command: &Command, context: &Context) -> Result<Finish, Failure
         Command::Prune(args) => prune::run(args, context).await,
         Command::Undelete(args) => undelete::run(args, context).await,
         Command::Unhide(args) => unhide::run(args, context).await,
+        Command::Key(args) => key::run(args, context).await,
         Command::Doctor(args) => doctor::run(args, context).await,
         Command::Completions(args) => completions::run(args, context),
         Command::Man(args) => man::run(args, context),

@@ -25,7 +25,8 @@ const REPOSITORY_LIMIT: Duration = Duration::from_secs(120);
 
 /// Looks at the repository in `store`.
 pub(super) async fn examine(record: &mut Record<'_>, store: Store, patient: &Patient, context: &Context) {
-    let repository = match limited(Repository::open(store)).await {
+    let opened = async { Ok::<_, Failure>(open::unlocked(store, open::keyholder(context)?, context).await?) };
+    let repository = match limited(opened).await {
         Ok(repository) => Arc::new(repository),
         Err(failure) => {
             record.problem(check::REPOSITORY_FORMAT, failure);
@@ -34,9 +35,17 @@ pub(super) async fn examine(record: &mut Record<'_>, store: Store, patient: &Pat
         }
     };
     let config = repository.config();
-    record.ok(check::REPOSITORY_FORMAT, format!("repository {}, made {}", config.repository_id, config.created));
+    let seal = match repository.slot() {
+        Some(slot) => format!("sealed ({}), opened by key slot {slot}", config.seal),
+        None => "not sealed".to_owned(),
+    };
+    let message = format!("repository {}, made {}, {seal}", config.repository_id, config.created);
+    record.ok(check::REPOSITORY_FORMAT, message);
     lock(record, &repository, context.clock().now()).await;
     last_backup(record, &repository, context.clock().now()).await;
+    if let Err(error) = repository.needs_data_key() {
+        return record.problem(check::BACKUP_NEXT, error);
+    }
     next_backup(record, repository, patient, context).await;
 }
 

@@ -51,6 +51,8 @@ pub struct CheckSummary {
     pub read_percent: u8,
     /// Pages of InnoDB files that were checked; 0 when sizes were compared.
     pub pages_checked: u64,
+    /// Chunks in packs that were read whose contents the key does not open.
+    pub chunks_not_opened: u64,
     /// Objects that are damaged or missing.
     pub damaged_objects: u64,
     /// Backups that cannot be restored.
@@ -102,6 +104,13 @@ impl CheckSummary {
                 format!("{pages} checked for number, tablespace, checksum and LSN, {rate} a second\n")
             }
         };
+        let sealed = match self.chunks_not_opened {
+            0 => String::new(),
+            chunks => format!(
+                "not checked: what is in {}, which a key of the sort `map` does not open; their packs are as they were written\n",
+                human::counted(chunks, "chunk")
+            ),
+        };
         let size = human::bytes(self.bytes);
         let repair = match &self.repair {
             Some(repair) => repair.text(),
@@ -112,7 +121,9 @@ impl CheckSummary {
             }
             None => String::new(),
         };
-        format!("checked {how} {objects} ({size}) of {backups} in {time}: {verdict}\n{pages}{unreferenced}{repair}")
+        format!(
+            "checked {how} {objects} ({size}) of {backups} in {time}: {verdict}\n{pages}{sealed}{unreferenced}{repair}"
+        )
     }
 }
 
@@ -131,6 +142,53 @@ pub enum Level {
     Warning,
     /// Would stop a backup or a restore.
     Problem,
+}
+
+/// Summary of `check --without-key`.
+#[derive(Debug, Clone, Serialize)]
+pub struct LockedCheckSummary {
+    /// Always true.
+    pub without_key: bool,
+    /// Backups by the names of their manifests.
+    pub backups: u64,
+    /// Documents that were read.
+    pub documents: u64,
+    /// Packs that are there.
+    pub objects: u64,
+    /// Their size.
+    pub bytes: u64,
+    /// Share of the packs of which every byte was read, in percent.
+    pub read_percent: u8,
+    /// Objects that are not as they were written.
+    pub damaged_objects: u64,
+    /// Time that it took.
+    pub seconds: f64,
+}
+
+impl Message for LockedCheckSummary {
+    const TYPE: &'static str = "summary";
+}
+
+impl LockedCheckSummary {
+    /// For people.
+    pub fn text(&self, paint: Paint) -> String {
+        let packs = match self.read_percent {
+            0 => "no pack".to_owned(),
+            100 => "every pack".to_owned(),
+            share => format!("{share} % of the packs"),
+        };
+        let (documents, objects) = (human::counted(self.documents, "document"), human::counted(self.objects, "pack"));
+        let (size, time) = (human::bytes(self.bytes), human::duration(self.seconds.round() as u64));
+        let verdict = match self.damaged_objects {
+            0 => paint.green("all as they were written"),
+            broken => paint.red(&human::counted(broken, "damaged object")),
+        };
+        format!(
+            "checked {documents} and {packs} of {objects} ({size}) in {time}, without a key: {verdict}\n\
+             not checked: whether all packs are there that the {} need, and what is in them; that takes the key\n",
+            human::counted(self.backups, "backup")
+        )
+    }
 }
 
 /// A `finding` line of `doctor`.

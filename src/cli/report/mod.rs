@@ -2,6 +2,7 @@
 
 mod backup;
 mod check;
+mod key;
 mod prune;
 mod repair;
 mod restore;
@@ -13,7 +14,8 @@ use serde::Serialize;
 
 pub use backup::{BackupLine, BackupSummary, LineagePlace, Lsns};
 pub(in crate::cli) use backup::{capture_seconds, details};
-pub use check::{CheckSummary, Damage, DoctorSummary, Finding, Level};
+pub use check::{CheckSummary, Damage, DoctorSummary, Finding, Level, LockedCheckSummary};
+pub use key::{KeyChange, KeyLine, KeySummary};
 pub use prune::{PruneLine, PruneSummary, UndeleteSummary};
 pub use repair::{DamagedBackup, Names, Repair};
 pub use restore::{FetchSummary, MoveAction, MoveSummary, PrepareSummary, RestorePlan, RestoreSummary, StepSeconds};
@@ -22,7 +24,7 @@ pub use tables::{TableLine, TablesSummary};
 pub use unhide::{Unhidden, UnhideSummary};
 
 use super::{output::Message, paint::Paint};
-use crate::model::{LockPolicy, RepositoryId, Timestamp};
+use crate::model::{LockPolicy, RepositoryId, SlotId, Timestamp};
 
 /// Summary of `init`.
 #[derive(Debug, Clone, Serialize)]
@@ -33,6 +35,8 @@ pub struct InitSummary {
     pub url: String,
     /// When it was made.
     pub created: Timestamp,
+    /// Name of the key slot that opens it; null when it is not sealed.
+    pub key_id: Option<SlotId>,
     /// How its objects are locked.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub lock: Option<LockPolicy>,
@@ -44,12 +48,21 @@ impl Message for InitSummary {
 
 impl InitSummary {
     /// For people.
-    pub fn text(&self, _: Paint) -> String {
+    pub fn text(&self, paint: Paint) -> String {
+        let InitSummary { repository_id, url, .. } = self;
         let locked = match self.lock {
             Some(lock) => format!("every object is locked for {lock}\n"),
             None => String::new(),
         };
-        format!("created repository {} at {}\n{locked}", self.repository_id, self.url)
+        match self.key_id {
+            None => format!("created repository {repository_id} at {url}\n{locked}"),
+            Some(slot) => format!(
+                "created repository {repository_id} at {url}, sealed; key slot {slot} opens it\n{locked}\
+                 {}: without it nothing in this repository can ever be read again, by nobody.\n\
+                 Keep a copy of it away from this machine and from the bucket, and see that it opens the repository from there\n",
+                paint.bold("Keep the key")
+            ),
+        }
     }
 }
 

@@ -11,7 +11,7 @@ use crate::{
     },
     error::Kind,
     format::GtidPosition,
-    model::{BackupId, LockMode, Lsn, Timestamp},
+    model::{BackupId, LockMode, Lsn, SlotId, Timestamp},
     prune::{Decided, Fate, Judged, Made, Planned, PruneReport, Skip, Swept},
     repository::RepositoryError,
     restore::{Remains, TableName},
@@ -36,13 +36,20 @@ fn every_summary_is_as_reviewed() {
     child.warnings.push("table `shop`.`log` is not InnoDB: it was locked for 12s".to_owned());
     child.locked_until = Some(child.started.after(40 * 24 * 3600));
     let created = full.started;
+    let slot = Some(SlotId([1, 2, 3, 4, 5, 6, 7, 8]));
     let position = GtidPosition { gtid: Some("0-1-8000022".to_owned()), ..GtidPosition::default() };
     let (datadir, target) = (PathBuf::from("/var/lib/mysql"), PathBuf::from("/restore/db1"));
     let (lsn, files, written_bytes, fetched_bytes, requests) =
         (Lsn(180_550_185), 2462, 128_849_018_880, 33_500_000_000, 2310);
     let parts = [
         both(
-            &InitSummary { repository_id: full.repository_id, url: "s3://backups/db1".to_owned(), created, lock: None },
+            &InitSummary {
+                repository_id: full.repository_id,
+                url: "s3://backups/db1".to_owned(),
+                created,
+                lock: None,
+                key_id: None,
+            },
             InitSummary::text,
         ),
         both(
@@ -51,8 +58,30 @@ fn every_summary_is_as_reviewed() {
                 url: "s3://backups/db1".to_owned(),
                 created,
                 lock: Some(LockPolicy { mode: LockMode::Compliance, days: 30.try_into().unwrap() }),
+                key_id: None,
             },
             InitSummary::text,
+        ),
+        both(
+            &InitSummary {
+                repository_id: full.repository_id,
+                url: "s3://backups/db1".to_owned(),
+                created,
+                key_id: slot,
+                lock: None,
+            },
+            InitSummary::text,
+        ),
+        both(&key_line(created), |line, _| line.label.clone() + "\n"),
+        both(&KeySummary::List { keys: 2, unreadable: 1, sealed: true }, KeySummary::text),
+        both(&KeySummary::Changed(KeyChange { added: slot, removed: slot, remaining: None }), KeySummary::text),
+        both(
+            &KeySummary::Changed(KeyChange {
+                added: slot,
+                removed: None,
+                remaining: Some("keys/0102030405060708.json".to_owned()),
+            }),
+            KeySummary::text,
         ),
         both(&BackupSummary::from(&full), BackupSummary::text),
         both(&BackupSummary::from(&child), BackupSummary::text),
@@ -187,6 +216,19 @@ fn every_summary_is_as_reviewed() {
         both(&repaired(0, None), CheckSummary::text),
         both(&check(0), CheckSummary::text),
         both(&check(1), CheckSummary::text),
+        both(
+            &LockedCheckSummary {
+                without_key: true,
+                backups: 7,
+                documents: 9,
+                objects: 2100,
+                bytes: 35_000_000_000,
+                read_percent: 100,
+                damaged_objects: 1,
+                seconds: 60.0,
+            },
+            LockedCheckSummary::text,
+        ),
         both(&finding(Level::Ok, "store.reachable", "s3://backups/db1 answers in 12 ms", None), |finding, paint| {
             finding.text(paint, None)
         }),
@@ -226,6 +268,17 @@ fn every_summary_is_as_reviewed() {
 
 fn unhidden(hidden: bool, action: Action) -> Unhidden {
     Unhidden::from(&unhide::Finding { object: "packs/ba/baba".to_owned(), hidden, action })
+}
+
+fn key_line(created: Timestamp) -> KeyLine {
+    KeyLine {
+        key_id: SlotId([1, 2, 3, 4, 5, 6, 7, 8]),
+        wraps: "all",
+        method: "passphrase",
+        created,
+        label: "the safe".to_owned(),
+        in_use: Some(true),
+    }
 }
 
 fn damage() -> Damage {
@@ -287,6 +340,7 @@ fn check(damaged: u64) -> CheckSummary {
         bytes: 35_000_000_000,
         read_percent: if damaged == 0 { 100 } else { 0 },
         pages_checked: if damaged == 0 { 7_864_320 } else { 0 },
+        chunks_not_opened: damaged * 5,
         unreferenced_objects: damaged * 2,
         unreferenced_bytes: damaged * 30_000_000,
         damaged_objects: damaged,

@@ -97,6 +97,22 @@ pub enum SettingsError {
         /// Why.
         source: SecretError,
     },
+    /// A key file cannot be used.
+    #[error("key file {path:?} cannot be used: {problem}")]
+    KeyFile {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        problem: String,
+    },
+    /// What a key is to be made of, or how it is to be had, was not said, or said twice.
+    #[error("{problem}")]
+    Keys {
+        /// What is wrong.
+        problem: &'static str,
+        /// What to do.
+        hint: &'static str,
+    },
     /// An option that `mariadb-backup` must not be given.
     #[error("option {option} cannot be handed through to mariadb-backup: {reason}")]
     ToolArgument {
@@ -130,6 +146,8 @@ impl Diagnose for SettingsError {
                 "use --password-file FILE, HAULOUT_PASSWORD, or an option file with --defaults-file"
             }
             SettingsError::TwoPasswords { .. } => "keep one of them",
+            SettingsError::KeyFile { .. } => "`openssl rand -hex 32` makes one",
+            SettingsError::Keys { hint, .. } => hint,
             SettingsError::HalfAccessKey { .. } => "set both, or neither to use the AWS environment, profile or role",
             SettingsError::NotTls { .. } => "options begin with --ssl, --skip-ssl, --tls-version or --protocol",
             _ => return None,

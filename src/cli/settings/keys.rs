@@ -108,6 +108,13 @@ macro_rules! keys {
 keys! {
     URL: String = "repository"."url", Some("--repo"), Some("HAULOUT_REPO"), "URL of the repository";
 
+    KEY_FILE: PathBuf = "encryption"."key_file", Some("--key-file"), Some("HAULOUT_KEY_FILE"),
+        "key file of a sealed repository";
+    PASSPHRASE_FILE: PathBuf = "encryption"."passphrase_file", Some("--passphrase-file"), Some("HAULOUT_PASSPHRASE_FILE"),
+        "file that holds the passphrase of a sealed repository";
+    KEY_COMMAND: String = "encryption"."key_command", Some("--key-command"), Some("HAULOUT_KEY_COMMAND"),
+        "shell command that decrypts the key of a sealed repository";
+
     ENDPOINT_URL: Url = "s3"."endpoint_url", Some("--endpoint-url"), Some("HAULOUT_ENDPOINT_URL"),
         "endpoint of an S3-compatible store";
     REGION: String = "s3"."region", Some("--region"), Some("HAULOUT_REGION"), "region of the bucket";

@@ -54,7 +54,7 @@ fn told_with(
     json: bool,
 ) -> (Finish, String, String) {
     let (output, out, err) = sheets(OutputOptions { columns, json, ..OutputOptions::default() });
-    let listing = Listing { url: "s3://backups/db1".to_owned(), entries, planned };
+    let listing = Listing { url: "s3://backups/db1".to_owned(), entries, planned, sealed: false };
     let finish = tell(&listing, false, &output);
     (finish, out.text(), err.text())
 }
