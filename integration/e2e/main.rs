@@ -23,6 +23,7 @@ mod repair;
 mod restore;
 mod restore_table;
 mod rules;
+mod sealed;
 mod smoke;
 mod stopped;
 #[path = "../support/mod.rs"]

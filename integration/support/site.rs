@@ -35,30 +35,46 @@ impl Site {
     pub fn with(options: ServerOptions) -> Site {
         let folder = scratch();
         let url = format!("file://{}", folder.path().join("repository").display());
-        Site::at(MariaDb::with(options), Haulout::on(url), folder)
+        Site::at(MariaDb::with(options), Haulout::on(url), folder, &["init"])
+    }
+
+    /// A small shop and an empty repository on disk that is sealed with the key file [`Site::key_file`].
+    pub fn sealed() -> Site {
+        let folder = scratch();
+        let key = folder.path().join("key");
+        fs::write(&key, "5a".repeat(32)).unwrap();
+        let url = format!("file://{}", folder.path().join("repository").display());
+        let haulout = Haulout::on(url).with([("HAULOUT_KEY_FILE", key.to_str().unwrap())]);
+        Site::at(MariaDb::start(), haulout, folder, &["init", "--encrypt"])
+    }
+
+    /// The key file of a sealed repository.
+    pub fn key_file(&self) -> PathBuf {
+        self.folder.path().join("key")
+    }
+
+    /// The program on the site's repository, with nothing in its environment but this: another operator.
+    pub fn operator(&self, environment: &[(&str, &str)]) -> Haulout {
+        Haulout::on(format!("file://{}", self.repository().display())).with(environment.iter().copied())
     }
 
     /// A small shop and an empty repository in a bucket.
     pub fn in_bucket() -> (Site, Bucket) {
         let bucket = LocalStack::shared().bucket();
         let haulout = Haulout::in_bucket(&bucket, "db1");
-        (Site::at(MariaDb::start(), haulout, scratch()), bucket)
+        (Site::at(MariaDb::start(), haulout, scratch(), &["init"]), bucket)
     }
 
     /// A small shop and an empty repository whose objects are locked, in a bucket with object lock.
     pub fn locked(lock: &[&str]) -> (Site, Bucket) {
         let bucket = LocalStack::shared().bucket_with_locks();
         let haulout = Haulout::in_bucket(&bucket, "db1");
-        (Site::init(MariaDb::start(), haulout, scratch(), lock), bucket)
+        (Site::at(MariaDb::start(), haulout, scratch(), &[&["init"], lock].concat()), bucket)
     }
 
-    fn at(server: MariaDb, haulout: Haulout, folder: TempDir) -> Site {
-        Site::init(server, haulout, folder, &[])
-    }
-
-    fn init(server: MariaDb, haulout: Haulout, folder: TempDir, more: &[&str]) -> Site {
+    fn at(server: MariaDb, haulout: Haulout, folder: TempDir, init: &[&str]) -> Site {
         server.sql(SHOP);
-        haulout.run([&["init"], more].concat()).ok();
+        haulout.run(init).ok();
         Site { server, haulout, folder }
     }
 

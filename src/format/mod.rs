@@ -102,7 +102,13 @@ pub enum FormatError {
         /// What was being read or written.
         what: &'static str,
     },
-    /// A key slot cannot be made or used.
+    /// What a key slot is to be made of will not do.
+    #[error("{problem}")]
+    UnfitKey {
+        /// Why.
+        problem: String,
+    },
+    /// A key slot cannot be used.
     #[error("key slot: {problem}")]
     Slot {
         /// What is wrong with it.
@@ -124,6 +130,7 @@ impl Diagnose for FormatError {
             FormatError::Newer { .. } => Kind::NoRepository,
             FormatError::Sealed { .. } | FormatError::NoDataKey { .. } => Kind::WrongKey,
             FormatError::Cipher { .. } => Kind::Failed,
+            FormatError::UnfitKey { .. } => Kind::Usage,
             FormatError::Compression { .. }
             | FormatError::Block { .. }
             | FormatError::WrongHash { .. }
@@ -140,7 +147,7 @@ impl Diagnose for FormatError {
             FormatError::NoDataKey { .. } => {
                 Some("use a key whose slot wraps `all`; `haulout key list` shows the slots".to_owned())
             }
-            FormatError::Cipher { .. } | FormatError::Slot { .. } => None,
+            FormatError::Cipher { .. } | FormatError::UnfitKey { .. } | FormatError::Slot { .. } => None,
             _ => Some("run `haulout check --read-data` to learn which backups are whole".to_owned()),
         }
     }

@@ -210,7 +210,7 @@ pub fn key_of_file(bytes: &[u8]) -> Result<SecretKey, FormatError> {
     }
     if bytes.len() < KEY_BYTES {
         let problem = format!("a key file needs {KEY_BYTES} random bytes, or 64 hexadecimal digits");
-        return Err(FormatError::Slot { problem });
+        return Err(FormatError::UnfitKey { problem });
     }
     Ok(SecretKey::derive(KEY_FILE, bytes))
 }
@@ -238,14 +238,17 @@ impl KeySlot {
         created: Timestamp,
         entropy: &dyn Entropy,
     ) -> Result<KeySlot, FormatError> {
-        let fault = |problem: String| FormatError::Slot { problem };
+        let unfit = |problem: String| FormatError::UnfitKey { problem };
+        if new.label.len() > LABEL_BYTES_MAX {
+            return Err(unfit(format!("a label has {LABEL_BYTES_MAX} bytes at most")));
+        }
         let mut id = [0; 8];
         entropy.fill(&mut id);
         let (method, key) = match &new.credential {
             Credential::Passphrase(passphrase) => {
                 if passphrase.reveal().chars().count() < PASSPHRASE_CHARACTERS_MIN {
                     let problem = format!("a passphrase needs {PASSPHRASE_CHARACTERS_MIN} characters or more");
-                    return Err(fault(problem));
+                    return Err(unfit(problem));
                 }
                 let argon2id = Argon2id::recommended(entropy);
                 let key = argon2id.stretch(passphrase)?;
