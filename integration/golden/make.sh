@@ -5,17 +5,17 @@ set -euo pipefail
 
 usage() {
   cat <<USAGE
-usage: integration/golden/make.sh NAME
+usage: integration/golden/make.sh NAME [sealed]
 
 Makes integration/golden/NAME, which must not be there: a repository with a full and two incremental backups of a small
-scratch server that is worked on in between. Then run \`cargo test --test golden\`: it fails, because expected.json is
+scratch server that is worked on in between. With `sealed` it is sealed, and keys that open it lie beside it. Then run \`cargo test --test golden\`: it fails, because expected.json is
 missing, and says where it has put one. Look at it, and copy it to integration/golden/NAME/expected.json.
 
 Environment: CARGO_TARGET_DIR; HAULOUT_BIN for a haulout that is built already.
 USAGE
 }
 
-if [ $# != 1 ] || [ "${1#-}" != "$1" ]; then
+if [ $# -lt 1 ] || [ $# -gt 2 ] || [ "${1#-}" != "$1" ] || [ "${2-sealed}" != sealed ]; then
   usage >&2
   exit 2
 fi
@@ -81,7 +81,22 @@ restart() {
 }
 restart
 sql "INSERT INTO shop.orders VALUES (401, 'one more')"
-"$haulout" --repo "file://$golden/repository" init
+if [ "${2-}" = sealed ]; then
+  # A slot of each method and sort. The keys lie beside the repository: nobody else has data in it.
+  mkdir -p "$golden/keys"
+  printf '%064d\n' 1 >"$golden/keys/file"
+  head -c 48 /dev/urandom >"$golden/keys/map-file"
+  echo 'a golden passphrase' >"$golden/keys/passphrase"
+  echo 'tr g-v 0-9a-f' >"$golden/keys/command"
+  export HAULOUT_KEY_FILE=$golden/keys/file
+  "$haulout" --repo "file://$golden/repository" init --encrypt --label 'key file'
+  "$haulout" --repo "file://$golden/repository" key add --new-passphrase-file "$golden/keys/passphrase" --label passphrase
+  "$haulout" --repo "file://$golden/repository" key add --new-key-file "$golden/keys/map-file" --map --label maps
+  "$haulout" --repo "file://$golden/repository" key add --label command \
+    --new-key-command 'tr 0-9a-f g-v' --key-command "$(cat "$golden/keys/command")"
+else
+  "$haulout" --repo "file://$golden/repository" init
+fi
 backup --full
 
 sql "USE shop; UPDATE orders SET item = 'changed' WHERE id IN (7, 390);

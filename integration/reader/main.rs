@@ -1,10 +1,11 @@
 //! Golden repositories, read by a reader of its own that knows FORMAT.md and nothing of the library, and by the program.
 //!
-//! That the reader gets by with blake3, zstd and JSON alone is the proof that FORMAT.md is complete; that it finds in
+//! That the reader gets by with blake3, zstd and JSON, and for sealed ones with AES-GCM and Argon2, is the proof that FORMAT.md is complete; that it finds in
 //! repositories of old what was put into them is the proof that the format has not moved.
 
 mod block;
 mod repository;
+mod seal;
 
 use std::{
     collections::BTreeMap,
@@ -18,7 +19,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 /// Folders of `integration/golden`, oldest first.
-const GOLDEN: [&str; 2] = ["format1-plain", "format1-timeline"];
+const GOLDEN: [&str; 3] = ["format1-plain", "format1-timeline", "format1-sealed"];
 /// The file that a restored directory has with other contents than the backup.
 const CHECKPOINTS: &str = "xtrabackup_checkpoints";
 /// The program's own notes in a fetched directory.
@@ -148,6 +149,9 @@ fn read_only_copy(name: &str) -> TempDir {
     let folder = TempDir::new_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     let run = |command: &mut Command| assert!(command.status().unwrap().success());
     run(Command::new("cp").arg("-r").arg(golden(name).join("repository")).arg(folder.path()));
+    if golden(name).join("keys").exists() {
+        run(Command::new("cp").arg("-r").arg(golden(name).join("keys")).arg(folder.path()));
+    }
     run(Command::new("chmod").args(["-R", "a-w"]).arg(folder.path().join("repository")));
     folder
 }
@@ -156,6 +160,10 @@ fn run(folder: &Path, arguments: &[&str]) -> Output {
     let url = format!("file://{}", folder.join("repository").display());
     let mut command = Command::new(env!("CARGO_BIN_EXE_haulout"));
     command.env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default()).env("HOME", folder);
+    let key = folder.join("keys/file");
+    if key.exists() {
+        command.env("HAULOUT_KEY_FILE", key);
+    }
     command.args(["--repo", &url]).args(arguments).output().unwrap()
 }
 
@@ -178,6 +186,26 @@ fn a_manifest_in_another_place_is_refused() {
     let said = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(20), "{said}");
     assert!(said.contains(one), "{said}");
+}
+
+/// Each key slot of the sealed golden repository opens it, by its own method.
+#[test]
+fn a_golden_repository_opens_by_each_of_its_keys() {
+    let folder = read_only_copy("format1-sealed");
+    let secret = |name: &str| folder.path().join("keys").join(name).display().to_string();
+    let command = fs::read_to_string(secret("command")).unwrap();
+    fs::rename(folder.path().join("keys"), folder.path().join("secrets")).unwrap();
+    let secret = |name: &str| secret(name).replace("/keys/", "/secrets/");
+    for arguments in [
+        ["--key-file".to_owned(), secret("file")],
+        ["--key-file".to_owned(), secret("map-file")],
+        ["--passphrase-file".to_owned(), secret("passphrase")],
+        ["--key-command".to_owned(), command.trim_end().to_owned()],
+    ] {
+        let [option, value] = arguments.each_ref().map(String::as_str);
+        haulout(folder.path(), &[option, value, "check"]);
+    }
+    assert_eq!(run(folder.path(), &["list"]).status.code(), Some(12));
 }
 
 /// Sources of the library and of the tests, as one text.

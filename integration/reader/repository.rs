@@ -11,6 +11,7 @@ use std::{
 use serde_json::Value;
 
 use crate::block::{BlockAt, Cursor, Extent, Fault, FileMap, FilePiece, Pack, Place, PlainFile, Space, SpaceMap};
+use crate::seal::{self, Keys};
 
 /// Chunks of a pack by offset.
 type Directory = BTreeMap<u32, Entry>;
@@ -59,6 +60,8 @@ pub struct Repository {
     folder: PathBuf,
     id: Value,
     keys: [[u8; 32]; 4],
+    /// In a sealed repository.
+    seal: Option<Keys>,
     packs: RefCell<HashMap<String, Rc<OpenPack>>>,
     seen: RefCell<BTreeSet<String>>,
 }
@@ -93,12 +96,13 @@ fn equal<T: PartialEq + std::fmt::Debug>(what: &str, found: T, expected: T) -> R
     if found == expected { Ok(()) } else { Err(format!("{what}: {found:?}, expected {expected:?}")) }
 }
 
-fn open_pack(name: &str, bytes: Vec<u8>) -> Result<OpenPack, Fault> {
+fn open_pack(name: &str, bytes: Vec<u8>, keys: Option<&Keys>) -> Result<OpenPack, Fault> {
     equal("name of a pack", blake3::hash(&bytes).to_hex().as_str(), name)?;
     equal("magic", &bytes[..8], b"HAULPACK")?;
     equal("version", bytes[8], 1)?;
-    equal("seal", bytes[10], 0)?;
-    equal("reserved", &bytes[11..48], &[0; 37])?;
+    equal("seal", bytes[10], u8::from(keys.is_some()))?;
+    let reserved = if keys.is_some() { &bytes[27..48] } else { &bytes[11..48] };
+    equal("reserved", reserved.iter().all(|byte| *byte == 0), true)?;
     let footer = &bytes[bytes.len() - 64..];
     equal("end", &footer[56..], b"HAULPEND")?;
     let directory_at = u64::from_le_bytes(footer[..8].try_into().unwrap()) as usize;
@@ -107,7 +111,16 @@ fn open_pack(name: &str, bytes: Vec<u8>) -> Result<OpenPack, Fault> {
     equal("end of the directory", directory_at + stored_bytes as usize + 64, bytes.len())?;
     let stored = &bytes[directory_at..bytes.len() - 64];
     equal("hash of the directory", blake3::hash(stored).as_bytes().as_slice(), &footer[24..56])?;
-    let raw = raw(true, stored, raw_bytes as usize)?;
+    let opened;
+    let compressed = match keys {
+        None => stored,
+        Some(keys) => {
+            equal("salt of the directory", &stored[..16], &bytes[11..27])?;
+            opened = seal::open("directory of a pack", &keys.meta, directory_at as u32, &footer[..24], stored)?;
+            &opened[..]
+        }
+    };
+    let raw = raw(true, compressed, raw_bytes as usize)?;
     let (mut rest, mut directory) = (&raw[..], Directory::new());
     for _ in 0..entries {
         let (sums, offset) = (usize::from(rest[45]), le32(&rest[32..]));
@@ -125,20 +138,49 @@ fn open_pack(name: &str, bytes: Vec<u8>) -> Result<OpenPack, Fault> {
     Ok(OpenPack { is_map: bytes[9] == 2, bytes, directory })
 }
 
+/// All key slots.
+fn slots(folder: &Path, config: &Value) -> Result<Vec<Value>, Fault> {
+    let mut slots = Vec::new();
+    for entry in fs::read_dir(folder.join("keys")).map_err(|error| error.to_string())? {
+        let path = entry.map_err(|error| error.to_string())?.path();
+        let slot = document(&fs::read(&path).map_err(|error| error.to_string())?, "key")?;
+        equal("repository of a slot", &slot["repository_id"], &config["repository_id"])?;
+        equal("name of a slot", path.file_stem().and_then(|name| name.to_str()), slot["id"].as_str())?;
+        slots.push(slot);
+    }
+    Ok(slots)
+}
+
 impl Repository {
     pub fn open(folder: &Path) -> Result<Repository, Fault> {
         let config = fs::read(folder.join("haulout.json")).map_err(|error| error.to_string())?;
         let config = document(&config, "repository")?;
-        equal("seal", config["seal"].as_str(), Some("none"))?;
+        let id = hex::decode(config["repository_id"].as_str().unwrap()).map_err(|error| error.to_string())?;
+        let seal = match config["seal"].as_str() {
+            Some("none") => None,
+            Some("aes-256-gcm") => Some(seal::unlock(&slots(folder, &config)?, &folder.join("../keys"), &id)?),
+            other => return Err(format!("seal {other:?}")),
+        };
+        let naming = seal.as_ref().map_or([0; 32], |keys| keys.naming);
         let keys = ["page", "chunk of pages", "chunk of a file", "map block"]
-            .map(|what| blake3::derive_key(&format!("haulout format 1: {what}"), &[0; 32]));
+            .map(|what| blake3::derive_key(&format!("haulout format 1: {what}"), &naming));
         Ok(Repository {
             folder: folder.to_owned(),
             id: config["repository_id"].clone(),
             keys,
+            seal,
             packs: RefCell::default(),
             seen: RefCell::default(),
         })
+    }
+
+    /// The body of the document that lies under `key`.
+    fn document(&self, key: &str, word: &str) -> Result<Value, Fault> {
+        let bytes = fs::read(self.folder.join(key)).map_err(|error| format!("{key}: {error}"))?;
+        let body = document(&bytes, word)?;
+        let Some(keys) = &self.seal else { return Ok(body) };
+        let id = hex::decode(self.id.as_str().unwrap()).map_err(|error| error.to_string())?;
+        seal::open_body(&body, &keys.meta, &id, key)
     }
 
     fn names(&self, folder: &str) -> Result<Vec<String>, Fault> {
@@ -156,8 +198,7 @@ impl Repository {
     pub fn leases(&self) -> Result<usize, Fault> {
         let names = self.names("leases")?;
         for name in &names {
-            let bytes = fs::read(self.folder.join("leases").join(name)).map_err(|error| error.to_string())?;
-            let lease = document(&bytes, "lease")?;
+            let lease = self.document(&format!("leases/{name}"), "lease")?;
             let text = |member: &str| lease[member].as_str().unwrap_or_default().to_owned();
             let parts: Vec<_> = name.trim_end_matches(".json").split('-').collect();
             equal("purpose", parts[0], &text("purpose"))?;
@@ -169,7 +210,8 @@ impl Repository {
 
     /// Objects of which FORMAT.md does not speak, and packs that are damaged.
     pub fn unknown_objects(&self) -> Result<Vec<String>, Fault> {
-        let known = ["backups", "haulout.json", "leases", "packs"];
+        let known = ["backups", "haulout.json", "leases", "packs"].into_iter();
+        let known: Vec<_> = known.chain(self.seal.as_ref().map(|_| "keys")).collect();
         let mut unknown: Vec<_> = self.names("")?.into_iter().filter(|name| !known.contains(&name.as_str())).collect();
         for shard in self.names("packs")? {
             for name in self.names(&format!("packs/{shard}"))? {
@@ -196,7 +238,7 @@ impl Repository {
         }
         let path = self.folder.join("packs").join(&name[..2]).join(name);
         let bytes = fs::read(path).map_err(|error| format!("pack {name}: {error}"))?;
-        let pack = Rc::new(open_pack(name, bytes)?);
+        let pack = Rc::new(open_pack(name, bytes, self.seal.as_ref())?);
         self.packs.borrow_mut().insert(name.to_owned(), pack.clone());
         Ok(pack)
     }
@@ -210,6 +252,19 @@ impl Repository {
         equal("entry of a directory", told, (name, place.stored_bytes, raw_bytes, place.zstd))?;
         let start = place.offset as usize;
         let stored = &pack.bytes[start..start + place.stored_bytes as usize];
+        let opened;
+        let stored = match &self.seal {
+            None => stored,
+            Some(keys) => {
+                let (context, key, kind) = match pack.is_map {
+                    true => ("chunks of a map pack", &keys.meta, 2),
+                    false => ("chunks of a data pack", &keys.data, 1),
+                };
+                let aad = [&[kind][..], &hex::decode(name).map_err(|error| error.to_string())?].concat();
+                opened = seal::open(context, key, place.offset, &aad, stored)?;
+                &opened[..]
+            }
+        };
         let raw = raw(place.zstd, stored, raw_bytes as usize)?;
         Ok(Chunk { raw, sums: entry.sums.clone(), is_map: pack.is_map })
     }
@@ -234,8 +289,7 @@ impl Repository {
 
     /// Backup `id` with all its bytes, each proven by the names of the chunks.
     pub fn backup(&self, id: &str) -> Result<Backup, Fault> {
-        let path = self.folder.join("backups").join(format!("{id}.json"));
-        let manifest = document(&fs::read(path).map_err(|error| error.to_string())?, "backup")?;
+        let manifest = self.document(&format!("backups/{id}.json"), "backup")?;
         equal("id", manifest["id"].as_str(), Some(id))?;
         equal("repository", &manifest["repository_id"], &self.id)?;
         let map = &manifest["map"];

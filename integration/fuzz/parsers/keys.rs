@@ -4,7 +4,7 @@ use std::{fmt::Display, str::FromStr};
 
 use haulout::{
     mariadb::xbstream::StreamPath,
-    model::{BackupId, ChunkId, PackId, RepositoryId},
+    model::{BackupId, ChunkId, PackId, RepositoryId, SlotId},
     repository::ObjectKey,
     store::{Key, StoreUrl},
 };
@@ -19,6 +19,7 @@ pub fn check(input: &[u8]) {
     same::<ChunkId>(text);
     same::<PackId>(text);
     same::<RepositoryId>(text);
+    same::<SlotId>(text);
     same::<Key>(text);
     if let Ok(path) = StreamPath::new(text) {
         assert_eq!(path.as_str(), text);

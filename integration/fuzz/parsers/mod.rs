@@ -18,6 +18,7 @@ mod messages;
 mod pack;
 mod page;
 mod redo;
+mod seal;
 mod settings;
 mod xbstream;
 
@@ -48,7 +49,7 @@ struct Heap {
 }
 
 /// All parsers.
-pub const TARGETS: [Target; 14] = [
+pub const TARGETS: [Target; 15] = [
     Target { name: "arguments", check: arguments::check, heap: Heap { fixed: 8 << 20, factor: 256 } },
     // Four packs of 21 MiB, of data and of maps, full and to be filled; the rows of jobs; a fork of the base's store.
     Target { name: "capture", check: capture::check, heap: Heap { fixed: 128 << 20, factor: 256 } },
@@ -66,6 +67,8 @@ pub const TARGETS: [Target; 14] = [
     // A descriptor page of 64 KiB speaks of as many pages, four bytes each.
     Target { name: "page", check: page::check, heap: Heap { fixed: 2 << 20, factor: 8 } },
     Target { name: "redo", check: redo::check, heap: Heap { fixed: 256 << 10, factor: 64 } },
+    // A pack of 21 MiB is being filled, and a zstd frame may say 1 MiB.
+    Target { name: "seal", check: seal::check, heap: Heap { fixed: 48 << 20, factor: 64 } },
     // Each dot of a key is a table to the TOML parser; the file's own length is limited for that.
     Target { name: "settings", check: settings::check, heap: Heap { fixed: 64 << 10, factor: 2048 } },
     // The read buffers of two parsers, 1 MiB each.
