@@ -6,6 +6,7 @@ set -euo pipefail
 # What is compared, and the ratio that is to be met.
 readonly targets='{
   "full backup, folder":     {"stock": "mariadb-backup | zstd -1 -T2 > file",      "most": 1.15},
+  "full backup, sealed":     {"stock": "haulout backup, not sealed",               "most": 1.1},
   "full backup, S3":         {"stock": "mariadb-backup | zstd -1 -T2 | aws s3 cp", "most": 1.0},
   "second full":             {"stock": "mariadb-backup > /dev/null",               "most": 1.3},
   "incremental, folder":     {"stock": "mariadb-backup --incremental > /dev/null", "most": 1.15},
@@ -208,7 +209,8 @@ incremental() {
   measure "$1" haulout haulout_backup "$2" --incremental
 }
 # `init` speaks of what it did; that belongs to no measurement.
-haulout_init() { quiet haulout --repo "$1" init; }
+haulout_init() { quiet haulout --repo "$1" init "${@:2}"; }
+haulout_sealed() { haulout_backup "$1" --full --key-file "$scratch/key"; }
 
 heading "setting up"
 "$top/integration/setup.sh" --bench ${s3:+--s3}
@@ -248,12 +250,21 @@ note "$(awk -v bytes="$bytes" 'BEGIN { printf "%.2f GiB", bytes / 1073741824 }')
 stock_backup >/dev/null
 
 heading "full backup"
+printf '%064d' 1 >"$scratch/key"
+chmod 600 "$scratch/key"
 for ((run = 1; run <= runs; run++)); do
   measure "full backup, folder" stock stock_to_file "$scratch/full.zst"
   rm -rf "$scratch/full.zst" "$scratch/repository"
   haulout_init "file://$scratch/repository"
   measure "full backup, folder" haulout haulout_backup "file://$scratch/repository" --full
+  haulout_init "file://$scratch/sealed" --encrypt --key-file "$scratch/key"
+  measure "full backup, sealed" haulout haulout_sealed "file://$scratch/sealed"
+  rm -rf "$scratch/sealed"
 done
+# The backup that is not sealed is one of both comparisons.
+jq -c 'select(.name == "full backup, folder" and .side == "haulout") | .name = "full backup, sealed" | .side = "stock"' "$records" \
+  >"$scratch/again"
+cat "$scratch/again" >>"$records"
 if [ -n "$s3" ]; then
   for ((run = 1; run <= runs; run++)); do
     measure "full backup, S3" stock stock_to_s3 s3://bench/full.zst
