@@ -178,6 +178,27 @@ fn a_key_for_maps_lists_and_checks_and_neither_backs_up_nor_restores() {
     watchman.run(["check"]).ok();
     let check = watchman.run(["check", "--read-data"]).ok();
     assert!(check.stdout.contains("no damage") && check.stdout.contains("not checked: what is in"), "{}", check.stdout);
+    // It lets go of backups, too, and its plan is sealed like everything else.
+    site.change();
+    let second = site.backed_up(&["--full"]);
+    let run = watchman.run(["--json", "prune", "--keep-last", "1"]).ok();
+    assert_eq!(run.summary()["planned_backups"], 1, "{}", run.stdout);
+    let plans = site.objects("prune");
+    assert!(!plans.is_empty());
+    for plan in plans {
+        assert!(fs::read_to_string(&plan).unwrap().contains("\"body\":{\"sealed\":\""), "{}", plan.display());
+    }
+    watchman.run(["undelete", id(&backup)]).ok();
+    let run = watchman.run(["--json", "prune", "--let-go", id(&backup), "--grace", "0s"]).ok();
+    assert!(
+        run.summary()["planned_backups"].as_u64().unwrap() + run.summary()["deleted_backups"].as_u64().unwrap() > 0
+    );
+    watchman.run(["--json", "prune", "--keep-last", "1", "--grace", "0s"]).ok();
+    assert_eq!(watchman.run(["check"]).ok().code(), Some(0));
+    assert_eq!(
+        site.listing().iter().map(|line| line["backup_id"].clone()).collect::<Vec<_>>(),
+        [second["backup_id"].clone()]
+    );
     let says = "opens neither pages nor files";
     let run = watchman.backup(&site.server, &[]).exits(12);
     assert_says(&run, 12, says, "haulout key list");
