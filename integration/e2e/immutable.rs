@@ -259,6 +259,53 @@ fn what_was_deleted_comes_back_by_removing_the_markers_while_it_is_locked() {
     site.haulout.run(["check", "--read-data"]).ok();
 }
 
+/// Slots and `haulout.json` among them, so it takes no key: nobody could use one yet.
+#[test]
+fn a_sealed_repository_is_locked_as_a_whole_and_brought_back_without_a_key() {
+    let (site, bucket) = Site::sealed_and_locked(&["--lock", "3d", "--lock-mode", "governance"]);
+    let first = site.backed_up(&[]);
+    let kept = fetched(&site.haulout, &first);
+    let slots = bucket.keys("db1/keys/");
+    assert_eq!(slots.len(), 1);
+    // As after three days; the next backup extends them, that of the slot too.
+    for object in objects(&bucket) {
+        bucket.set_lock(&object, "GOVERNANCE", now() + 3600);
+    }
+    site.change();
+    let second = site.backed_up(&["--incremental"]);
+    let parent = key_of(&first);
+    for object in objects(&bucket).iter().filter(|object| object.key != parent) {
+        let (_, until) = bucket.lock(object).unwrap_or_else(|| panic!("{} is not locked", object.key));
+        assert!(until > now() + 3 * DAY, "{} until {until}", object.key);
+    }
+    // The slot is not removed while it is locked, and the new one opens the repository.
+    let new_key = site.folder().join("new");
+    fs::write(&new_key, "5b".repeat(32)).unwrap();
+    let run = site.haulout.run(["--json", "key", "rotate", "--new-key-file", new_key.to_str().unwrap()]).exits(3);
+    assert_eq!(run.summary()["remaining"], slots[0][4..]);
+
+    // All is hidden, or has another right document over it.
+    let good = objects(&bucket);
+    let (manifest, other) = (key_of(&first), bucket.get(&key_of(&second)));
+    for object in &good {
+        match object.key == manifest {
+            true => bucket.put(&manifest, other.clone()),
+            false => bucket.delete(&object.key),
+        }
+    }
+    let nobody = Haulout::in_bucket(&bucket, "db1");
+    let run = nobody.run(["--json", "unhide"]).ok();
+    assert_eq!(unhidden(&run).len(), good.len(), "{}", run.stdout);
+    for object in &good {
+        assert_eq!(bucket.get(&object.key), bucket.get_version(object), "{}", object.key);
+    }
+    for key in [site.key_file(), new_key] {
+        let haulout = Haulout::in_bucket(&bucket, "db1").with([("HAULOUT_KEY_FILE", key.to_str().unwrap())]);
+        haulout.run(["check", "--read-data"]).ok();
+        assert!(kept == fetched(&haulout, &first));
+    }
+}
+
 /// Locked puts go another way than all other requests, and through the same proxy.
 #[test]
 fn a_locked_repository_is_reached_through_a_proxy() {

@@ -199,6 +199,20 @@ fn a_key_for_maps_lists_and_checks_and_neither_backs_up_nor_restores() {
         site.listing().iter().map(|line| line["backup_id"].clone()).collect::<Vec<_>>(),
         [second["backup_id"].clone()]
     );
+    // What it finds damaged is told to whoever backs up next, and to nobody without a key.
+    let rotten = site.objects("packs").into_iter().find(|pack| fs::read(pack).unwrap()[9] == 1).unwrap();
+    let mut bytes = fs::read(&rotten).unwrap();
+    bytes[60] ^= 1;
+    fs::write(&rotten, bytes).unwrap();
+    let run = watchman.run(["--json", "check", "--read-data", "--repair"]).exits(3);
+    assert_eq!(run.message("damaged_backup")["backup_id"], second["backup_id"], "{}", run.stdout);
+    let list = site.repository().join(run.summary()["repair"]["recorded"].as_str().unwrap());
+    assert!(fs::read_to_string(&list).unwrap().contains("\"body\":{\"sealed\":\""), "{}", list.display());
+    let third = site.backed_up(&[]);
+    let reason = third["reason"].as_str().unwrap();
+    assert!(third["kind"] == "full" && reason.contains("which a check found damaged"), "{reason}");
+    site.haulout.run(["check", "--backup", id(&third), "--read-data"]).ok();
+
     let says = "opens neither pages nor files";
     let run = watchman.backup(&site.server, &[]).exits(12);
     assert_says(&run, 12, says, "haulout key list");

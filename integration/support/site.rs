@@ -25,6 +25,13 @@ pub struct Site {
     folder: TempDir,
 }
 
+/// A key file, and its path.
+fn put_key(folder: &TempDir) -> String {
+    let key = folder.path().join("key");
+    fs::write(&key, "5a".repeat(32)).unwrap();
+    key.to_str().unwrap().to_owned()
+}
+
 impl Site {
     /// A small shop and an empty repository on disk.
     pub fn new() -> Site {
@@ -41,10 +48,9 @@ impl Site {
     /// A small shop and an empty repository on disk that is sealed with the key file [`Site::key_file`].
     pub fn sealed() -> Site {
         let folder = scratch();
-        let key = folder.path().join("key");
-        fs::write(&key, "5a".repeat(32)).unwrap();
+        let key = put_key(&folder);
         let url = format!("file://{}", folder.path().join("repository").display());
-        let haulout = Haulout::on(url).with([("HAULOUT_KEY_FILE", key.to_str().unwrap())]);
+        let haulout = Haulout::on(url).with([("HAULOUT_KEY_FILE", key)]);
         Site::at(MariaDb::start(), haulout, folder, &["init", "--encrypt"])
     }
 
@@ -70,6 +76,15 @@ impl Site {
         let bucket = LocalStack::shared().bucket_with_locks();
         let haulout = Haulout::in_bucket(&bucket, "db1");
         (Site::at(MariaDb::start(), haulout, scratch(), &[&["init"], lock].concat()), bucket)
+    }
+
+    /// As [`Site::locked`], and sealed with the key file [`Site::key_file`].
+    pub fn sealed_and_locked(lock: &[&str]) -> (Site, Bucket) {
+        let bucket = LocalStack::shared().bucket_with_locks();
+        let folder = scratch();
+        let key = put_key(&folder);
+        let haulout = Haulout::in_bucket(&bucket, "db1").with([("HAULOUT_KEY_FILE", key)]);
+        (Site::at(MariaDb::start(), haulout, folder, &[&["init", "--encrypt"], lock].concat()), bucket)
     }
 
     fn at(server: MariaDb, haulout: Haulout, folder: TempDir, init: &[&str]) -> Site {

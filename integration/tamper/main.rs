@@ -159,8 +159,7 @@ fn remove_and_exchange(objects: &Objects) {
 
 /// A repository of a few KiB: a full backup and an incremental of two tables of 1 KiB pages and some files, the documents of a run
 /// that ended, and one of packs that were damaged once.
-async fn small() -> Objects {
-    let mut server = Synthetic::new(1).await;
+async fn small(mut server: Synthetic) -> Objects {
     server.add_space(3, "shop/orders.ibd", 1024, 3);
     server.add_space(4, "shop/items.ibd", 1024, 2);
     server.add_file("ib_logfile0", 300);
@@ -184,12 +183,22 @@ async fn small() -> Objects {
 
 #[tokio::test]
 async fn whatever_is_changed_in_a_small_repository_is_noticed() {
-    let objects = small().await;
+    let objects = small(Synthetic::new(1).await).await;
     println!("{} objects, {} bytes", objects.len(), objects.values().map(Bytes::len).sum::<usize>());
     assert!(objects.keys().filter(|key| key.starts_with("packs/")).count() >= 4, "{:#?}", objects.keys());
     remove_and_exchange(&objects);
     cut_and_lengthen(&objects, if full() { 1 } else { 3 });
     flip_each_byte(&objects, if full() { 8 } else { 1 }, 1);
+}
+
+/// The same where all is sealed, by whoever has the key.
+#[tokio::test]
+async fn whatever_is_changed_in_a_small_sealed_repository_is_noticed() {
+    let objects = small(Synthetic::sealed(1).await).await;
+    println!("{} sealed objects, {} bytes", objects.len(), objects.values().map(Bytes::len).sum::<usize>());
+    remove_and_exchange(&objects);
+    cut_and_lengthen(&objects, if full() { 1 } else { 7 });
+    flip_each_byte(&objects, if full() { 8 } else { 1 }, if full() { 1 } else { 3 });
 }
 
 /// The same of what a real server's backups are, as an earlier version wrote them.
@@ -206,7 +215,7 @@ async fn whatever_is_changed_in_a_golden_repository_is_noticed() {
 /// Whatever is changed: backups that a check calls whole, and tables that it calls whole, come back byte for byte.
 #[tokio::test]
 async fn what_a_check_calls_whole_comes_back_as_it_was() {
-    let objects = small().await;
+    let objects = small(Synthetic::new(1).await).await;
     let judge = Judge::new(&objects).await;
     let expected = judge.all().await;
     assert!(expected.keys().any(|(_, table)| table.as_deref() == Some("items")), "{:#?}", expected.keys());

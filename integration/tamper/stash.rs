@@ -5,14 +5,18 @@ use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
 
+use async_trait::async_trait;
 use bytes::Bytes;
 use futures::TryStreamExt;
-use haulout::model::{BackupId, Silent};
-use haulout::repository::{ObjectKey, Repository};
+use haulout::format::{KeySlot, SecretKey, key_of_file};
+use haulout::model::{BackupId, Silent, SystemEntropy};
+use haulout::repository::{Access, KeySource, ObjectKey, Repository};
 use haulout::restore::{Cancel, FetchOptions, Remains, TableChoice, TableName, Watch, fetch_tables};
 use haulout::store::{RetryPolicy, Store, StoreOptions};
 use haulout::verify::{ReadData, Selection, check};
 use object_store::{ObjectStore, ObjectStoreExt, memory::InMemory};
+
+use crate::synthetic::KEY_FILE;
 
 /// All objects of a repository by key.
 pub type Objects = BTreeMap<String, Bytes>;
@@ -82,9 +86,20 @@ fn walk(directory: &Path, prefix: &str, files: &mut BTreeMap<String, Bytes>) {
     }
 }
 
+/// Has the key of every sealed repository here.
+struct KeyFile;
+
+#[async_trait]
+impl KeySource for KeyFile {
+    async fn key(&self, _: &KeySlot) -> Result<Option<SecretKey>, String> {
+        Ok(key_of_file(KEY_FILE).ok())
+    }
+}
+
 /// A store of its own with all objects, and what is in it.
 pub struct Judge<'a> {
     right: &'a Objects,
+    is_sealed: bool,
     store: Arc<InMemory>,
     backups: Vec<BackupId>,
 }
@@ -96,7 +111,8 @@ impl<'a> Judge<'a> {
         for (key, bytes) in right {
             store.put(&key.as_str().into(), bytes.clone().into()).await.unwrap();
         }
-        let mut judge = Judge { right, store, backups: Vec::new() };
+        let is_sealed = right.keys().any(|key| key.starts_with("keys/"));
+        let mut judge = Judge { right, is_sealed, store, backups: Vec::new() };
         let repository = judge.open().await.unwrap();
         judge.backups = repository.backup_ids().await.unwrap();
         assert!(judge.backups.len() >= 2);
@@ -107,6 +123,10 @@ impl<'a> Judge<'a> {
     async fn open(&self) -> Option<Repository> {
         let retry = RetryPolicy { attempts_max: 1, ..RetryPolicy::default() };
         let store = Store::over("memory:///", self.store.clone(), StoreOptions { retry, ..StoreOptions::default() });
+        if self.is_sealed {
+            let access = Access { keys: Arc::new(KeyFile), entropy: Arc::new(SystemEntropy) };
+            return Repository::unlock(store, &access).await.ok();
+        }
         Repository::open(store).await.ok()
     }
 

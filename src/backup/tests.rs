@@ -221,13 +221,16 @@ async fn a_lineage_needs_no_leave_to_delete_and_no_conditional_put() {
     }
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_sealed_repository_holds_what_a_plain_one_holds() {
-    let store = Store::over("memory:///", Arc::new(InMemory::new()), StoreOptions::default());
+async fn sealed_in(objects: &Arc<InMemory>) -> Repository {
+    let store = Store::over("memory:///", objects.clone(), StoreOptions::default());
     let credential = Credential::File(key_of_file(&[5; 32]).unwrap());
     let slot = NewSlot { credential, wraps: Wraps::All, label: String::new() };
-    let repository = Repository::init_sealed(store, None, &SystemClock, Arc::new(SystemEntropy), &slot).await.unwrap();
-    generations_in(Arc::new(repository), 9, 5).await;
+    Repository::init_sealed(store, None, &SystemClock, Arc::new(SystemEntropy), &slot).await.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_sealed_repository_holds_what_a_plain_one_holds() {
+    generations_in(Arc::new(sealed_in(&Arc::new(InMemory::new())).await), 9, 5).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

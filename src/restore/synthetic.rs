@@ -100,7 +100,7 @@ fn moment(seconds: i64) -> Timestamp {
 }
 
 /// What opens a sealed one.
-const KEY_FILE: &[u8] = b"a key file of thirty-two bytes or more";
+pub const KEY_FILE: &[u8] = b"a key file of thirty-two bytes or more";
 
 fn over(store: Arc<dyn ObjectStore>) -> Store {
     let retry = RetryPolicy { attempts_max: 1, ..RetryPolicy::default() };

@@ -26,7 +26,19 @@ impl History {
         let objects = Arc::new(InMemory::new());
         let faulty = FaultyStore::new(objects.clone(), Script { rules, ..Script::default() });
         let store = Store::over("memory:///", Arc::new(faulty), StoreOptions::default());
-        let repository = Arc::new(Repository::init(store, &SystemClock, &SystemEntropy).await.unwrap());
+        let repository = Repository::init(store, &SystemClock, &SystemEntropy).await.unwrap();
+        History::of(seed, objects, repository)
+    }
+
+    /// The same in a sealed repository.
+    async fn sealed(seed: u64) -> History {
+        let objects = Arc::new(InMemory::new());
+        let repository = sealed_in(&objects).await;
+        History::of(seed, objects, repository)
+    }
+
+    fn of(seed: u64, objects: Arc<InMemory>, repository: Repository) -> History {
+        let repository = Arc::new(repository);
         let source = Arc::new(MadeUp(Mutex::new(World::new(seed))));
         let (context, stop) = context(&repository);
         History { objects, repository, source, context, _stop: stop, taken: Vec::new() }
@@ -143,6 +155,28 @@ async fn nothing_new_rests_on_a_pack_that_a_check_found_damaged() {
         history.assert_restores(3).await;
     }
     assert!(fulls >= 3, "{fulls}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_damaged_in_a_sealed_repository_is_stored_anew() {
+    let mut history = History::sealed(8).await;
+    let first = history.backup(Want::Full).await.clone();
+    let damaged = history.needs(&first).await;
+    for pack in &damaged {
+        history.rot(*pack).await;
+        assert!(!history.is_whole(*pack).await);
+    }
+    history.record(damaged.clone()).await;
+    let known = history.repository.known_damage().await.unwrap();
+    assert_eq!((&known.packs, known.unread.len()), (&damaged, 0));
+    let list = ObjectKey::Damage(known.newest.unwrap()).text();
+    let list = history.objects.get(&list.as_str().into()).await.unwrap().bytes().await.unwrap();
+    let pack = damaged.first().unwrap().to_string();
+    assert!(!list.windows(pack.len()).any(|text| text == pack.as_bytes()), "the list shows names");
+    let next = history.backup(Want::Either).await.clone();
+    assert_eq!(next.kind, BackupKind::Full, "{}", next.reason);
+    assert!(history.needs(&next).await.is_disjoint(&damaged));
+    history.assert_restores(1).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
