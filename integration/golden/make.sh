@@ -8,7 +8,7 @@ usage() {
 usage: integration/golden/make.sh NAME [sealed]
 
 Makes integration/golden/NAME, which must not be there: a repository with a full and two incremental backups of a small
-scratch server that is worked on in between. With `sealed` it is sealed, and keys that open it lie beside it. Then run \`cargo test --test golden\`: it fails, because expected.json is
+scratch server that is worked on in between. With \`sealed\` it is sealed, and keys that open it lie beside it. Then run \`cargo test --test golden\`: it fails, because expected.json is
 missing, and says where it has put one. Look at it, and copy it to integration/golden/NAME/expected.json.
 
 Environment: CARGO_TARGET_DIR; HAULOUT_BIN for a haulout that is built already.
