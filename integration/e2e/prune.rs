@@ -164,7 +164,7 @@ fn prunes_that_are_killed_one_after_the_other_come_to_their_end() {
     };
     println!("killed {kills} times");
     assert!(kills > 10, "{kills}");
-    assert_eq!(there(&site), [newest.clone()], "{}", whole.summary());
+    assert_eq!(there(&site).as_slice(), std::slice::from_ref(newest), "{}", whole.summary());
     let check = site.haulout.run(["--json", "check", "--read-data"]).ok().summary().clone();
     assert_eq!((&check["damaged_objects"], &check["unreferenced_objects"]), (&0.into(), &0.into()), "{kills} kills");
     lineage.let_go(&[0, 1, 2, 3, 4]);
