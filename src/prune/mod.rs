@@ -100,6 +100,8 @@ pub struct Decided {
     pub manifest: Option<Box<Manifest>>,
     /// The plan that names it already.
     pub planned: Option<Planned>,
+    /// When its manifest was stored, by the store's clock; nothing if it came while the run looked.
+    pub stored: Option<Timestamp>,
 }
 
 /// A plan that this run made, or would make.
@@ -285,8 +287,9 @@ impl Run<'_> {
     /// What becomes of each backup.
     async fn decide(&self, pending: &Pending, now: Timestamp) -> Result<Vec<Decided>, PruneError> {
         let repository = &self.context.repository;
-        let manifests = repository.manifests().await?;
+        // Listed first: what comes in between is among the manifests, and no time is known of it.
         let stored: BTreeMap<BackupId, Timestamp> = repository.backups_stored().await?.into_iter().collect();
+        let manifests = repository.manifests().await?;
         let candidate = |(id, manifest): &(BackupId, Result<Manifest, RepositoryError>)| Candidate {
             id: id.clone(),
             started: manifest.as_ref().ok().map(|manifest| manifest.started),
@@ -314,6 +317,7 @@ impl Run<'_> {
             judged,
             manifest: manifest.ok().map(Box::new),
             planned: pending.planned(&id),
+            stored: stored.get(&id).copied(),
         });
         Ok(decided.collect())
     }
@@ -348,7 +352,7 @@ impl Run<'_> {
             progress.advance(Phase::Check, 1);
         }
         progress.end(Phase::Check);
-        let garbage = if count.failed { Vec::new() } else { self.garbage(pending, count, now).await? };
+        let garbage = if count.failed { Vec::new() } else { self.garbage(pending, backups, count, now).await? };
         if goes.is_empty() && garbage.is_empty() {
             return Ok(None);
         }
@@ -378,14 +382,14 @@ impl Run<'_> {
     async fn garbage(
         &self,
         pending: &Pending,
+        backups: &[Decided],
         count: &Count,
         now: Timestamp,
     ) -> Result<Vec<(PackId, StoredPack)>, PruneError> {
         let repository = &self.context.repository;
         let packs = repository.packs().await?;
-        let Some(newest) = repository.backups_stored().await?.into_iter().map(|(_, stored)| stored).max() else {
-            return Ok(Vec::new());
-        };
+        // Of the backups that were counted, and not of one that was committed since: its packs are needed, and nobody has counted them.
+        let Some(newest) = backups.iter().filter_map(|backup| backup.stored).max() else { return Ok(Vec::new()) };
         let mut named = HashSet::new();
         for (plan, _) in pending.plans.values() {
             named.extend(repository.prune_packs(plan).await?);

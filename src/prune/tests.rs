@@ -407,3 +407,18 @@ async fn records_that_nobody_needs_any_more_go_too() {
     assert_eq!((of("prune/"), of("backups/")), (0, 1), "{left:?}");
     assert!(of("leases/") <= 2, "{left:?}");
 }
+
+#[tokio::test]
+async fn a_backup_that_is_committed_while_a_prune_looks_loses_nothing() {
+    let mut bench = Bench::new(15, 3).await;
+    let repository = bench.open(Vec::new()).await.unwrap();
+    let (context, options) = (bench.context(repository.clone()), keep(3));
+    let run = Run { context: &context, options: &options, lease: None };
+    let now = bench.clock.now();
+    let pending = Pending::read(&repository).await.unwrap();
+    let backups = run.decide(&pending, now).await.unwrap();
+    bench.backup().await;
+    let mut report = PruneReport::default();
+    let draft = run.draft(&pending, &backups, &mut Count::default(), now, &mut report).await.unwrap();
+    assert_eq!(draft.map(|draft| draft.packs), None);
+}

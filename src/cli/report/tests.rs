@@ -364,7 +364,7 @@ fn pruned() -> PruneReport {
         let mut manifest = manifest(day);
         manifest.tags = if day == 16 { vec!["release".to_owned()] } else { Vec::new() };
         let judged = Judged { id: manifest.id.clone(), fate, protected: None };
-        Decided { judged, manifest: Some(Box::new(manifest)), planned }
+        Decided { judged, manifest: Some(Box::new(manifest)), planned, stored: None }
     };
     let goes = || Fate::Goes { reason: "no rule keeps it".to_owned(), named: false };
     let stays = |reasons: &[&str]| Fate::Stays(reasons.iter().map(ToString::to_string).collect());
