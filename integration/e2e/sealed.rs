@@ -200,12 +200,14 @@ fn a_key_for_maps_lists_and_checks_and_neither_backs_up_nor_restores() {
         [second["backup_id"].clone()]
     );
     // What it finds damaged is told to whoever backs up next, and to nobody without a key.
-    // The largest pack has the pages that an incremental would build on; a small one may have none of them.
-    let packs = site.objects("packs");
-    let rotten = packs.iter().max_by_key(|pack| fs::metadata(pack).unwrap().len()).unwrap();
-    let mut bytes = fs::read(rotten).unwrap();
-    bytes[60] ^= 1;
-    fs::write(rotten, bytes).unwrap();
+    // Every pack of data: one alone may have none of the pages that an incremental would build on.
+    for pack in site.objects("packs") {
+        let mut bytes = fs::read(&pack).unwrap();
+        if bytes[9] == 1 {
+            bytes[60] ^= 1;
+            fs::write(&pack, bytes).unwrap();
+        }
+    }
     let run = watchman.run(["--json", "check", "--read-data", "--repair"]).exits(3);
     assert_eq!(run.message("damaged_backup")["backup_id"], second["backup_id"], "{}", run.stdout);
     let list = site.repository().join(run.summary()["repair"]["recorded"].as_str().unwrap());
