@@ -3,6 +3,7 @@
 mod access;
 mod bad_store;
 mod bad_tool;
+mod compact;
 mod doctor;
 mod forced_full;
 mod holds_crypt;

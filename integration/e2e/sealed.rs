@@ -225,6 +225,9 @@ fn a_key_for_maps_lists_and_checks_and_neither_backs_up_nor_restores() {
         let run = watchman.run(["--json", command[0], command[1], target.to_str().unwrap()]).exits(12);
         assert_says(&run, 12, says, "haulout key list");
     }
+    for compact in [&["--json", "compact"][..], &["--json", "compact", "--dry-run"]] {
+        assert_says(&watchman.run(compact), 12, says, "haulout key list");
+    }
     assert!(!target.exists());
     // Nor does it make itself more than it is.
     let run = watchman.run(["--json", "key", "add", "--new-key-file", &file]).exits(12);

@@ -19,7 +19,9 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 /// Folders of `integration/golden`, oldest first.
-const GOLDEN: [&str; 3] = ["format1-plain", "format1-timeline", "format1-sealed"];
+const GOLDEN: [&str; 4] = ["format1-plain", "format1-timeline", "format1-sealed", COMPACTED];
+/// [`GOLDEN`]'s second, compacted.
+const COMPACTED: &str = "format1-compacted";
 /// The file that a restored directory has with other contents than the backup.
 const CHECKPOINTS: &str = "xtrabackup_checkpoints";
 /// The program's own notes in a fetched directory.
@@ -118,6 +120,23 @@ fn a_golden_repository_holds_each_kind_of_thing() {
     ] {
         assert!(seen.contains(thing), "no {thing} in {seen:?}");
     }
+}
+
+/// Each backup by each edition of its manifest, and as the repository says that was compacted.
+#[test]
+fn a_golden_repository_that_was_compacted_holds_what_it_held() {
+    let repository = Repository::open(&golden(COMPACTED).join("repository")).unwrap();
+    let before = backups(&expected("format1-timeline"));
+    assert_eq!(backups(&expected(COMPACTED)), before);
+    let mut newest = Vec::new();
+    for (id, before) in repository.backup_ids().unwrap().iter().zip(before) {
+        let editions = repository.editions(id).unwrap();
+        for edition in &editions {
+            assert_eq!(told(&repository.edition(id, *edition).unwrap()), before, "edition {edition} of {id}");
+        }
+        newest.extend(editions.last().copied());
+    }
+    assert_eq!(newest, [0, 2, 2]);
 }
 
 /// What the next run compares with the server's disk is what the backup holds.

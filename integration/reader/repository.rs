@@ -191,7 +191,26 @@ impl Repository {
     }
 
     pub fn backup_ids(&self) -> Result<Vec<String>, Fault> {
-        Ok(self.names("backups")?.iter().map(|name| name.trim_end_matches(".json").to_owned()).collect())
+        let names = self.names("backups")?;
+        // A second, a hyphen and six digits; what may follow is the number of an edition.
+        let mut ids: Vec<_> = names.iter().filter_map(|name| Some(name.get(..23)?.to_owned())).collect();
+        ids.dedup();
+        Ok(ids)
+    }
+
+    /// Numbers of the editions of a backup, ascending.
+    pub fn editions(&self, id: &str) -> Result<Vec<u32>, Fault> {
+        let names = self.names("backups")?;
+        let of_backup = names.iter().filter_map(|name| name.strip_prefix(id)?.strip_suffix(".json"));
+        let mut editions = Vec::new();
+        for rest in of_backup {
+            editions.push(match rest.strip_prefix("-e") {
+                Some(number) => number.parse().map_err(|_| format!("edition {number}"))?,
+                None => 0,
+            });
+        }
+        editions.sort_unstable();
+        Ok(editions)
     }
 
     /// Number of lease documents, each checked.
@@ -289,8 +308,16 @@ impl Repository {
 
     /// Backup `id` with all its bytes, each proven by the names of the chunks.
     pub fn backup(&self, id: &str) -> Result<Backup, Fault> {
-        let manifest = self.document(&format!("backups/{id}.json"), "backup")?;
+        let newest = *self.editions(id)?.last().ok_or("no such backup")?;
+        self.edition(id, newest)
+    }
+
+    /// A backup by one edition of its manifest.
+    pub fn edition(&self, id: &str, edition: u32) -> Result<Backup, Fault> {
+        let name = if edition == 0 { format!("{id}.json") } else { format!("{id}-e{edition:06}.json") };
+        let manifest = self.document(&format!("backups/{name}"), "backup")?;
         equal("id", manifest["id"].as_str(), Some(id))?;
+        equal("edition", manifest.get("edition").map_or(Some(0), Value::as_u64), Some(edition.into()))?;
         equal("repository", &manifest["repository_id"], &self.id)?;
         let map = &manifest["map"];
         let (text, number) =

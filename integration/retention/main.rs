@@ -190,6 +190,7 @@ impl Generator<'_> {
         let manifest = Manifest {
             repository_id: repository.config().repository_id,
             id: BackupId::new(started, &SystemEntropy),
+            edition: 0,
             kind: if parent.is_some() { BackupKind::Incremental } else { BackupKind::Full },
             reason: "made up".to_owned(),
             tags: Vec::new(),

@@ -6,12 +6,11 @@
 
 use super::{BackupError, Stash};
 use crate::format::Namer;
-use crate::format::pack::{Encoding, FinishedPack, NewChunk, PackBuilder, PackKind};
-use crate::model::PackId;
+use crate::format::pack::{FinishedPack, PackBuilder, PackKind, finish_apart};
 
 /// Finishes a pack under a name that is that of no damaged object; chunks stay where they are in it.
 pub(super) fn finish(
-    mut pack: PackBuilder,
+    pack: PackBuilder,
     kind: PackKind,
     namer: &Namer,
     stash: &dyn Stash,
@@ -19,28 +18,11 @@ pub(super) fn finish(
     if !stash.knows_damage() {
         return Ok(pack.finish()?);
     }
-    // Each turn meets another of the damaged names, which are finite in number.
-    loop {
-        // A sealed pack has a random salt, and by that a name that no other has.
-        let Some(copy) = pack.copied() else { return Ok(pack.finish()?) };
-        let finished = copy.finish()?;
-        if !stash.is_damaged(&finished.id) {
-            return Ok(finished);
-        }
-        let marker = marker(finished.id);
-        let id = match kind {
-            PackKind::Data => namer.chunk_of_file(&marker),
-            PackKind::Map => namer.map_block(&marker),
-        };
-        let raw_bytes = marker.len() as u32;
-        pack.add(&NewChunk { id, raw_bytes, encoding: Encoding::Raw, sums: &[], stored: &marker });
-        stash.mend(finished)?;
+    let (finished, damaged) = finish_apart(pack, kind, namer, |id| stash.is_damaged(id))?;
+    for pack in damaged {
+        stash.mend(pack)?;
     }
-}
-
-/// What the chunk holds that nobody refers to.
-fn marker(damaged: PackId) -> Vec<u8> {
-    format!("instead of pack {damaged}\n").into_bytes()
+    Ok(finished)
 }
 
 #[cfg(test)]
@@ -50,9 +32,9 @@ mod tests {
 
     use super::*;
     use crate::format::map::{BlockRef, Location, PageChunk};
-    use crate::format::pack::parse_pack;
-    use crate::format::{Keyring, PageSum};
-    use crate::model::ChunkId;
+    use crate::format::pack::{NewChunk, parse_pack};
+    use crate::format::{Encoding, Keyring, PageSum};
+    use crate::model::{ChunkId, PackId};
 
     /// Knows which names are damaged, and what was to be mended.
     #[derive(Default)]

@@ -481,8 +481,8 @@ async fn salvage(
     }
     let bytes = uploader.salvage.read(&context.repository, &strays).await?;
     context.progress.note(&format!(
-        "{} packs are newer than the newest backup, as a run leaves them that did not end: of {} MiB nothing that is still as it was is \
-         uploaded again",
+        "{} packs are newer than the newest backup, as a run leaves them that did not end, or a compaction: of {} MiB nothing that is \
+         still as it was is uploaded again",
         strays.len(),
         bytes >> 20
     ));
@@ -559,6 +559,7 @@ fn manifest(
     Manifest {
         repository_id: context.repository.config().repository_id,
         id,
+        edition: 0,
         kind: choice.kind,
         reason: choice.reason.clone(),
         tags: Vec::new(),

@@ -2,7 +2,7 @@
 
 mod prune;
 
-pub use prune::PruneSettings;
+pub use prune::{CompactSettings, PruneSettings};
 
 use std::{
     ffi::OsString,

@@ -14,6 +14,7 @@ pub fn manifest(day: u32) -> Manifest {
     Manifest {
         repository_id: RepositoryId([0x5a; 16]),
         id: format!("202611{day:02}T020000Z-3f9a{day:02x}").parse().unwrap(),
+        edition: 0,
         kind: BackupKind::Full,
         reason: "a full backup was asked for".to_owned(),
         tags: Vec::new(),

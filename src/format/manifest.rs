@@ -230,6 +230,9 @@ pub struct Manifest {
     pub repository_id: RepositoryId,
     /// Its name, also in its key.
     pub id: BackupId,
+    /// Which edition of the manifest this is, also in its key: 0 for the one that the backup wrote, later ones come from compactions.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub edition: u32,
     /// How it was captured.
     pub kind: BackupKind,
     /// Why it is of this kind.
@@ -275,6 +278,13 @@ pub struct Manifest {
     pub locked_until: Option<Timestamp>,
     /// Root of the page map.
     pub map: StoredBlock,
+}
+
+/// No key has room for a greater number of an edition.
+pub const EDITION_MAX: u32 = 999_999;
+
+fn is_zero(number: &u32) -> bool {
+    *number == 0
 }
 
 impl Document for Manifest {
@@ -343,6 +353,7 @@ mod tests {
         Manifest {
             repository_id: RepositoryId([7; 16]),
             id: "20261122T020000Z-aaaaaa".parse().unwrap(),
+            edition: 0,
             kind: BackupKind::Full,
             reason: "it is the first".to_owned(),
             tags: vec!["release".to_owned()],
@@ -403,7 +414,7 @@ mod tests {
 
     #[test]
     fn a_manifest_round_trips() {
-        for manifest in [full(), incremental()] {
+        for manifest in [full(), incremental(), Manifest { edition: 7, ..full() }] {
             let bytes = encode_document(&manifest).unwrap();
             assert_eq!(decode_document::<Manifest>("backup", &bytes).unwrap(), manifest);
         }

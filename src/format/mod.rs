@@ -21,10 +21,11 @@ pub use envelope::{
 };
 pub use hash::{Namer, PageHash, PageSum, pack_id};
 pub use manifest::{
-    BackupKind, GtidPosition, LsnRange, Manifest, RedoFormat, Server, Sizes, StoredBlock, SystemFile, Timeline, Witness,
+    BackupKind, EDITION_MAX, GtidPosition, LsnRange, Manifest, RedoFormat, Server, Sizes, StoredBlock, SystemFile,
+    Timeline, Witness,
 };
 pub use pack::Encoding;
-pub use prune::{Keep, LetGo, PACKS_PER_PART, PrunePacks, PrunePlan, PruneStep, SweepTally};
+pub use prune::{Keep, LetGo, PACKS_PER_PART, PrunePacks, PrunePlan, PruneStep, Superseded, SweepTally};
 pub use seal::{DocumentPlace, KEY_BYTES, Keyring, RepositoryKeys, SEAL_BYTES, SecretKey, StoredChunk};
 pub use slot::{
     Argon2id, Credential, KeySlot, Method, NewSlot, PASSPHRASE_CHARACTERS_MIN, SEALED_KEY_BYTES_MAX, Wraps, key_of_file,

@@ -260,6 +260,37 @@ impl PackBuilder {
     }
 }
 
+/// Finishes a pack under a name that `is_damaged` does not know; chunks stay where they are in it. Where it would take such a name, one
+/// small chunk is added that nobody refers to. Also gives what would have borne those names.
+///
+/// # Errors
+/// When the directory cannot be compressed.
+pub fn finish_apart(
+    mut pack: PackBuilder,
+    kind: PackKind,
+    namer: &super::Namer,
+    is_damaged: impl Fn(&PackId) -> bool,
+) -> Result<(FinishedPack, Vec<FinishedPack>), FormatError> {
+    let mut damaged = Vec::new();
+    // Each turn meets another of the damaged names, which are finite in number.
+    loop {
+        // A sealed pack has a random salt, and by that a name that no other has.
+        let Some(copy) = pack.copied() else { return Ok((pack.finish()?, damaged)) };
+        let finished = copy.finish()?;
+        if !is_damaged(&finished.id) {
+            return Ok((finished, damaged));
+        }
+        let marker = format!("instead of pack {}\n", finished.id).into_bytes();
+        let id = match kind {
+            PackKind::Data => namer.chunk_of_file(&marker),
+            PackKind::Map => namer.map_block(&marker),
+        };
+        let raw_bytes = marker.len() as u32;
+        pack.add(&NewChunk { id, raw_bytes, encoding: Encoding::Raw, sums: &[], stored: &marker });
+        damaged.push(finished);
+    }
+}
+
 /// The last 64 bytes of a pack, checked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PackFooter {

@@ -19,6 +19,15 @@ pub struct LetGo {
     pub named: bool,
 }
 
+/// An edition of a backup's manifest that a later one has replaced.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Superseded {
+    /// The backup.
+    pub id: BackupId,
+    /// The edition.
+    pub edition: u32,
+}
+
 /// `prune/<plan>-plan.json`: its arrival is the plan. Nothing in it happens before the grace period has passed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PrunePlan {
@@ -34,6 +43,9 @@ pub struct PrunePlan {
     pub policy: Vec<String>,
     /// Backups that go.
     pub backups: Vec<LetGo>,
+    /// Editions of other backups that go.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub editions: Vec<Superseded>,
     /// Documents `prune/<plan>-packs-<part>.json` that name the packs.
     pub parts: u32,
     /// Packs that no backup will need once these are gone.
@@ -74,6 +86,9 @@ impl Document for PrunePacks {
 pub struct SweepTally {
     /// Backups.
     pub backups: u64,
+    /// Superseded editions of others.
+    #[serde(default)]
+    pub editions: u64,
     /// Packs.
     pub packs: u64,
     /// Bytes of these packs.
@@ -123,6 +138,7 @@ mod tests {
             haulout_version: "0.1.0".to_owned(),
             policy: vec!["--keep-last 3".to_owned()],
             backups: vec![LetGo { id: backup.clone(), reason: "no rule keeps it".to_owned(), named: false }],
+            editions: vec![Superseded { id: backup.clone(), edition: 3 }],
             parts: 1,
             packs: 2,
             pack_bytes: 3,
@@ -130,7 +146,11 @@ mod tests {
         assert_eq!(decode_document::<PrunePlan>("plan", &encode_document(&plan).unwrap()).unwrap(), plan);
         let packs = PrunePacks { plan: id.clone(), part: 0, packs: vec![PackId([1; 32]), PackId([2; 32])] };
         assert_eq!(decode_document::<PrunePacks>("packs", &encode_document(&packs).unwrap()).unwrap(), packs);
-        let step = PruneStep { plan: id, done: true, deleted: SweepTally { backups: 1, packs: 2, pack_bytes: 3 } };
+        let step = PruneStep {
+            plan: id,
+            done: true,
+            deleted: SweepTally { backups: 1, editions: 4, packs: 2, pack_bytes: 3 },
+        };
         assert_eq!(decode_document::<PruneStep>("step", &encode_document(&step).unwrap()).unwrap(), step);
         let keep = Keep { backup };
         assert_eq!(decode_document::<Keep>("keep", &encode_document(&keep).unwrap()).unwrap(), keep);

@@ -9,6 +9,7 @@
 //! a pack's salt is random, and each of its offsets, which is the nonce, is written once; all other boxes have a salt of their own.
 //! The byte layout is in FORMAT.md, "Sealing".
 
+use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 
@@ -330,20 +331,30 @@ impl Keyring {
         Ok(PackBuilder::sealed(kind, PackSeal { kind, salt, chunks, directory }))
     }
 
+    /// The stored bytes of `chunk` as they were before they were sealed, still compressed.
+    ///
+    /// # Errors
+    /// When they were not sealed as this chunk at this place.
+    pub fn unseal_chunk<'a>(
+        &self,
+        what: &'static str,
+        chunk: &StoredChunk,
+        stored: &'a [u8],
+    ) -> Result<Cow<'a, [u8]>, FormatError> {
+        let Some(Sealed { keys, .. }) = self.sealed.as_deref() else { return Ok(stored.into()) };
+        let key = keys.of(chunk.kind, what)?;
+        open_box((what, chunk.offset), key, &chunk_aad(chunk.kind, &chunk.id), stored).map(Into::into)
+    }
+
     /// The bytes of `chunk` from its stored bytes. That they bear its name is for the caller to check, who knows what it holds.
     ///
     /// # Errors
     /// When they were not sealed as this chunk at this place, or do not decompress to as many bytes as they should.
     pub fn open_chunk(&self, what: &'static str, chunk: &StoredChunk, stored: &[u8]) -> Result<Vec<u8>, FormatError> {
         let raw_bytes = chunk.raw_bytes as usize;
-        let Some(Sealed { keys, .. }) = self.sealed.as_deref() else {
-            return pack::decompress(what, chunk.encoding, stored, raw_bytes);
-        };
-        let key = keys.of(chunk.kind, what)?;
-        let opened = open_box((what, chunk.offset), key, &chunk_aad(chunk.kind, &chunk.id), stored)?;
-        match chunk.encoding {
-            Encoding::Raw if opened.len() == raw_bytes => Ok(opened),
-            encoding => pack::decompress(what, encoding, &opened, raw_bytes),
+        match (chunk.encoding, self.unseal_chunk(what, chunk, stored)?) {
+            (Encoding::Raw, Cow::Owned(opened)) if opened.len() == raw_bytes => Ok(opened),
+            (encoding, opened) => pack::decompress(what, encoding, &opened, raw_bytes),
         }
     }
 
@@ -353,7 +364,7 @@ impl Keyring {
         offset: u32,
         aad: &[u8],
         stored: &'a [u8],
-    ) -> Result<std::borrow::Cow<'a, [u8]>, FormatError> {
+    ) -> Result<Cow<'a, [u8]>, FormatError> {
         let Some(Sealed { keys, .. }) = self.sealed.as_deref() else { return Ok(stored.into()) };
         open_box(("pack directory", offset), (&keys.meta, DIRECTORY), aad, stored).map(Into::into)
     }

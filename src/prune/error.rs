@@ -38,6 +38,18 @@ pub enum PruneError {
         /// The backup.
         id: BackupId,
     },
+    /// Something came between a compaction and its editions.
+    #[error("nothing was compacted: {what}")]
+    Overtaken {
+        /// What came.
+        what: String,
+    },
+    /// A backup has as many editions as there are names for.
+    #[error("backup {id} has as many editions as can be named")]
+    Editions {
+        /// The backup.
+        id: BackupId,
+    },
     /// A signal came.
     #[error("interrupted")]
     Interrupted,
@@ -51,6 +63,8 @@ impl Diagnose for PruneError {
             | PruneError::Stays { .. }
             | PruneError::NotPlanned { .. }
             | PruneError::TooLate { .. } => Kind::Failed,
+            PruneError::Overtaken { .. } => Kind::Locked,
+            PruneError::Editions { .. } => Kind::Failed,
             PruneError::Interrupted => Kind::Interrupted,
         }
     }
@@ -64,7 +78,9 @@ impl Diagnose for PruneError {
             PruneError::TooLate { .. } => {
                 "its grace period was over; a bucket with versions, or a copy, may still have its objects"
             }
-            PruneError::Interrupted => "the next `haulout prune` goes on from here",
+            PruneError::Overtaken { .. } => "what it wrote is deleted by a later prune; run it again",
+            PruneError::Editions { .. } => "let go of it by `haulout prune --let-go`",
+            PruneError::Interrupted => "run it again: it goes on from here, or starts over",
         };
         Some(hint.to_owned())
     }

@@ -11,12 +11,14 @@
 //!   which the next goes on.
 //! - A sweep that finds a backup at work is put off. Should one run all the same, because its lease had lapsed, it sees before it
 //!   commits that a plan was begun, and then counts what it needs against what is there (`backup::swept`).
+//! - Editions of manifests that a compaction replaced go the same way: what was reading by them goes on for the grace period.
 //! - A run that dies anywhere leaves a plan that is not done, and the next carries it out.
 //!
 //! Time is the store's: that of the plan's document against that of the run's own lease.
 //!
 //! Memory: the references of all backups ([`References`]), 50 bytes for each stored pack, 32 for each that is named in plans.
 
+mod compact;
 mod error;
 mod policy;
 mod sweep;
@@ -37,13 +39,14 @@ use std::sync::Arc;
 use serde::Serialize;
 use tokio::sync::{Mutex, watch};
 
+pub use compact::{CompactOptions, CompactReport, LIVE_SHARE, PIECES_MAX, Usage, compact};
 pub use error::PruneError;
 pub use policy::{Candidate, Fate, Judged, KeepPolicy, decide};
 pub use sweep::{Skip, Swept};
 
-use crate::format::{LetGo, Manifest, PrunePlan};
+use crate::format::{LetGo, Manifest, PrunePlan, Superseded};
 use crate::model::{BackupId, Clock, Entropy, PackId, Phase, PlanId, Progress, Timestamp};
-use crate::repository::{LeaseGuard, PruneState, References, Repository, RepositoryError, StoredPack};
+use crate::repository::{Editions, LeaseGuard, PruneState, References, Repository, RepositoryError, StoredPack};
 
 /// Grace period unless another is asked for: a day.
 pub const GRACE_SECONDS: u64 = 24 * 60 * 60;
@@ -100,8 +103,12 @@ pub struct Decided {
     pub manifest: Option<Box<Manifest>>,
     /// The plan that names it already.
     pub planned: Option<Planned>,
-    /// When its manifest was stored, by the store's clock; nothing if it came while the run looked.
+    /// When its oldest edition that is there was stored, by the store's clock; nothing if it came while the run looked.
     pub stored: Option<Timestamp>,
+    /// Editions of its manifest that a newer one has replaced and no lock keeps.
+    pub superseded: Vec<u32>,
+    /// Editions that cannot be read though no newer one has replaced them, and why.
+    pub damaged: Vec<(u32, String)>,
 }
 
 /// A plan that this run made, or would make.
@@ -111,6 +118,8 @@ pub struct Made {
     pub plan: Option<PlanId>,
     /// Backups that it lets go of.
     pub backups: Vec<BackupId>,
+    /// Superseded editions of other backups.
+    pub editions: u64,
     /// Packs that nobody needs then.
     pub packs: u64,
     /// Their bytes.
@@ -158,6 +167,12 @@ impl Pending {
             }
         }
         Ok(Pending { state, plans, skipped })
+    }
+
+    /// Whether a plan names this edition of a backup that stays.
+    fn names_edition(&self, backup: &BackupId, edition: u32) -> bool {
+        let mut named = self.plans.values().flat_map(|(plan, _)| &plan.editions);
+        named.any(|entry| entry.id == *backup && entry.edition == edition)
     }
 
     /// The plan that lets go of `backup`, unless somebody said since that it stays.
@@ -288,24 +303,28 @@ impl Run<'_> {
     async fn decide(&self, pending: &Pending, now: Timestamp) -> Result<Vec<Decided>, PruneError> {
         let repository = &self.context.repository;
         // Listed first: what comes in between is among the manifests, and no time is known of it.
-        let stored: BTreeMap<BackupId, Timestamp> = repository.backups_stored().await?.into_iter().collect();
-        let manifests = repository.manifests().await?;
-        let candidate = |(id, manifest): &(BackupId, Result<Manifest, RepositoryError>)| Candidate {
-            id: id.clone(),
-            started: manifest.as_ref().ok().map(|manifest| manifest.started),
-            tags: manifest.as_ref().map(|manifest| manifest.tags.clone()).unwrap_or_default(),
-            kept: pending.state.kept(id).is_some(),
+        let stored = repository.stored_backups().await?;
+        let editions = repository.editions().await?;
+        let stored: BTreeMap<BackupId, BTreeMap<u32, Timestamp>> =
+            stored.into_iter().map(|stored| (stored.id, stored.editions.into_iter().collect())).collect();
+        // A backup goes with all of its editions, so the lock of the last of them counts.
+        let last = |id: &BackupId| stored.get(id)?.values().max().copied();
+        let candidate = |editions: &Editions| Candidate {
+            id: editions.id.clone(),
+            started: editions.newest().map(|manifest| manifest.started),
+            tags: editions.newest().map(|manifest| manifest.tags.clone()).unwrap_or_default(),
+            kept: pending.state.kept(&editions.id).is_some(),
             // Proofs come with a later version.
             proven: false,
-            locked: stored.get(id).and_then(|stored| self.locked(*stored, now)),
+            locked: last(&editions.id).and_then(|stored| self.locked(stored, now)),
         };
-        let candidates: Vec<Candidate> = manifests.iter().map(candidate).collect();
+        let candidates: Vec<Candidate> = editions.iter().map(candidate).collect();
         let judged = decide(&candidates, &self.options.policy, &self.options.named);
         for name in &self.options.named {
             let Some(judged) = judged.iter().find(|judged| judged.id == *name) else {
                 return Err(RepositoryError::NoBackup { id: name.to_string() }.into());
             };
-            let locked = stored.get(name).and_then(|stored| self.locked(*stored, now));
+            let locked = last(name).and_then(|stored| self.locked(stored, now));
             if let Some(until) = locked.filter(|_| judged.protected == Some("locked")) {
                 return Err(PruneError::Locked { id: name.clone(), until });
             }
@@ -313,11 +332,17 @@ impl Run<'_> {
                 return Err(PruneError::Stays { id: name.clone(), reason });
             }
         }
-        let decided = manifests.into_iter().zip(judged).map(|((id, manifest), judged)| Decided {
+        let is_locked = |id: &BackupId, edition: u32| {
+            let stored = stored.get(id).and_then(|editions| editions.get(&edition));
+            stored.is_some_and(|stored| self.locked(*stored, now).is_some())
+        };
+        let decided = editions.into_iter().zip(judged).map(|(editions, judged)| Decided {
             judged,
-            manifest: manifest.ok().map(Box::new),
-            planned: pending.planned(&id),
-            stored: stored.get(&id).copied(),
+            manifest: editions.newest().cloned().map(Box::new),
+            planned: pending.planned(&editions.id),
+            superseded: editions.superseded().filter(|edition| !is_locked(&editions.id, *edition)).collect(),
+            damaged: editions.damaged().map(|(edition, error)| (edition, error.to_string())).collect(),
+            stored: stored.get(&editions.id).and_then(|editions| editions.values().next().copied()),
         });
         Ok(decided.collect())
     }
@@ -341,6 +366,20 @@ impl Run<'_> {
             report.skipped.push(Skip::lost(format!("the manifest of backup {id} cannot be read: {what}")));
             count.failed = true;
         }
+        let damaged = stays
+            .iter()
+            .filter(|backup| backup.manifest.is_some())
+            .flat_map(|backup| backup.damaged.iter().map(|(edition, why)| (&backup.judged.id, edition, why)));
+        for (id, edition, why) in damaged {
+            report.skipped.push(Skip::edition(id, *edition, why));
+            count.failed = true;
+        }
+        let superseded = |backup: &&Decided| -> Vec<Superseded> {
+            let id = &backup.judged.id;
+            let unnamed = backup.superseded.iter().filter(|edition| !pending.names_edition(id, **edition));
+            unnamed.map(|edition| Superseded { id: id.clone(), edition: *edition }).collect()
+        };
+        let editions: Vec<Superseded> = stays.iter().flat_map(superseded).collect();
         let progress = &self.context.progress;
         progress.begin(Phase::Check, Some(stays.len() as u64));
         for manifest in stays.iter().filter_map(|backup| backup.manifest.as_deref()) {
@@ -353,7 +392,7 @@ impl Run<'_> {
         }
         progress.end(Phase::Check);
         let garbage = if count.failed { Vec::new() } else { self.garbage(pending, backups, count, now).await? };
-        if goes.is_empty() && garbage.is_empty() {
+        if goes.is_empty() && editions.is_empty() && garbage.is_empty() {
             return Ok(None);
         }
         let created = self.context.clock.now().whole_seconds();
@@ -364,6 +403,7 @@ impl Run<'_> {
             haulout_version: env!("CARGO_PKG_VERSION").to_owned(),
             policy: self.options.policy.words(),
             backups: goes,
+            editions,
             parts: 0,
             packs: garbage.len() as u64,
             pack_bytes: garbage.iter().map(|(_, pack)| pack.bytes).sum(),
@@ -426,7 +466,8 @@ impl Draft {
     fn made(&self, plan: Option<PlanId>, now: Timestamp) -> Made {
         let PrunePlan { packs, pack_bytes, .. } = self.plan;
         let backups = self.plan.backups.iter().map(|entry| entry.id.clone()).collect();
-        Made { plan, backups, packs, pack_bytes, due: due(&self.plan, now) }
+        let editions = self.plan.editions.len() as u64;
+        Made { plan, backups, editions, packs, pack_bytes, due: due(&self.plan, now) }
     }
 }
 
@@ -434,8 +475,8 @@ impl Draft {
 #[derive(Default)]
 struct Count {
     references: References,
-    /// Backups whose references are among them.
-    counted: HashSet<BackupId>,
+    /// Backups, and which editions of them, whose references are among them.
+    counted: HashSet<(BackupId, u32)>,
     /// True when one could not be counted.
     failed: bool,
 }
@@ -446,21 +487,19 @@ impl Count {
     /// # Errors
     /// When the store does not answer. Damage makes the count useless, and gives what to say of it.
     async fn add(&mut self, repository: &Arc<Repository>, manifest: &Manifest) -> Result<Result<(), Skip>, PruneError> {
-        if self.counted.contains(&manifest.id) {
+        let name = (manifest.id.clone(), manifest.edition);
+        if self.counted.contains(&name) {
             return Ok(Ok(()));
         }
         match self.references.add(repository, manifest).await {
             Ok(()) => {
-                self.counted.insert(manifest.id.clone());
+                self.counted.insert(name);
                 Ok(Ok(()))
             }
             Err(RepositoryError::Store(error)) if !error.is_not_found() => Err(RepositoryError::Store(error).into()),
             Err(error) => {
                 self.failed = true;
-                let mut causes = error.to_string();
-                if let Some(source) = std::error::Error::source(&error) {
-                    causes += &format!(": {source}");
-                }
+                let causes = causes(&error);
                 let id = &manifest.id;
                 Ok(Err(Skip::lost(format!("what backup {id} needs cannot be counted ({causes}), so no pack goes"))))
             }
@@ -470,3 +509,8 @@ impl Count {
 
 /// Packs by name.
 type Packs = HashMap<PackId, StoredPack>;
+
+/// An error and its cause in one line.
+fn causes(error: &RepositoryError) -> String {
+    std::error::Error::source(error).map_or_else(|| error.to_string(), |source| format!("{error}: {source}"))
+}

@@ -1,15 +1,15 @@
 //! Carries plans out: manifests first, then the packs that a second count finds no backup to need.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeMap, HashSet};
 
 use futures::StreamExt;
 use serde::Serialize;
 use tokio::sync::Mutex;
 
-use super::{Count, Decided, Fate, Packs, PruneError, PruneReport, RECORDS_SECONDS, Run};
-use crate::format::{PrunePlan, PruneStep, SweepTally};
+use super::{Count, Decided, Fate, Packs, PruneError, PruneReport, RECORDS_SECONDS, Run, causes};
+use crate::format::{PrunePlan, PruneStep, Superseded, SweepTally};
 use crate::model::{BackupId, PackId, Phase, PlanId, Timestamp};
-use crate::repository::{LeaseGuard, LeaseKey, ObjectKey, PruneKey, RepositoryError};
+use crate::repository::{Editions, LeaseGuard, LeaseKey, ObjectKey, PruneKey, RepositoryError, StoredBackup};
 
 /// Objects deleted at the same time.
 const DELETES_IN_FLIGHT: usize = 16;
@@ -23,6 +23,8 @@ pub struct Swept {
     pub plan: PlanId,
     /// Backups that it deleted.
     pub backups: Vec<BackupId>,
+    /// Superseded editions of others that it deleted.
+    pub editions: u64,
     /// Backups that it named and that stay after all.
     pub spared: Vec<BackupId>,
     /// Packs that it deleted.
@@ -40,6 +42,7 @@ impl Swept {
         Swept {
             plan: plan.clone(),
             backups: Vec::new(),
+            editions: 0,
             spared: Vec::new(),
             packs: 0,
             pack_bytes: 0,
@@ -71,11 +74,27 @@ impl Skip {
         )
     }
 
+    /// An edition of a manifest is damaged.
+    pub(super) fn edition(id: &BackupId, edition: u32, why: &str) -> Skip {
+        Skip::new(format!("edition {edition} of backup {id} cannot be read, so no pack goes: {why}"))
+            .with_hint("the edition before it serves meanwhile; `haulout compact` writes another, and a later prune deletes this one")
+    }
+
     /// The same with a hint.
     #[must_use]
     pub fn with_hint(self, hint: impl Into<String>) -> Skip {
         Skip { hint: Some(hint.into()), ..self }
     }
+}
+
+/// How the deletion of a manifest went.
+enum Deleted {
+    /// It is gone.
+    Gone,
+    /// Object lock keeps it.
+    Locked,
+    /// These credentials may not.
+    Denied,
 }
 
 impl Run<'_> {
@@ -113,8 +132,8 @@ impl Run<'_> {
             if !self.delete_packs(&unneeded, &packs, swept, report).await? {
                 return Ok(());
             }
-            let (backups, pack_bytes) = (swept.backups.len() as u64, swept.pack_bytes);
-            let deleted = SweepTally { backups, packs: swept.packs, pack_bytes };
+            let Swept { editions, packs, pack_bytes, .. } = *swept;
+            let deleted = SweepTally { backups: swept.backups.len() as u64, editions, packs, pack_bytes };
             repository.put_prune_step(&PruneStep { plan: plan.id.clone(), done: true, deleted }).await?;
         }
         report.swept.extend(swept);
@@ -138,13 +157,17 @@ impl Run<'_> {
     ) -> Result<Option<Vec<Swept>>, PruneError> {
         let repository = &self.context.repository;
         let state = repository.prune_state().await?;
-        let there: BTreeSet<BackupId> = repository.backup_ids().await?.into_iter().collect();
+        let stored = repository.stored_backups().await?.into_iter();
+        let numbers = |stored: StoredBackup| stored.editions.into_iter().map(|(edition, _)| edition).collect();
+        let mut there: BTreeMap<BackupId, Vec<u32>> =
+            stored.map(|stored| (stored.id.clone(), numbers(stored))).collect();
         let by_rules = !self.options.policy.is_empty();
         let mut all = Vec::new();
         for plan in plans {
             let stored = state.plans.get(&plan.id).and_then(|state| state.stored);
             let mut swept = Swept::of(&plan.id);
-            for entry in plan.backups.iter().filter(|entry| there.contains(&entry.id)) {
+            for entry in &plan.backups {
+                let Some(editions) = there.get(&entry.id) else { continue };
                 let judged = backups.iter().find(|backup| backup.judged.id == entry.id).map(|backup| &backup.judged);
                 let rules_keep = by_rules && judged.is_some_and(|judged| matches!(judged.fate, Fate::Stays(_)));
                 let kept = state.kept(&entry.id);
@@ -155,17 +178,39 @@ impl Run<'_> {
                     swept.spared.push(entry.id.clone());
                     continue;
                 }
-                match repository.delete(&ObjectKey::Manifest(entry.id.clone())).await {
-                    Ok(()) => swept.backups.push(entry.id.clone()),
-                    Err(error) if error.is_locked() => {
-                        self.context.progress.note(&format!("backup {} stays for now: {error}", entry.id));
-                        swept.spared.push(entry.id.clone());
+                // The newest goes last, so that as long as there is a backup, it is read by its newest edition. By an older one it would
+                // restore as well: all that it needs is there until no edition is.
+                let mut gone = true;
+                for edition in editions {
+                    match self.delete_manifest(&entry.id, *edition, report).await? {
+                        Deleted::Denied => return Ok(None),
+                        Deleted::Locked => gone = false,
+                        Deleted::Gone => {}
                     }
-                    Err(error) if error.is_denied() => {
-                        report.skipped.push(denied(&error));
-                        return Ok(None);
-                    }
-                    Err(error) => return Err(error.into()),
+                }
+                if !gone {
+                    swept.spared.push(entry.id.clone());
+                    continue;
+                }
+                there.remove(&entry.id);
+                swept.backups.push(entry.id.clone());
+            }
+            for Superseded { id, edition } in &plan.editions {
+                if !there.get(id).is_some_and(|editions| editions.contains(edition)) {
+                    continue;
+                }
+                // What replaced it may have become unreadable since; then it is the backup.
+                let replaced = repository.manifest(id).await.is_ok_and(|newest| newest.edition > *edition);
+                if !replaced {
+                    let what = format!("edition {edition} of backup {id} stays: no newer one can be read");
+                    report.skipped.push(Skip::lost(what));
+                    continue;
+                }
+                match self.delete_manifest(id, *edition, report).await? {
+                    Deleted::Denied => return Ok(None),
+                    // A later plan names it again.
+                    Deleted::Locked => {}
+                    Deleted::Gone => swept.editions += 1,
                 }
             }
             all.push(swept);
@@ -173,21 +218,46 @@ impl Run<'_> {
         Ok(Some(all))
     }
 
-    /// Counts what all backups need that are left; false when that cannot be known.
+    /// Deletes an edition of a backup's manifest.
+    async fn delete_manifest(
+        &self,
+        id: &BackupId,
+        edition: u32,
+        report: &mut PruneReport,
+    ) -> Result<Deleted, PruneError> {
+        match self.context.repository.delete(&ObjectKey::edition(id, edition)).await {
+            Ok(()) => Ok(Deleted::Gone),
+            Err(error) if error.is_locked() => {
+                self.context.progress.note(&format!("backup {id} stays for now, or an edition of it: {error}"));
+                Ok(Deleted::Locked)
+            }
+            Err(error) if error.is_denied() => {
+                report.skipped.push(denied(&error));
+                Ok(Deleted::Denied)
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Counts what all backups need that are left, each edition of them; false when that cannot be known.
     async fn count_the_rest(&self, count: &mut Count, report: &mut PruneReport) -> Result<bool, PruneError> {
         let repository = &self.context.repository;
-        let manifests = repository.manifests().await?;
+        let backups = repository.editions().await?;
         let progress = &self.context.progress;
-        progress.begin(Phase::Check, Some(manifests.len() as u64));
-        for (id, manifest) in manifests {
+        progress.begin(Phase::Check, Some(backups.len() as u64));
+        let lost = |backup: &Editions| backup.newest().is_none();
+        let all = backups.iter().flat_map(|backup| backup.all.iter().map(move |edition| (backup, edition)));
+        for (backup, (edition, manifest)) in all {
+            let id = &backup.id;
             let counted = match manifest {
-                Ok(manifest) => count.add(repository, &manifest).await?,
+                Ok(manifest) => count.add(repository, manifest).await?,
                 Err(error) => {
                     count.failed = true;
-                    Err(Skip::lost(format!("the manifest of backup {id} cannot be read, so no pack goes: {error}")))
+                    let what = || format!("the manifest of backup {id} cannot be read, so no pack goes: {error}");
+                    Err(if lost(backup) { Skip::lost(what()) } else { Skip::edition(id, *edition, &causes(error)) })
                 }
             };
-            progress.advance(Phase::Check, 1);
+            progress.advance(Phase::Check, u64::from(*edition == backup.last()));
             if let Err(skip) = counted {
                 report.skipped.push(skip);
                 break;

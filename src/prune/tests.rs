@@ -6,19 +6,20 @@ use futures::TryStreamExt;
 use object_store::memory::InMemory;
 use object_store::{ObjectStore, ObjectStoreExt};
 
-use super::synthetic::Synthetic;
+use super::synthetic::{KEY_FILE, Synthetic};
 use super::*;
 use crate::error::{Diagnose, Kind};
-use crate::model::Silent;
-use crate::repository::{LEASE_SECONDS, ObjectKey};
+use crate::format::{KeySlot, SecretKey, key_of_file};
+use crate::model::{Silent, SystemEntropy};
+use crate::repository::{Access, KeySource, LEASE_SECONDS, ObjectKey};
 use crate::store::faulty::{Fault, FaultyStore, Operation, Rule, Script};
 use crate::store::timed::TimedStore;
 use crate::store::{RetryPolicy, Store, StoreOptions};
 
-const DAY: i64 = 86_400;
+pub(super) const DAY: i64 = 86_400;
 
 /// A clock that goes on by a second with each look.
-struct Hand(AtomicI64);
+pub(super) struct Hand(AtomicI64);
 
 impl Clock for Hand {
     fn now(&self) -> Timestamp {
@@ -27,7 +28,7 @@ impl Clock for Hand {
 }
 
 /// Chance that is the same in each run.
-struct Counting(AtomicU64);
+pub(super) struct Counting(AtomicU64);
 
 impl Entropy for Counting {
     fn fill(&self, bytes: &mut [u8]) {
@@ -36,44 +37,73 @@ impl Entropy for Counting {
     }
 }
 
+/// A key file.
+struct KeyFile(SecretKey);
+
+#[async_trait::async_trait]
+impl KeySource for KeyFile {
+    async fn key(&self, slot: &KeySlot) -> Result<Option<SecretKey>, String> {
+        Ok(slot.open(&self.0).is_ok().then(|| self.0.clone()))
+    }
+}
+
+/// Opens sealed repositories by a key file that holds `bytes`.
+pub(super) fn access(bytes: &[u8]) -> Access {
+    Access { keys: Arc::new(KeyFile(key_of_file(bytes).unwrap())), entropy: Arc::new(SystemEntropy) }
+}
+
 /// A made-up server, its repository, and the time.
-struct Bench {
+pub(super) struct Bench {
     /// Nothing in a copy, which makes no further backups.
-    server: Option<Synthetic>,
-    objects: Arc<InMemory>,
-    manifests: Vec<Manifest>,
+    pub(super) server: Option<Synthetic>,
+    pub(super) objects: Arc<InMemory>,
+    pub(super) manifests: Vec<Manifest>,
     timed: TimedStore,
-    clock: Arc<Hand>,
-    entropy: Arc<Counting>,
+    /// What a sealed repository is opened with.
+    pub(super) access: Option<Access>,
+    pub(super) clock: Arc<Hand>,
+    pub(super) entropy: Arc<Counting>,
     stop: watch::Sender<bool>,
 }
 
 impl Bench {
     /// A lineage of `backups` backups, of which each changes something.
-    async fn new(seed: u64, backups: usize) -> Bench {
+    pub(super) async fn new(seed: u64, backups: usize) -> Bench {
+        Bench::with(seed, backups, None).await
+    }
+
+    /// The same in a sealed repository.
+    pub(super) async fn sealed(seed: u64, backups: usize) -> Bench {
+        Bench::with(seed, backups, Some(access(KEY_FILE))).await
+    }
+
+    async fn with(seed: u64, backups: usize, access: Option<Access>) -> Bench {
         let clock = Arc::new(Hand(AtomicI64::new(1_795_000_000)));
         let objects = Arc::new(InMemory::new());
         let timed = TimedStore::new(objects.clone(), clock.clone());
-        let mut server = Synthetic::on(seed, objects.clone(), Arc::new(timed.clone())).await;
+        let mut server = match access {
+            None => Synthetic::on(seed, objects.clone(), Arc::new(timed.clone())).await,
+            Some(_) => Synthetic::sealed_on(seed, objects.clone(), Arc::new(timed.clone())).await,
+        };
         server.populate();
         let server = Some(server);
         let entropy = Arc::new(Counting(AtomicU64::new(1)));
         let stop = watch::Sender::new(false);
-        let mut bench = Bench { server, objects, manifests: Vec::new(), timed, clock, entropy, stop };
+        let mut bench = Bench { server, objects, manifests: Vec::new(), timed, access, clock, entropy, stop };
         for _ in 0..backups {
             bench.backup().await;
         }
         bench
     }
 
-    async fn backup(&mut self) {
+    pub(super) async fn backup(&mut self) {
         let server = self.server.as_mut().unwrap();
         server.live(40);
         self.manifests.push(server.backup().await);
     }
 
     /// A copy on which something else may happen.
-    async fn fork(&self) -> Bench {
+    pub(super) async fn fork(&self) -> Bench {
         let clock = Arc::new(Hand(AtomicI64::new(self.clock.0.load(Ordering::SeqCst))));
         let objects = Arc::new(InMemory::new());
         for (key, bytes) in self.objects().await {
@@ -81,53 +111,58 @@ impl Bench {
         }
         let timed = self.timed.fork(objects.clone(), clock.clone());
         let (manifests, entropy) = (self.manifests.clone(), self.entropy.clone());
-        Bench { server: None, objects, manifests, timed, clock, entropy, stop: watch::Sender::new(false) }
+        let access = self.access.clone();
+        Bench { server: None, objects, manifests, timed, access, clock, entropy, stop: watch::Sender::new(false) }
     }
 
-    async fn tamper(&self, key: &str, bytes: Vec<u8>) {
+    pub(super) async fn tamper(&self, key: &str, bytes: Vec<u8>) {
         self.objects.put(&key.into(), bytes.into()).await.unwrap();
     }
 
-    async fn packs(&self) -> BTreeSet<PackId> {
+    pub(super) async fn packs(&self) -> BTreeSet<PackId> {
         self.open(Vec::new()).await.unwrap().packs().await.unwrap().into_keys().collect()
     }
 
-    fn pass(&self, seconds: i64) {
+    pub(super) fn pass(&self, seconds: i64) {
         self.clock.0.fetch_add(seconds, Ordering::SeqCst);
     }
 
-    fn id(&self, number: usize) -> BackupId {
+    pub(super) fn id(&self, number: usize) -> BackupId {
         self.manifests[number].id.clone()
     }
 
     /// The repository behind a script of faults.
-    async fn open(&self, rules: Vec<Rule>) -> Result<Arc<Repository>, RepositoryError> {
+    pub(super) async fn open(&self, rules: Vec<Rule>) -> Result<Arc<Repository>, RepositoryError> {
         let faulty = FaultyStore::new(Arc::new(self.timed.clone()), Script { rules, ..Script::default() });
         let retry = RetryPolicy { attempts_max: 1, ..RetryPolicy::default() };
         let store = Store::over("memory:///", Arc::new(faulty), StoreOptions { retry, ..StoreOptions::default() });
-        Ok(Arc::new(Repository::open(store).await?))
+        let opened = match &self.access {
+            None => Repository::open(store).await?,
+            Some(access) => Repository::unlock(store, access).await?,
+        };
+        Ok(Arc::new(opened))
     }
 
-    fn context(&self, repository: Arc<Repository>) -> Context {
+    pub(super) fn context(&self, repository: Arc<Repository>) -> Context {
         let (clock, entropy) = (self.clock.clone(), self.entropy.clone());
         Context { repository, clock, entropy, progress: Arc::new(Silent), cancel: self.stop.subscribe() }
     }
 
-    async fn prune_with(&self, options: &PruneOptions, rules: Vec<Rule>) -> Result<PruneReport, PruneError> {
+    pub(super) async fn prune_with(&self, options: &PruneOptions, rules: Vec<Rule>) -> Result<PruneReport, PruneError> {
         prune(&self.context(self.open(rules).await?), options).await
     }
 
-    async fn prune(&self, options: &PruneOptions) -> PruneReport {
+    pub(super) async fn prune(&self, options: &PruneOptions) -> PruneReport {
         self.prune_with(options, Vec::new()).await.unwrap()
     }
 
     /// Backups that are there.
-    async fn there(&self) -> Vec<BackupId> {
+    pub(super) async fn there(&self) -> Vec<BackupId> {
         self.open(Vec::new()).await.unwrap().backup_ids().await.unwrap()
     }
 
     /// Every key and its bytes.
-    async fn objects(&self) -> BTreeMap<String, bytes::Bytes> {
+    pub(super) async fn objects(&self) -> BTreeMap<String, bytes::Bytes> {
         let metas: Vec<_> = self.objects.list(None).try_collect().await.unwrap();
         let mut objects = BTreeMap::new();
         for meta in metas {
@@ -138,7 +173,7 @@ impl Bench {
     }
 
     /// Proves that every backup has all that it needs; gives the packs that none needs.
-    async fn unneeded(&self) -> Vec<PackId> {
+    pub(super) async fn unneeded(&self) -> Vec<PackId> {
         let repository = self.open(Vec::new()).await.unwrap();
         let mut references = References::default();
         for (id, manifest) in repository.manifests().await.unwrap() {
@@ -151,7 +186,7 @@ impl Bench {
 }
 
 /// Keeps the newest `last`, with a day of grace.
-fn keep(last: u32) -> PruneOptions {
+pub(super) fn keep(last: u32) -> PruneOptions {
     PruneOptions { policy: KeepPolicy { last, ..KeepPolicy::default() }, grace_seconds: 86_400, ..Default::default() }
 }
 

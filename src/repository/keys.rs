@@ -6,6 +6,8 @@ use crate::model::{BackupId, PackId, PlanId, SlotId};
 pub(super) const LEASE_NUMBER_DIGITS: usize = 6;
 /// Number of a document with packs of a plan.
 const PART_DIGITS: usize = 6;
+/// Number of an edition of a backup's manifest.
+const EDITION_DIGITS: usize = 6;
 
 /// An object of a repository, by what it is.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -16,6 +18,8 @@ pub enum ObjectKey {
     Pack(PackId),
     /// `backups/<id>.json`.
     Manifest(BackupId),
+    /// `backups/<id>-e<number>.json`: a later edition of a manifest, from 1.
+    Edition(BackupId, u32),
     /// `leases/<purpose>-<holder>-<number>-<live|done>.json`.
     Lease(LeaseKey),
     /// `keys/<16 digits>.json`.
@@ -68,6 +72,14 @@ impl ObjectKey {
     /// The folder of all key slots.
     pub const SLOTS: &'static str = "keys";
 
+    /// Edition `edition` of a backup's manifest, 0 for the one that the backup wrote.
+    pub fn edition(id: &BackupId, edition: u32) -> ObjectKey {
+        match edition {
+            0 => ObjectKey::Manifest(id.clone()),
+            later => ObjectKey::Edition(id.clone(), later),
+        }
+    }
+
     /// The key, relative to the repository.
     pub fn text(&self) -> String {
         match self {
@@ -79,6 +91,7 @@ impl ObjectKey {
             ObjectKey::Manifest(id) => format!("backups/{id}.json"),
             ObjectKey::Damage(id) => format!("damage/{id}.json"),
             ObjectKey::Slot(id) => format!("keys/{id}.json"),
+            ObjectKey::Edition(id, edition) => format!("backups/{id}-e{edition:0EDITION_DIGITS$}.json"),
             ObjectKey::Lease(lease) => {
                 let state = if lease.released { "done" } else { "live" };
                 let LeaseKey { purpose, holder, number, .. } = lease;
@@ -106,7 +119,7 @@ impl ObjectKey {
                 let id = name.parse().ok()?;
                 (name.get(..2) == Some(shard)).then_some(ObjectKey::Pack(id))
             }
-            ObjectKey::BACKUPS => rest.strip_suffix(".json")?.parse().ok().map(ObjectKey::Manifest),
+            ObjectKey::BACKUPS => parse_manifest(rest.strip_suffix(".json")?),
             ObjectKey::DAMAGE => rest.strip_suffix(".json")?.parse().ok().map(ObjectKey::Damage),
             ObjectKey::SLOTS => rest.strip_suffix(".json")?.parse().ok().map(ObjectKey::Slot),
             ObjectKey::LEASES => parse_lease(rest.strip_suffix(".json")?).map(ObjectKey::Lease),
@@ -114,6 +127,16 @@ impl ObjectKey {
             _ => None,
         }
     }
+}
+
+fn parse_manifest(name: &str) -> Option<ObjectKey> {
+    if let Ok(id) = name.parse() {
+        return Some(ObjectKey::Manifest(id));
+    }
+    let (id, number) = name.rsplit_once("-e")?;
+    let fits = number.len() == EDITION_DIGITS && number.bytes().all(|byte| byte.is_ascii_digit());
+    let edition = number.parse().ok().filter(|edition| fits && *edition > 0)?;
+    Some(ObjectKey::Edition(id.parse().ok()?, edition))
 }
 
 fn parse_lease(name: &str) -> Option<LeaseKey> {
@@ -178,6 +201,7 @@ mod tests {
                 ObjectKey::Slot(SlotId(slot)),
                 ObjectKey::Manifest(id.parse().unwrap()),
                 ObjectKey::Damage(id.parse().unwrap()),
+                ObjectKey::Edition(id.parse().unwrap(), number.max(1)),
                 ObjectKey::Lease(LeaseKey { purpose, holder, number, released }),
                 ObjectKey::Prune(PruneKey::Plan(id.parse().unwrap())),
                 ObjectKey::Prune(PruneKey::Packs(id.parse().unwrap(), number)),
@@ -191,7 +215,7 @@ mod tests {
         }
 
         #[test]
-        fn what_parses_is_written_the_same_way(key in "\\PC{0,40}|(packs|backups|leases|keys|prune|damage)/[ -~]{0,90}") {
+        fn what_parses_is_written_the_same_way(key in "\\PC{0,40}|(packs|backups|leases|keys|prune|damage)/[ -~]{0,90}|backups/[0-9]{8}T[0-9]{6}Z-[0-9a-f]{6}-e[0-9]{1,7}.json") {
             if let Some(parsed) = ObjectKey::parse(&key) {
                 prop_assert_eq!(parsed.text(), key);
             }

@@ -3,7 +3,9 @@
 //! Everything is written once. The order of writing is packs, then map packs, then the manifest, whose arrival is the
 //! backup; a run that dies before leaves packs that nobody refers to.
 
+mod blocks;
 mod damage;
+mod editions;
 mod error;
 mod history;
 mod keys;
@@ -23,10 +25,11 @@ use std::ops::Range;
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
-use futures::{StreamExt, TryStreamExt};
+use futures::TryStreamExt;
 use lru::LruCache;
 
 pub use damage::{Findings, KnownDamage};
+pub use editions::{Editions, StoredBackup};
 pub use error::RepositoryError;
 pub use history::History;
 pub use keys::{LeaseKey, ObjectKey, PruneKey};
@@ -91,7 +94,7 @@ async fn holds_backups(store: &Store) -> Result<bool, RepositoryError> {
     let folder = Key::new(ObjectKey::BACKUPS)?;
     let mut objects = store.list(Some(&folder));
     while let Some(object) = objects.try_next().await? {
-        if matches!(ObjectKey::parse(object.key.as_str()), Some(ObjectKey::Manifest(_))) {
+        if matches!(ObjectKey::parse(object.key.as_str()), Some(ObjectKey::Manifest(_) | ObjectKey::Edition(..))) {
             return Ok(true);
         }
     }
@@ -222,65 +225,14 @@ impl Repository {
         Ok(self.backups_stored().await?.into_iter().map(|(id, _)| id).collect())
     }
 
-    /// Names of all backups, oldest first, and when their manifests were stored by the store's clock.
+    /// Names of all backups, oldest first, and when each came to be by the store's clock: when the oldest edition of its manifest that is
+    /// there was stored.
     ///
     /// # Errors
     /// When the store cannot list.
     pub async fn backups_stored(&self) -> Result<Vec<(BackupId, Timestamp)>, RepositoryError> {
-        let mut ids = Vec::new();
-        let mut objects = self.store.list(Some(&Key::new(ObjectKey::BACKUPS)?));
-        while let Some(object) = objects.try_next().await? {
-            if let Some(ObjectKey::Manifest(id)) = ObjectKey::parse(object.key.as_str()) {
-                ids.push((id, object.last_modified));
-            }
-        }
-        ids.sort();
-        Ok(ids)
-    }
-
-    /// The manifest of backup `id`, proven to be that of this backup in this repository.
-    ///
-    /// # Errors
-    /// [`RepositoryError::NoBackup`], or what is wrong with the manifest.
-    pub async fn manifest(&self, id: &BackupId) -> Result<Manifest, RepositoryError> {
-        let manifest: Manifest = match self.get_document(&ObjectKey::Manifest(id.clone())).await {
-            Err(RepositoryError::Store(error)) if error.is_not_found() => {
-                return Err(RepositoryError::NoBackup { id: id.to_string() });
-            }
-            manifest => manifest?,
-        };
-        if manifest.id != *id {
-            return Err(RepositoryError::Misplaced { expected: id.clone(), found: manifest.id });
-        }
-        if manifest.repository_id != self.config.repository_id {
-            let (expected, found) = (self.config.repository_id, manifest.repository_id);
-            return Err(RepositoryError::Foreign { id: id.clone(), expected, found });
-        }
-        manifest.check(None)?;
-        Ok(manifest)
-    }
-
-    /// Every backup with its manifest, or with what is wrong with it, oldest first.
-    ///
-    /// # Errors
-    /// When the store cannot list or be reached.
-    pub async fn manifests(&self) -> Result<Vec<(BackupId, Result<Manifest, RepositoryError>)>, RepositoryError> {
-        let ids = self.backup_ids().await?;
-        let reads = ids.into_iter().map(|id| async move {
-            let manifest = self.manifest(&id).await;
-            (id, manifest)
-        });
-        let read: Vec<_> = futures::stream::iter(reads).buffered(DOCUMENTS_IN_FLIGHT).collect().await;
-        let mut manifests = Vec::with_capacity(read.len());
-        for (id, manifest) in read {
-            match manifest {
-                Err(RepositoryError::Store(error)) if !error.is_not_found() => return Err(error.into()),
-                // Listed, and gone since: somebody prunes.
-                Err(RepositoryError::NoBackup { .. }) => {}
-                manifest => manifests.push((id, manifest)),
-            }
-        }
-        Ok(manifests)
+        let stored = self.stored_backups().await?.into_iter();
+        Ok(stored.filter_map(|StoredBackup { id, editions }| Some((id, editions.first()?.1))).collect())
     }
 
     /// The backup that `text` names: `latest`, an id, or the beginning of one.
@@ -301,13 +253,13 @@ impl Repository {
         }
     }
 
-    /// Stores a manifest: from here on the backup exists.
+    /// Stores a manifest: from here on the backup, or this edition of it, exists.
     ///
     /// # Errors
     /// When the manifest breaks its own invariants, or cannot be stored.
     pub async fn commit(&self, manifest: &Manifest, parent: Option<&Manifest>) -> Result<(), RepositoryError> {
         manifest.check(parent)?;
-        self.put_document(&ObjectKey::Manifest(manifest.id.clone()), manifest).await
+        self.put_document(&ObjectKey::edition(&manifest.id, manifest.edition), manifest).await
     }
 
     /// Stores a document, sealed where the repository is.

@@ -178,12 +178,16 @@ fn is_right(object: &ObjectKey, config: Option<&Config>, bytes: &[u8]) -> bool {
     let name = object.text();
     match object {
         ObjectKey::Pack(id) => pack_id(bytes) == *id,
-        ObjectKey::Manifest(_) if config.is_some_and(Config::is_sealed) => {
+        ObjectKey::Manifest(_) | ObjectKey::Edition(..) if config.is_some_and(Config::is_sealed) => {
             check_envelope(&name, bytes).is_ok_and(|word| word == Manifest::WORD)
         }
         ObjectKey::Manifest(id) => decode_document::<Manifest>(&name, bytes).is_ok_and(|manifest| {
             let own = config.is_none_or(|config| manifest.repository_id == config.repository_id);
-            manifest.id == *id && own && manifest.check(None).is_ok()
+            manifest.id == *id && manifest.edition == 0 && own && manifest.check(None).is_ok()
+        }),
+        ObjectKey::Edition(id, edition) => decode_document::<Manifest>(&name, bytes).is_ok_and(|manifest| {
+            let own = config.is_none_or(|config| manifest.repository_id == config.repository_id);
+            manifest.id == *id && manifest.edition == *edition && own && manifest.check(None).is_ok()
         }),
         ObjectKey::Config => decode_document::<Config>(&name, bytes).is_ok(),
         _ => is_whole_document(bytes),

@@ -6,7 +6,7 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use futures::{StreamExt, TryStreamExt};
+use futures::TryStreamExt;
 
 use super::{Repository, RepositoryError};
 use crate::format::Manifest;
@@ -14,13 +14,6 @@ use crate::format::map::{
     BlockRef, FileDirectory, FileMap, MapRoot, PackRef, SpaceDirectory, SpaceMap, packs_of_pieces,
 };
 use crate::model::PackId;
-
-/// Longest stretch of a pack that is read at once; some hundred blocks.
-const RANGE_BYTES_MAX: u32 = 4 << 20;
-/// Bytes between two blocks that are read along rather than in a request of their own.
-const GAP_BYTES_MAX: u32 = 64 << 10;
-/// Stretches read at the same time: 32 MiB at most.
-const RANGES_IN_FLIGHT: usize = 8;
 
 /// Packs that backups need. Memory: some 20 bytes for each map block, 50 for each pack.
 #[derive(Debug, Default)]
@@ -97,12 +90,17 @@ impl References {
         blocks: Vec<BlockRef>,
         parse: Parse,
     ) -> Result<Vec<BlockRef>, RepositoryError> {
-        let reads = stretches(blocks).into_iter().map(|stretch| read_stretch(repository.clone(), stretch, parse));
-        let mut reads = futures::stream::iter(reads).buffer_unordered(RANGES_IN_FLIGHT);
+        let mut reads = std::pin::pin!(repository.read_blocks(blocks, move |block, raw| {
+            let (mut packs, below) = parse(raw, block.at.pack)?;
+            packs.push(block.at.pack);
+            Ok((packs, below))
+        }));
         let mut below = Vec::new();
-        while let Some((packs, blocks)) = reads.try_next().await? {
-            self.packs.extend(packs.into_iter().map(|pack| pack.id));
-            below.extend(blocks);
+        while let Some(parsed) = reads.try_next().await? {
+            for (packs, blocks) in parsed {
+                self.packs.extend(packs.into_iter().map(|pack| pack.id));
+                below.extend(blocks);
+            }
         }
         Ok(below)
     }
@@ -146,55 +144,4 @@ fn file_blocks(bytes: &[u8], home: PackRef) -> Result<Parsed, crate::format::For
         }
     }
     Ok((packs, below))
-}
-
-/// Blocks of one pack that are read at once, by their offsets.
-fn stretches(mut blocks: Vec<BlockRef>) -> Vec<Vec<BlockRef>> {
-    blocks.sort_unstable_by_key(|block| (block.at.pack.id, block.at.offset));
-    let mut stretches: Vec<Vec<BlockRef>> = Vec::new();
-    for block in blocks {
-        let fits = stretches.last().and_then(|stretch| Some((stretch.first()?, stretch.last()?))).is_some_and(
-            |(first, last)| {
-                let end = last.at.offset.saturating_add(last.at.stored_bytes);
-                first.at.pack == block.at.pack
-                    && block.at.offset.saturating_sub(end) <= GAP_BYTES_MAX
-                    && block.at.offset.saturating_add(block.at.stored_bytes) - first.at.offset <= RANGE_BYTES_MAX
-            },
-        );
-        match stretches.last_mut().filter(|_| fits) {
-            Some(stretch) => stretch.push(block),
-            None => stretches.push(vec![block]),
-        }
-    }
-    stretches
-}
-
-async fn read_stretch(
-    repository: Arc<Repository>,
-    stretch: Vec<BlockRef>,
-    parse: Parse,
-) -> Result<Parsed, RepositoryError> {
-    let (Some(first), Some(last)) = (stretch.first(), stretch.last()) else { return Ok(Parsed::default()) };
-    let (start, end) = (u64::from(first.at.offset), u64::from(last.at.offset) + u64::from(last.at.stored_bytes));
-    let bytes = repository.read_range(first.at.pack.id, start..end).await?;
-    let parsed = tokio::task::spawn_blocking(move || {
-        let (mut packs, mut below) = (Vec::new(), Vec::new());
-        for block in &stretch {
-            let from = (u64::from(block.at.offset) - start) as usize;
-            let stored = &bytes[from..from + block.at.stored_bytes as usize];
-            let raw = repository.open_block(block, stored)?;
-            let damaged = |source| RepositoryError::Pack { pack: block.at.pack.id, source };
-            let (of_block, blocks) = parse(&raw, block.at.pack).map_err(damaged)?;
-            packs.push(block.at.pack);
-            packs.extend(of_block);
-            below.extend(blocks);
-        }
-        packs.sort_unstable_by_key(|pack| pack.id);
-        packs.dedup();
-        Ok((packs, below))
-    });
-    match parsed.await {
-        Ok(parsed) => parsed,
-        Err(panic) => std::panic::resume_unwind(panic.into_panic()),
-    }
 }

@@ -124,10 +124,15 @@ impl Synthetic {
     /// The same with a sealed repository, which the key file [`KEY_FILE`] opens.
     pub async fn sealed(seed: u64) -> Synthetic {
         let objects = Arc::new(InMemory::new());
+        Synthetic::sealed_on(seed, objects.clone(), objects).await
+    }
+
+    /// The same with a sealed repository in `store`, which ends in `objects`.
+    pub async fn sealed_on(seed: u64, objects: Arc<InMemory>, store: Arc<dyn ObjectStore>) -> Synthetic {
         let credential = Credential::File(key_of_file(KEY_FILE).unwrap());
         let slot = NewSlot { credential, wraps: Wraps::All, label: String::new() };
         let repository =
-            Repository::init_sealed(over(objects.clone()), None, &Fixed, Arc::new(SystemEntropy), &slot).await.unwrap();
+            Repository::init_sealed(over(store), None, &Fixed, Arc::new(SystemEntropy), &slot).await.unwrap();
         Synthetic::over(objects, repository, seed)
     }
 
@@ -373,6 +378,7 @@ impl Synthetic {
         Manifest {
             repository_id: self.repository.config().repository_id,
             id: BackupId::new(started, &Counting(AtomicU8::new(generation as u8))),
+            edition: 0,
             kind: if parent.is_some() { BackupKind::Incremental } else { BackupKind::Full },
             reason: "made up".to_owned(),
             tags: Vec::new(),

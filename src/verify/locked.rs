@@ -3,6 +3,8 @@
 //! A pack bears the hash of its bytes, and a document that of its body. Which packs the backups need, whether those are there, and
 //! whether what was written is right, is sealed.
 
+use std::collections::BTreeSet;
+
 use futures::StreamExt;
 
 use super::error::damage;
@@ -16,7 +18,7 @@ const OBJECTS_AHEAD: usize = 4;
 /// What a check without a key found.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct LockedReport {
-    /// Backups by their manifests' keys.
+    /// Backups by the keys of their manifests, of whatever editions.
     pub backups: u64,
     /// Documents that were read and proven to be as they were written.
     pub documents: Tally,
@@ -38,7 +40,7 @@ pub async fn check_locked(
     progress: &dyn Progress,
 ) -> Result<LockedReport, VerifyError> {
     let mut report = LockedReport::default();
-    let mut chosen = Vec::new();
+    let (mut chosen, mut backups) = (Vec::new(), BTreeSet::new());
     for object in repository.objects().await? {
         match &object.key {
             ObjectKey::Pack(id) => {
@@ -48,11 +50,14 @@ pub async fn check_locked(
                 }
             }
             key => {
-                report.backups += u64::from(matches!(key, ObjectKey::Manifest(_)));
+                if let ObjectKey::Manifest(id) | ObjectKey::Edition(id, _) = key {
+                    backups.insert(id.clone());
+                }
                 chosen.push(object);
             }
         }
     }
+    report.backups = backups.len() as u64;
     progress.begin(Phase::Check, Some(chosen.iter().map(|object| object.bytes).sum()));
     let reads = chosen.into_iter().map(|object| async move {
         let checked = repository.check(&object.key).await;

@@ -204,24 +204,31 @@ impl<'a> Check<'a> {
     async fn begin(repository: &'a Repository, selection: &Selection) -> Result<Check<'a>, VerifyError> {
         let (mut manifests, mut unreadable) = (Vec::new(), Vec::new());
         let all = match selection {
-            Selection::All => repository.manifests().await?,
+            Selection::All => repository.editions().await?,
             Selection::These(ids) => {
                 let mut chosen = Vec::new();
                 for id in ids {
-                    chosen.push((id.clone(), repository.manifest(id).await));
+                    chosen.push(repository.editions_of(id).await?);
                 }
                 chosen
             }
         };
-        for (id, manifest) in all {
-            match manifest {
-                Ok(manifest) => manifests.push(manifest),
-                Err(error) => unreadable.push(Damage {
-                    problem: error::damage(error)?,
-                    object: ObjectKey::Manifest(id.clone()).text(),
-                    backups: vec![id],
-                    files: Vec::new(),
-                }),
+        for editions in all {
+            let lost = editions.newest().is_none();
+            // Editions that another has replaced are of no concern: whatever is wrong with them, the backup restores.
+            for (edition, manifest) in editions.all.into_iter().rev() {
+                match manifest {
+                    Ok(manifest) => {
+                        manifests.push(manifest);
+                        break;
+                    }
+                    Err(error) => unreadable.push(Damage {
+                        problem: error::damage(error)?,
+                        object: ObjectKey::edition(&editions.id, edition).text(),
+                        backups: lost.then(|| editions.id.clone()).into_iter().collect(),
+                        files: Vec::new(),
+                    }),
+                }
             }
         }
         let known = repository.known_damage().await?;
@@ -428,6 +435,7 @@ impl<'a> Check<'a> {
         let mut backups: Vec<_> =
             readable.chain(self.unreadable.into_iter().flat_map(|damage| damage.backups)).collect();
         backups.sort();
+        backups.dedup();
         CheckReport {
             backups,
             damaged_backups: damaged.into_iter().collect(),

@@ -211,6 +211,27 @@ async fn a_manifest_that_cannot_be_read_is_damage_and_hides_no_other() {
 }
 
 #[tokio::test]
+async fn an_edition_that_is_damaged_is_told_and_hits_no_backup_that_has_another() {
+    let (server, manifests) = history(3).await;
+    let edition = Manifest { edition: 1, ..manifests[1].clone() };
+    server.repository.commit(&edition, None).await.unwrap();
+    let (first, second) = (ObjectKey::edition(&edition.id, 0).text(), ObjectKey::edition(&edition.id, 1).text());
+    assert!(run(&server, None).await.is_clean());
+    server.tamper(&second, |bytes| Some(bytes[..bytes.len() - 40].to_vec())).await;
+    let report = run(&server, None).await;
+    assert_eq!((report.damages.len(), report.damages[0].object.as_str()), (1, second.as_str()));
+    assert_eq!((report.damaged_backups.len(), report.unreferenced), (0, None));
+    assert_eq!(report.backups, ids(&manifests));
+    server.tamper(&first, |_| Some(b"{}".to_vec())).await;
+    let report = run(&server, None).await;
+    assert_eq!((report.damages.len(), report.damaged_backups), (2, vec![edition.id.clone()]));
+    assert_eq!(report.backups, ids(&manifests));
+    // One that another has replaced is of no concern.
+    server.repository.commit(&Manifest { edition: 2, ..edition.clone() }, None).await.unwrap();
+    assert!(run(&server, None).await.is_clean());
+}
+
+#[tokio::test]
 async fn a_page_without_a_source_is_found_in_every_backup_that_shares_the_map() {
     for space in [4, 70] {
         let mut server = Synthetic::populated(4).await;

@@ -14,7 +14,7 @@ pub use operations::{
     BackupArgs, BackupMode, CheckArgs, CompletionsArgs, DoctorArgs, FetchArgs, InitArgs, ListArgs, ManArgs, MoveArgs,
     PrepareArgs, PrepareDirectoryArgs, RestoreArgs, RestoreTableArgs, ShowArgs, TableArg, UnhideArgs,
 };
-pub use prune::{PruneArgs, UndeleteArgs};
+pub use prune::{CompactArgs, PruneArgs, UndeleteArgs};
 pub use shared::{ConnectionArgs, StoreArgs, ToolsArgs};
 
 use crate::model::BackupId;
@@ -107,6 +107,8 @@ pub enum Command {
     Check(CheckArgs),
     /// Let go of backups by rules, and delete what then nobody needs
     Prune(Box<PruneArgs>),
+    /// Gather what is needed out of packs that are mostly dead, so that restores read less
+    Compact(Box<CompactArgs>),
     /// Keep backups that a prune lets go of, before their grace period is over
     Undelete(UndeleteArgs),
     /// Bring back objects that were deleted or written over, in a bucket that keeps versions

@@ -3,7 +3,10 @@
 use clap::Args;
 
 use super::{BackupChoice, StoreArgs};
-use crate::cli::settings::{Stretch, keys::KeepCount};
+use crate::cli::settings::{
+    Stretch,
+    keys::{KeepCount, LiveShare, Pieces},
+};
 
 /// Options of `prune`.
 #[derive(Debug, Clone, Default, Args)]
@@ -66,6 +69,37 @@ pub struct UndeleteArgs {
     /// Backups that a plan lets go of: their names, or the beginnings of their names
     #[arg(value_name = "ID", required = true)]
     pub backups: Vec<BackupChoice>,
+    /// The store.
+    #[command(flatten)]
+    pub store: StoreArgs,
+}
+
+/// Options of `compact`.
+#[derive(Debug, Clone, Default, Args)]
+#[command(after_help = "\
+Examples:
+  haulout compact --dry-run
+  haulout compact && haulout prune
+
+What backups need of packs that are mostly dead is copied into new packs, and extents of the newest backup that lie in many chunks \
+are made one chunk again, from the store alone. All backups restore as before. Nothing is deleted by it: what it has superseded \
+takes room until `haulout prune` has let go of it, a grace period later. While a backup is running, nothing is done. In a sealed \
+repository what moves is opened and sealed anew, so the key must be one that opens data.
+
+Exits with 3 when something is damaged, which then stays as it is.")]
+pub struct CompactArgs {
+    /// Move what is needed of packs of which less than so much is, in percent [default: 50]
+    #[arg(long, value_name = "PERCENT")]
+    pub live_share: Option<LiveShare>,
+    /// Chunks that an extent may lie in before they are made one [default: 8]
+    #[arg(long, value_name = "N")]
+    pub pieces: Option<Pieces>,
+    /// Backup whose extents are made whole: its name, the beginning of it, or `latest` [default: latest]
+    #[arg(long, value_name = "ID")]
+    pub backup: Option<BackupChoice>,
+    /// Say what would be done, and do nothing
+    #[arg(long, short = 'n')]
+    pub dry_run: bool,
     /// The store.
     #[command(flatten)]
     pub store: StoreArgs,

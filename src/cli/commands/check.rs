@@ -78,6 +78,12 @@ fn tell(damage: &verify::Damage, context: &Context) {
         Some(ObjectKey::Manifest(_)) => Some(
             "an earlier version of the object, or the one in a copy of the bucket, brings the backup back; no other backup needs it",
         ),
+        Some(ObjectKey::Edition(..)) if backups.is_empty() => {
+            Some("the edition before it serves meanwhile; `haulout compact` writes another")
+        }
+        Some(ObjectKey::Edition(..)) => {
+            Some("an earlier version of the object, or the one in a copy of the bucket, brings the backup back")
+        }
         Some(ObjectKey::Damage(_)) => {
             Some("`haulout check --read-data --repair` finds out anew which packs are damaged")
         }

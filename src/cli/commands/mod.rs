@@ -2,6 +2,7 @@
 
 pub mod backup;
 pub mod check;
+pub mod compact;
 pub mod completions;
 pub mod copy_back;
 pub mod doctor;
@@ -119,6 +120,7 @@ pub async fn run(command: &Command, context: &Context) -> Result<Finish, Failure
         Command::CopyBack(args) => copy_back::run(args, context).await,
         Command::Check(args) => check::run(args, context).await,
         Command::Prune(args) => prune::run(args, context).await,
+        Command::Compact(args) => compact::run(args, context).await,
         Command::Undelete(args) => undelete::run(args, context).await,
         Command::Unhide(args) => unhide::run(args, context).await,
         Command::Key(args) => key::run(args, context).await,

@@ -3,13 +3,13 @@
 use super::StoreSettings;
 use crate::{
     cli::{
-        args::{BackupChoice, PruneArgs},
+        args::{BackupChoice, CompactArgs, PruneArgs},
         settings::{
             Layers, SettingsError, Stretch,
-            keys::{self, KeepCount, Key},
+            keys::{self, Connections, KeepCount, Key, LiveShare, Pieces},
         },
     },
-    prune::{GRACE_SECONDS, KeepPolicy},
+    prune::{GRACE_SECONDS, KeepPolicy, LIVE_SHARE, PIECES_MAX},
 };
 
 /// All that `prune` needs to know.
@@ -59,6 +59,40 @@ impl PruneSettings {
             policy,
             let_go: args.let_go.clone(),
             grace_seconds: grace.seconds().map_err(wrong)?,
+            dry_run: args.dry_run,
+        })
+    }
+}
+
+/// All that `compact` needs to know.
+#[derive(Debug, Clone)]
+pub struct CompactSettings {
+    /// The repository.
+    pub store: StoreSettings,
+    /// Share of a pack, in percent, below which what is needed of it is moved.
+    pub live_share: LiveShare,
+    /// Chunks that an extent may lie in.
+    pub pieces: Pieces,
+    /// The backup whose extents are made whole.
+    pub backup: Option<BackupChoice>,
+    /// Reads of a restore in flight, for what one would read.
+    pub connections: Connections,
+    /// Only say what would be done.
+    pub dry_run: bool,
+}
+
+impl CompactSettings {
+    /// Resolves the settings of `compact`.
+    ///
+    /// # Errors
+    /// When a value is wrong.
+    pub fn assemble(layers: &Layers, url: Option<&str>, args: &CompactArgs) -> Result<CompactSettings, SettingsError> {
+        Ok(CompactSettings {
+            store: StoreSettings::assemble(layers, url, &args.store)?,
+            live_share: layers.pick_or(&keys::LIVE_SHARE, args.live_share, LiveShare::clamped(LIVE_SHARE.into()))?,
+            pieces: layers.pick_or(&keys::PIECES, args.pieces, Pieces::clamped(PIECES_MAX))?,
+            backup: args.backup.clone(),
+            connections: layers.pick_or(&keys::CONNECTIONS, None, Connections::clamped(16))?,
             dry_run: args.dry_run,
         })
     }

@@ -129,6 +129,7 @@ pub struct BackupLine<'a> {
 
 #[derive(Debug, Clone, Serialize)]
 struct Content<'a> {
+    edition: u32,
     kind: &'static str,
     reason: &'a str,
     tags: &'a [String],
@@ -165,6 +166,7 @@ impl<'a> BackupLine<'a> {
     /// A backup that can be read; `place` is known to `list` alone.
     pub fn of(manifest: &'a Manifest, place: Option<LineagePlace<'a>>) -> BackupLine<'a> {
         let content = Content {
+            edition: manifest.edition,
             kind: manifest.kind.name(),
             reason: &manifest.reason,
             tags: &manifest.tags,
@@ -249,6 +251,12 @@ fn head(manifest: &Manifest) -> Facts {
     Facts::default()
         .with("kind", kind)
         .with("reason", &manifest.reason)
+        .with_some(
+            "edition",
+            Some(manifest.edition)
+                .filter(|edition| *edition > 0)
+                .map(|edition| format!("{edition}, by `haulout compact`")),
+        )
         .with_some("tags", Some(manifest.tags.join(" ")).filter(|tags| !tags.is_empty()))
         .with("parent", or_none(manifest.parent.as_ref().map(BackupId::to_string)))
         .with("started", time(manifest.started))

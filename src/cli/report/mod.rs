@@ -2,6 +2,7 @@
 
 mod backup;
 mod check;
+mod compact;
 mod key;
 mod prune;
 mod repair;
@@ -15,6 +16,7 @@ use serde::Serialize;
 pub use backup::{BackupLine, BackupSummary, LineagePlace, Lsns};
 pub(in crate::cli) use backup::{capture_seconds, details};
 pub use check::{CheckSummary, Damage, DoctorSummary, Finding, Level, LockedCheckSummary};
+pub use compact::{CompactSummary, RestoreCost};
 pub use key::{KeyChange, KeyLine, KeySummary};
 pub use prune::{PruneLine, PruneSummary, UndeleteSummary};
 pub use repair::{DamagedBackup, Names, Repair};

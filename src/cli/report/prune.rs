@@ -95,6 +95,14 @@ impl<'a> PruneLine<'a> {
     }
 }
 
+/// Backups, and superseded editions of others where there are any.
+fn with_editions(backups: String, editions: u64) -> String {
+    match editions {
+        0 => backups,
+        some => format!("{backups} and {} of others", human::counted(some, "superseded edition")),
+    }
+}
+
 /// A moment to the minute, in UTC.
 fn minute(moment: Timestamp) -> String {
     moment.0.strftime("%Y-%m-%d %H:%M").to_string()
@@ -109,9 +117,11 @@ pub struct PruneSummary<'a> {
     plan: Option<&'a PlanId>,
     deleted_after: Option<Timestamp>,
     planned_backups: u64,
+    planned_editions: u64,
     planned_packs: u64,
     planned_bytes: u64,
     deleted_backups: u64,
+    deleted_editions: u64,
     deleted_packs: u64,
     deleted_bytes: u64,
     locked_packs: u64,
@@ -140,9 +150,11 @@ impl<'a> PruneSummary<'a> {
             plan: made.and_then(|made| made.plan.as_ref()),
             deleted_after: made.map(|made| made.due),
             planned_backups: made.map_or(0, |made| made.backups.len() as u64),
+            planned_editions: made.map_or(0, |made| made.editions),
             planned_packs: made.map_or(0, |made| made.packs),
             planned_bytes: made.map_or(0, |made| made.pack_bytes),
             deleted_backups: swept.iter().map(|swept| swept.backups.len() as u64).sum(),
+            deleted_editions: swept.iter().map(|swept| swept.editions).sum(),
             deleted_packs: swept.iter().map(|swept| swept.packs).sum(),
             deleted_bytes: swept.iter().map(|swept| swept.pack_bytes).sum(),
             locked_packs: swept.iter().map(|swept| swept.locked_packs).sum(),
@@ -157,9 +169,9 @@ impl<'a> PruneSummary<'a> {
     /// For people.
     pub fn text(&self, paint: Paint) -> String {
         let mut text = String::new();
-        if self.deleted_backups + self.deleted_packs > 0 {
-            let (backups, packs) =
-                (human::counted(self.deleted_backups, "backup"), human::counted(self.deleted_packs, "pack"));
+        if self.deleted_backups + self.deleted_editions + self.deleted_packs > 0 {
+            let backups = with_editions(human::counted(self.deleted_backups, "backup"), self.deleted_editions);
+            let packs = human::counted(self.deleted_packs, "pack");
             text += &format!("deleted {backups} and {packs} ({})\n", human::bytes(self.deleted_bytes));
         }
         if self.locked_packs > 0 {
@@ -170,9 +182,10 @@ impl<'a> PruneSummary<'a> {
         if let Some(who) = self.put_off {
             text += &format!("a backup is running ({who}): what is due is deleted by the next prune\n");
         }
-        match self.deleted_after.filter(|_| self.planned_backups + self.planned_packs > 0) {
+        match self.deleted_after.filter(|_| self.planned_backups + self.planned_editions + self.planned_packs > 0) {
             Some(due) if self.deleted_backups == 0 || self.plan.is_none() || self.waiting_plans > 0 => {
                 let backups = paint.yellow(&human::counted(self.planned_backups, "backup"));
+                let backups = with_editions(backups, self.planned_editions);
                 let packs = human::counted(self.planned_packs, "pack");
                 let (size, due) = (human::bytes(self.planned_bytes), minute(due));
                 let (lets, are) = if self.dry_run { ("would let", "would be") } else { ("lets", "are") };

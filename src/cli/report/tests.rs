@@ -12,7 +12,7 @@ use crate::{
     error::Kind,
     format::GtidPosition,
     model::{BackupId, LockMode, Lsn, SlotId, Timestamp},
-    prune::{Decided, Fate, Judged, Made, Planned, PruneReport, Skip, Swept},
+    prune::{CompactReport, Decided, Fate, Judged, Made, Planned, PruneReport, Skip, Swept, Usage},
     repository::RepositoryError,
     restore::{Remains, TableName},
     unhide::{self, Action},
@@ -364,7 +364,14 @@ fn pruned() -> PruneReport {
         let mut manifest = manifest(day);
         manifest.tags = if day == 16 { vec!["release".to_owned()] } else { Vec::new() };
         let judged = Judged { id: manifest.id.clone(), fate, protected: None };
-        Decided { judged, manifest: Some(Box::new(manifest)), planned, stored: None }
+        Decided {
+            judged,
+            manifest: Some(Box::new(manifest)),
+            planned,
+            superseded: Vec::new(),
+            damaged: Vec::new(),
+            stored: None,
+        }
     };
     let goes = || Fate::Goes { reason: "no rule keeps it".to_owned(), named: false };
     let stays = |reasons: &[&str]| Fate::Stays(reasons.iter().map(ToString::to_string).collect());
@@ -391,6 +398,7 @@ fn pruned() -> PruneReport {
         swept: vec![Swept {
             plan: first.parse().unwrap(),
             backups: vec![manifest(14).id],
+            editions: 0,
             spared: Vec::new(),
             packs: 120,
             pack_bytes: 2_000_000_000,
@@ -404,6 +412,7 @@ fn pruned() -> PruneReport {
         made: Some(Made {
             plan: Some("20261121T090000Z-3f9a79".parse().unwrap()),
             backups: vec![manifest(18).id],
+            editions: 3,
             packs: 7,
             pack_bytes: 100_000_000,
             due: moment("2026-11-22T09:00:00Z"),
@@ -434,6 +443,57 @@ fn what_prune_tells_is_as_reviewed() {
     let (text, json) = both(&UndeleteSummary { backups: vec![id()] }, UndeleteSummary::text);
     snapshot::check("prune.txt", &(texts + &text));
     snapshot::check("prune.jsonl", &(lines + &json));
+}
+
+#[test]
+fn what_compact_tells_is_as_reviewed() {
+    let usage = |packs, bytes, live_bytes| Usage { packs, bytes, live_bytes, dead_bytes: bytes - live_bytes };
+    let cost = |fetched_bytes, requests, pieces| Some(RestoreCost { fetched_bytes, requests, pieces });
+    let report = CompactReport {
+        chosen: Some(id()),
+        backups: 30,
+        before: usage(2400, 40_000_000_000, 31_000_000_000),
+        after: Some(usage(2010, 33_700_000_000, 33_500_000_000)),
+        data_packs: 640,
+        map_packs: 20,
+        moved_chunks: 5_200,
+        merged_extents: 2_300,
+        written_packs: 250,
+        written_bytes: 4_100_000_000,
+        editions: vec![manifest(21).id, id()],
+        left: 7,
+        skipped: vec![Skip::new("pack abab is left as it is: it is damaged".to_owned())],
+        put_off: None,
+    };
+    let dry = CompactReport {
+        after: None,
+        written_packs: 0,
+        written_bytes: 0,
+        left: 0,
+        skipped: Vec::new(),
+        ..report.clone()
+    };
+    let idle = CompactReport { editions: Vec::new(), before: usage(10, 1000, 990), ..dry.clone() };
+    let put_off = CompactReport { put_off: Some("haulout 4711 on db1".to_owned()), ..CompactReport::default() };
+    let before = || cost(34_000_000_000, 9_000, 80_000);
+    let (mut texts, mut lines) = (String::new(), String::new());
+    for (report, dry_run, restore) in [
+        (&report, false, (before(), cost(33_000_000_000, 4_300, 31_000))),
+        (&dry, true, (before(), None)),
+        (&idle, false, (before(), None)),
+        (&put_off, false, (None, None)),
+        (&CompactReport::default(), false, (None, None)),
+    ] {
+        let (output, out, err) = sheets(OutputOptions::default());
+        let finish = crate::cli::commands::compact::tell(report, dry_run, restore, 3.5, &output);
+        assert_eq!(finish.exit_code(), if report.skipped.is_empty() { 0 } else { 3 });
+        texts += &format!("{}--- stderr\n{}\n", out.text(), err.text());
+        let (output, out, _) = sheets(OutputOptions { json: true, ..OutputOptions::default() });
+        crate::cli::commands::compact::tell(report, dry_run, restore, 3.5, &output);
+        lines += &out.text();
+    }
+    snapshot::check("compact.txt", &texts);
+    snapshot::check("compact.jsonl", &lines);
 }
 
 #[test]
@@ -470,7 +530,7 @@ fn what_is_told_on_the_way_and_of_a_failure_is_as_reviewed() {
 #[test]
 fn every_message_type_and_field_is_documented() {
     let documentation = include_str!("../OUTPUT.md");
-    let names = ["summaries", "messages", "show", "list", "list-damaged", "tables", "prune"];
+    let names = ["summaries", "messages", "show", "list", "list-damaged", "tables", "prune", "compact"];
     for name in names.map(|name| format!("{name}.jsonl")) {
         let path = format!("{}/src/cli/snapshots/{name}", env!("CARGO_MANIFEST_DIR"));
         for line in std::fs::read_to_string(path).unwrap().lines() {

@@ -15,6 +15,10 @@ use crate::cli::human::ByteSize;
 pub type Parallel = UpTo<64>;
 /// Levels of zstd that keep up with a server; above 19 it needs gigabytes.
 pub type CompressionLevel = UpTo<19>;
+/// Share of a pack below which it is compacted, in percent.
+pub type LiveShare = UpTo<100>;
+/// Pieces that an extent may have.
+pub type Pieces = UpTo<64>;
 /// Niceness; 0 is that of every process.
 pub type Nice = UpTo<19>;
 /// Uploads in flight; each holds a pack of 16 MiB.
@@ -185,6 +189,11 @@ keys! {
     KEEP_TAGS: Vec<String> = "prune"."keep_tags", Some("--keep-tag"), Some("HAULOUT_KEEP_TAGS"),
         "tags whose backups stay";
     GRACE: Stretch = "prune"."grace", Some("--grace"), Some("HAULOUT_GRACE"), "time between a plan and its deletions";
+
+    LIVE_SHARE: LiveShare = "compact"."live_share", Some("--live-share"), Some("HAULOUT_LIVE_SHARE"),
+        "percent of a pack below which what is needed of it is moved";
+    PIECES: Pieces = "compact"."pieces", Some("--pieces"), Some("HAULOUT_PIECES"),
+        "chunks that an extent may lie in before they are made one";
 }
 
 #[cfg(test)]

@@ -8,11 +8,13 @@
 //! changed. A small tablespace or file keeps its pieces in its record. The byte layout is in FORMAT.md, "Map blocks".
 
 mod directory;
+mod filler;
 mod pieces;
 mod root;
 mod types;
 
 pub use directory::{FileDirectory, SpaceDirectory, file_begins_block, space_bucket};
+pub use filler::MapFiller;
 pub use pieces::{ExtentBlock, FileBlock, packs_of_pieces};
 pub use root::{MapRoot, MapTotals};
 pub use types::{
