@@ -12,7 +12,9 @@ readonly targets='{
   "incremental, folder":     {"stock": "mariadb-backup --incremental > /dev/null", "most": 1.15},
   "incremental, S3":         {"stock": "mariadb-backup --incremental > /dev/null", "most": 1.15},
   "restore of incremental":  {"stock": "fetch, mbstream -x, 9 prepares",           "most": 0.5},
-  "the same, to the full":   {"stock": "haulout restore of the full alone",        "most": 1.3}
+  "the same, to the full":   {"stock": "haulout restore of the full alone",        "most": 1.3},
+  "restore after compact":   {"stock": "haulout restore before it",                "most": 1.05},
+  "compact":                 {"stock": "haulout check --read-data before it",      "most": 5}
 }'
 readonly memory_most_mib=256
 readonly increments=8
@@ -314,6 +316,22 @@ done
 # The restore of the incremental is one of both comparisons.
 jq -c 'select(.name == "restore of incremental" and .side == "haulout") | .name = "the same, to the full"' "$records" \
   >"$scratch/again"
+cat "$scratch/again" >>"$records"
+
+heading "compact, of the last incremental alone"
+haulout_prune() { haulout_measured --repo "$lineage" prune --grace 0s --keep-last 1; }
+haulout_check() { haulout_measured --repo "$lineage" check --read-data; }
+haulout_compact() { haulout_measured --repo "$lineage" compact; }
+haulout_prune
+measure compact stock haulout_check
+measure compact haulout haulout_compact
+compacted=$summary
+haulout_prune
+rm -rf "$scratch/restored"
+measure "restore after compact" haulout haulout_restore "$lineage" latest "$scratch/restored"
+jq -c '"compacted: \(.)"' <<<"$compacted" >&2
+jq -cs '[.[] | select(.name == "restore of incremental" and .side == "haulout")] | last
+  | .name = "restore after compact" | .side = "stock"' "$records" >"$scratch/again"
 cat "$scratch/again" >>"$records"
 
 heading "is what was restored right?"

@@ -41,6 +41,8 @@ pub(super) struct Target<'a> {
     /// Its datadir, without symbolic links.
     pub datadir: PathBuf,
     log_bin: bool,
+    /// `ROW_FORMAT` that it gives to tables that name none, in capitals.
+    row_format: String,
     /// The table as it will be called.
     pub table: TableName,
     /// The table while it is being made.
@@ -75,7 +77,7 @@ impl<'a> Target<'a> {
         if facts.galera {
             return refused("it is a node of a Galera cluster, whose other nodes do not have the file", BY_DUMP);
         }
-        let settings = session.query("SELECT @@innodb_file_per_table, @@innodb_read_only, @@read_only");
+        let settings = session.query("SELECT @@innodb_file_per_table, @@innodb_read_only, @@innodb_default_row_format");
         let settings = settings.map_err(|source| TableError::Sql { action: "ask the server", source })?;
         let is_on = |place: usize| {
             settings
@@ -90,6 +92,7 @@ impl<'a> Target<'a> {
             return refused("innodb_read_only is on", "start it without");
         }
         let elsewhere = |why| TableError::Elsewhere { datadir: facts.datadir.clone(), why };
+        let row_format = settings.first().and_then(|row| row.get(2)?.as_deref()).unwrap_or_default().to_uppercase();
         let datadir = facts.datadir.canonicalize().map_err(|_| elsewhere("there is no such directory"))?;
         match server_runs_on(&datadir) {
             Ok(Some(_)) => {}
@@ -98,7 +101,7 @@ impl<'a> Target<'a> {
         }
         let other = |kind: &str| TableName { schema: table.schema.clone(), table: format!("haulout_{kind}_{suffix}") };
         let (working, old, table) = (other("new"), other("old"), table.clone());
-        Ok(Target { tools, connection, datadir, log_bin: facts.log_bin, table, working, old })
+        Ok(Target { tools, connection, datadir, log_bin: facts.log_bin, row_format, table, working, old })
     }
 
     fn run(&self, action: &'static str, statements: &[&str], limit: Duration) -> Result<Vec<ResultSet>, TableError> {
@@ -192,7 +195,7 @@ impl<'a> Target<'a> {
     /// # Errors
     /// When the server refuses, or its file is not in the datadir here.
     pub fn create(&self, definition: &Definition) -> Result<Place, TableError> {
-        self.run("create the table", &[&definition.create(&self.working)], STATEMENT_LIMIT)?;
+        self.run("create the table", &[&definition.create(&self.working, &self.row_format)], STATEMENT_LIMIT)?;
         let stem = self.stem(&self.working).ok_or_else(|| self.elsewhere("the name fits no file"))?;
         let file = stem.with_extension("ibd");
         // The name is this run's own: where the file is, there the server is.
