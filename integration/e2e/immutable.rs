@@ -306,6 +306,64 @@ fn a_sealed_repository_is_locked_as_a_whole_and_brought_back_without_a_key() {
     }
 }
 
+/// What `compact` writes is locked like all else, it takes nothing away, and later backups extend what it wrote.
+#[test]
+fn a_compacted_repository_is_locked_as_a_whole() {
+    let (site, bucket) = Site::locked(&["--lock", "3d", "--lock-mode", "governance"]);
+    site.server.sql(
+        "USE shop; CREATE TABLE wide (id INT PRIMARY KEY, b VARBINARY(1000));
+         INSERT INTO wide SELECT seq, RANDOM_BYTES(1000) FROM seq_1_to_6000",
+    );
+    let mut backups = Vec::new();
+    for step in 0..4 {
+        site.server.sql(&format!(
+            "USE shop; UPDATE wide SET b = RANDOM_BYTES(1000) WHERE id % 150 BETWEEN {0} AND {0} + 4;
+             FLUSH TABLES wide FOR EXPORT; UNLOCK TABLES",
+            step * 12
+        ));
+        let backup = site.backed_up(&[]);
+        let files = fetched(&site.haulout, &backup);
+        backups.push((backup, files));
+    }
+    let before = objects(&bucket);
+    let summary = site.haulout.run(["--json", "compact", "--pieces", "1"]).ok().summary().clone();
+    assert!(summary["merged_extents"].as_u64().unwrap() > 0, "{summary}");
+    let after = objects(&bucket);
+    assert!(before.iter().all(|object| after.contains(object)), "something was taken away or written over");
+    let written: Vec<&Version> = after.iter().filter(|object| !before.contains(object)).collect();
+    let of = |folder: &str| written.iter().filter(|object| object.key.starts_with(folder)).count();
+    assert!(of("db1/packs/") > 0 && of("db1/backups/") > 0, "{written:?}");
+    for object in &after {
+        let (_, until) = bucket.lock(object).unwrap_or_else(|| panic!("{} is not locked", object.key));
+        assert!(until > now() + 3 * DAY, "{} until {until}", object.key);
+    }
+    // Whoever may delete hides all of it, the editions among it.
+    for object in &after {
+        bucket.delete(&object.key);
+    }
+    let run = site.haulout.run(["--json", "unhide"]).ok();
+    assert_eq!(unhidden(&run).len(), after.len(), "{}", run.stdout);
+    for (backup, files) in &backups {
+        assert!(*files == fetched(&site.haulout, backup), "{backup} is not what it was");
+    }
+    site.haulout.run(["check", "--read-data"]).ok();
+    // As after three days: what the next backup still needs of what was written is extended.
+    for object in &after {
+        bucket.set_lock(object, "GOVERNANCE", now() + 3600);
+    }
+    let next = site.backup(&["--incremental"]).ok();
+    assert!(noted(&next, "locks extended") && !next.summary()["locked_until"].is_null(), "{}", next.stdout);
+    for object in
+        written.iter().filter(|object| object.key.starts_with("db1/packs/") && bucket.get(&object.key)[9] == 1)
+    {
+        let (_, until) = bucket.lock(object).unwrap();
+        assert!(until > now() + 3 * DAY, "{} until {until}", object.key);
+    }
+    site.haulout.run(["prune", "--keep-last", "1", "--grace", "0s"]).ok();
+    site.haulout.run(["prune", "--keep-last", "1", "--grace", "0s"]).ok();
+    site.haulout.run(["check", "--read-data"]).ok();
+}
+
 /// Locked puts go another way than all other requests, and through the same proxy.
 #[test]
 fn a_locked_repository_is_reached_through_a_proxy() {
