@@ -21,6 +21,7 @@ mod odd_places;
 mod prune;
 mod readme;
 mod repair;
+mod replica;
 mod restore;
 mod restore_table;
 mod rules;

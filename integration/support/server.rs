@@ -379,7 +379,7 @@ fn as_root() -> Option<&'static str> {
 
 /// A folder for the server's temporary tables in `folder`. A server that starts removes all such files from its folder,
 /// those of other servers too: where two share /tmp, one's queries fail.
-fn temporary(folder: &Path) -> String {
+pub fn temporary(folder: &Path) -> String {
     let folder = folder.join("tmp");
     fs::create_dir_all(&folder).unwrap();
     format!("--tmpdir={}", folder.display())

@@ -32,6 +32,7 @@ pub mod signals;
 #[cfg(test)]
 mod snapshot;
 pub mod spool;
+mod start_command;
 
 use std::{
     ffi::OsString,

@@ -13,8 +13,8 @@ use url::Url;
 
 use super::{
     args::{
-        BackupArgs, BackupChoice, BackupMode, ConnectionArgs, MoveArgs, PrepareArgs, RestoreArgs, RestoreTableArgs,
-        StoreArgs, ToolsArgs,
+        BackupArgs, BackupChoice, BackupMode, ConnectionArgs, MoveArgs, PrepareArgs, ReplicaArgs, RestoreArgs,
+        RestoreTableArgs, StoreArgs, ToolsArgs,
     },
     human::ByteSize,
     secret::SecretFile,
@@ -23,7 +23,7 @@ use super::{
         keys::{self, CompressionLevel, Connections, Key, Nice, Parallel, Uploads},
     },
 };
-use crate::model::Secret;
+use crate::{model::Secret, restore::ReplicaSource};
 
 /// Variables that MariaDB's tools inherit: where they find their libraries and put their files, and the time zone.
 const TOOL_VARIABLES: [&str; 3] = ["LD_LIBRARY_PATH", "TMPDIR", "TZ"];
@@ -423,6 +423,42 @@ pub struct RestoreSettings {
     pub work_dir: Option<PathBuf>,
     /// Only say what would be done.
     pub dry_run: bool,
+    /// How the server becomes a replica, if it does.
+    pub replica: Option<ReplicaSettings>,
+}
+
+/// How a restored server becomes a replica.
+#[derive(Debug, Clone)]
+pub struct ReplicaSettings {
+    /// The server that it follows.
+    pub source: ReplicaSource,
+    /// The command that starts the restored server, and how that is reached then.
+    pub start: Option<(String, ConnectionSettings)>,
+}
+
+impl ReplicaSettings {
+    fn assemble(
+        layers: &Layers,
+        args: &ReplicaArgs,
+        connection: &ConnectionArgs,
+    ) -> Result<Option<ReplicaSettings>, SettingsError> {
+        if !args.as_replica {
+            return Ok(None);
+        }
+        let password = args.source_password_file.as_deref();
+        let password = password.map(|path| secret_of(layers, "--source-password-file", path)).transpose()?;
+        let start = args.start_replica.clone();
+        Ok(Some(ReplicaSettings {
+            source: ReplicaSource {
+                host: args.source_host.clone(),
+                port: args.source_port,
+                user: args.source_user.clone(),
+                password,
+                ssl: args.source_ssl,
+            },
+            start: start.map(|command| Ok((command, ConnectionSettings::assemble(layers, connection)?))).transpose()?,
+        }))
+    }
 }
 
 impl RestoreSettings {
@@ -439,6 +475,7 @@ impl RestoreSettings {
             owner: layers.pick(&keys::OWNER, args.owner.clone())?,
             work_dir: layers.pick(&keys::WORK_DIR, args.work_dir.clone())?,
             dry_run: args.dry_run,
+            replica: ReplicaSettings::assemble(layers, &args.replica, &args.connection)?,
         })
     }
 }

@@ -384,6 +384,7 @@ mod tests {
             ("Uptime", "7"),
         ];
         let set = |rows: Vec<Vec<&str>>| ResultSet {
+            columns: vec![],
             rows: rows.into_iter().map(|row| row.into_iter().map(|value| Some(value.to_owned())).collect()).collect(),
         };
         vec![

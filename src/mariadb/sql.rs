@@ -25,6 +25,8 @@ const OUTPUT_BYTES_MAX: usize = 32 << 20;
 /// What one statement returned.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ResultSet {
+    /// Names of the columns in the server's order; none when there are no rows.
+    pub columns: Vec<String>,
     /// Rows in the server's order; a value that is absent is SQL's NULL.
     pub rows: Vec<Vec<Option<String>>>,
 }
@@ -110,16 +112,26 @@ impl ResultSet {
         }
         Some(sets)
     }
+
+    /// The value of column `name` in the first row; nothing if there is none, or it is NULL.
+    pub fn value(&self, name: &str) -> Option<&str> {
+        let place = self.columns.iter().position(|column| column == name)?;
+        self.rows.first()?.get(place)?.as_deref()
+    }
 }
 
 fn parse_rows(text: &str) -> Option<ResultSet> {
-    let mut rows = vec![];
+    let (mut columns, mut rows) = (vec![], vec![]);
     for row in text.split("<row>").skip(1) {
         let mut rest = row.split_once("</row>")?.0;
         let mut values = vec![];
+        let first = rows.is_empty();
         while let Some(at) = rest.find("<field ") {
             let close = at + rest[at..].find('>')?;
             let tag = &rest[at..close];
+            if first {
+                columns.push(unescape(tag.strip_prefix("<field name=\"")?.split_once('"')?.0));
+            }
             rest = &rest[close + 1..];
             if tag.ends_with("xsi:nil=\"true\" /") {
                 values.push(None);
@@ -131,7 +143,7 @@ fn parse_rows(text: &str) -> Option<ResultSet> {
         }
         rows.push(values);
     }
-    Some(ResultSet { rows })
+    Some(ResultSet { columns, rows })
 }
 
 fn unescape(text: &str) -> String {
@@ -194,6 +206,11 @@ pub enum SqlError {
 }
 
 impl SqlError {
+    /// Whether no server answers, so that one may yet.
+    pub fn is_no_connection(&self) -> bool {
+        matches!(self, SqlError::Unreachable { .. })
+    }
+
     /// Reads `ERROR 1045 (28000): Access denied …` or `ERROR 1064 (42000) at line 1: …`.
     pub fn from_client(stderr: &str) -> SqlError {
         let found = stderr.lines().find_map(|line| {
@@ -262,6 +279,8 @@ mod tests {
         let some = |text: &str| Some(text.to_owned());
         assert_eq!(sets[0].rows[0], [some("1"), None, some("NULL"), some(""), some("x<y>&amp;\"z\t\tq\nnew")]);
         assert_eq!(sets[0].rows[1], [some("2")]);
+        assert_eq!(sets[0].columns, ["a", "b", "c", "d", "e<\""]);
+        assert_eq!((sets[0].value("c"), sets[0].value("b"), sets[0].value("x")), (Some("NULL"), None, None));
         assert!(sets[1].rows.is_empty());
     }
 

@@ -4,6 +4,7 @@ use std::io;
 use std::path::PathBuf;
 
 use super::memory;
+use super::replica::ReplicaError;
 use super::table::TableError;
 use crate::error::{Diagnose, Kind};
 use crate::format::FormatError;
@@ -158,6 +159,9 @@ pub enum RestoreError {
     /// A table cannot be brought back into a running server.
     #[error(transparent)]
     Table(Box<TableError>),
+    /// The restored server is no replica.
+    #[error(transparent)]
+    Replica(Box<ReplicaError>),
     /// Another run works in the directory.
     #[error("another restore works in {directory:?}: {who}")]
     Busy {
@@ -202,6 +206,12 @@ impl From<TableError> for RestoreError {
     }
 }
 
+impl From<ReplicaError> for RestoreError {
+    fn from(error: ReplicaError) -> RestoreError {
+        RestoreError::Replica(Box::new(error))
+    }
+}
+
 impl RestoreError {
     /// Makes an [`RestoreError::Io`] of what the system says.
     pub(super) fn io(action: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> RestoreError {
@@ -217,6 +227,7 @@ impl Diagnose for RestoreError {
             RestoreError::Damaged { source, .. } => source.kind(),
             RestoreError::Tool(error) => error.kind(),
             RestoreError::Table(error) => error.kind(),
+            RestoreError::Replica(error) => error.kind(),
             RestoreError::Datadir(error) => error.kind(),
             RestoreError::Prepare(error) => error.kind(),
             RestoreError::NotEmpty { .. }
@@ -243,6 +254,7 @@ impl Diagnose for RestoreError {
             RestoreError::Repository(error) => return error.hint(),
             RestoreError::Tool(error) => return error.hint(),
             RestoreError::Table(error) => return error.hint(),
+            RestoreError::Replica(error) => return error.hint(),
             RestoreError::Datadir(error) => return error.hint(),
             RestoreError::Prepare(error) => return error.hint(),
             RestoreError::LittleMemory { redo_bytes, .. } => {

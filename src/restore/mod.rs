@@ -23,6 +23,7 @@ mod memory;
 mod misplaced;
 mod plan;
 mod remains;
+mod replica;
 mod steps;
 mod table;
 mod tree;
@@ -45,6 +46,7 @@ pub use error::RestoreError;
 pub use fetch::FetchFigures;
 pub use plan::{PlannedFile, RestorePlan, available_bytes, check_tool};
 pub use remains::Remains;
+pub use replica::{Attached, ReplicaError, ReplicaPlan, ReplicaSource};
 pub use steps::{
     FetchOutcome, MoveOutcome, Passage, PrepareOutcome, PrepareSettings, Watch, copy_back, fetch, fetch_tables,
     move_back, prepare,

@@ -3,6 +3,7 @@
 mod keys;
 mod operations;
 mod prune;
+mod replica;
 mod shared;
 
 use std::{fmt, path::PathBuf, str::FromStr};
@@ -15,6 +16,7 @@ pub use operations::{
     PrepareArgs, PrepareDirectoryArgs, RestoreArgs, RestoreTableArgs, ShowArgs, TableArg, UnhideArgs,
 };
 pub use prune::{CompactArgs, PruneArgs, UndeleteArgs};
+pub use replica::ReplicaArgs;
 pub use shared::{ConnectionArgs, StoreArgs, ToolsArgs};
 
 use crate::model::BackupId;

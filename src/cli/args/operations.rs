@@ -5,7 +5,7 @@ use std::{num::NonZeroU32, path::PathBuf};
 use clap::Args;
 use clap_complete::Shell;
 
-use super::{BackupChoice, ConnectionArgs, StoreArgs, ToolsArgs};
+use super::{BackupChoice, ConnectionArgs, ReplicaArgs, StoreArgs, ToolsArgs};
 use crate::{
     cli::{
         human::ByteSize,
@@ -213,9 +213,14 @@ pub struct PrepareArgs {
 Examples:
   haulout restore --datadir /var/lib/mysql --owner mysql:mysql
   haulout restore --datadir /var/lib/mysql --backup 20261122T170445Z-3f9a1c --dry-run
+  haulout restore --datadir /var/lib/mysql --as-replica --source-host db1 --source-user repl --source-password-file /etc/repl
 
 Stop the server first, and move the old datadir away: it must be empty or absent. Until the last step it is not \
-touched. The single steps are `fetch`, `prepare`, and `move-back` or `copy-back`.")]
+touched. The single steps are `fetch`, `prepare`, and `move-back` or `copy-back`.
+
+With --as-replica the datadir has a file haulout-replica.sql with `SET GLOBAL gtid_slave_pos` and `CHANGE MASTER TO`: start the server, \
+whose server_id must be its own, and run `mariadb < haulout-replica.sql`. With --start-replica 'systemctl start mariadb' that is \
+done here; the options of the connection say how the restored server is reached.")]
 pub struct RestoreArgs {
     /// Datadir to restore into, empty or absent
     #[arg(long, value_name = "DIR")]
@@ -238,6 +243,12 @@ pub struct RestoreArgs {
     /// Preparing.
     #[command(flatten)]
     pub prepare: PrepareArgs,
+    /// Replication.
+    #[command(flatten)]
+    pub replica: ReplicaArgs,
+    /// The restored server.
+    #[command(flatten)]
+    pub connection: ConnectionArgs,
     /// The store.
     #[command(flatten)]
     pub store: StoreArgs,

@@ -1,6 +1,6 @@
 //! `haulout restore`.
 
-use std::{sync::Arc, time::Instant};
+use std::{path::Path, sync::Arc, time::Instant};
 
 use super::{Context, Finish};
 use crate::{
@@ -10,13 +10,14 @@ use crate::{
         open,
         options::RestoreSettings,
         progress::Unit,
-        report::{RestorePlan, RestoreSummary, StepSeconds},
+        report::{ReplicaReport, RestorePlan, RestoreSummary, StepSeconds},
+        start_command,
     },
     format::Manifest,
     mariadb::tool::Tools,
-    model::Progress,
+    model::{Progress, Silent},
     repository::Repository,
-    restore::{self, RestoreOptions},
+    restore::{self, Attached, ReplicaPlan, RestoreError, RestoreOptions},
 };
 
 /// Brings a backup back, or says what that would take.
@@ -30,8 +31,9 @@ pub async fn run(args: &RestoreArgs, context: &Context) -> Result<Finish, Failur
         let plan = plan(&settings, progress, context).await?;
         context.output.summary(&plan, RestorePlan::text);
     } else {
-        let summary = operation(&settings, progress, context).await?;
+        let (summary, attaching) = operation(&settings, progress, context).await?;
         context.output.summary(&summary, RestoreSummary::text);
+        attaching?;
     }
     Ok(Finish::Done)
 }
@@ -42,6 +44,7 @@ struct Order {
     manifest: Manifest,
     tools: Tools,
     options: RestoreOptions,
+    replica: Option<ReplicaPlan>,
 }
 
 async fn order(settings: &RestoreSettings, context: &Context) -> Result<Order, Failure> {
@@ -55,7 +58,10 @@ async fn order(settings: &RestoreSettings, context: &Context) -> Result<Order, F
     let tools = open::discover(&settings.prepare.tools)?;
     let repository = open::repository(&settings.read.store, context).await?;
     let manifest = open::chosen(&repository, &settings.backup, context).await?;
-    Ok(Order { repository, manifest, tools, options })
+    // Before anything is fetched: a replica that could not go on from there is not what was asked for.
+    let replica = settings.replica.as_ref().map(|replica| ReplicaPlan::new(&manifest, &replica.source)).transpose();
+    let replica = replica.map_err(RestoreError::from)?;
+    Ok(Order { repository, manifest, tools, options, replica })
 }
 
 async fn plan(
@@ -63,7 +69,7 @@ async fn plan(
     progress: Arc<dyn Progress>,
     context: &Context,
 ) -> Result<RestorePlan, Failure> {
-    let Order { repository, manifest, tools, options } = order(settings, context).await?;
+    let Order { repository, manifest, tools, options, .. } = order(settings, context).await?;
     let watch = open::watch(progress, context);
     let placed = restore::plan_restore(&repository, &manifest, &settings.datadir, &tools, &options, &watch).await?;
     Ok(RestorePlan {
@@ -84,13 +90,23 @@ async fn operation(
     settings: &RestoreSettings,
     progress: Arc<dyn Progress>,
     context: &Context,
-) -> Result<RestoreSummary, Failure> {
+) -> Result<(RestoreSummary, Result<(), Failure>), Failure> {
     let begun = Instant::now();
-    let Order { repository, manifest, tools, options } = order(settings, context).await?;
+    let Order { repository, manifest, tools, options, replica } = order(settings, context).await?;
     let watch = open::watch(progress, context);
     let outcome = restore::restore(&repository, &manifest, &settings.datadir, &tools, &options, &watch).await?;
-    let steps = outcome.seconds;
-    Ok(RestoreSummary {
+    let (steps, restored) = (outcome.seconds, begun.elapsed());
+    let mut attaching = Ok(());
+    let mut report = None;
+    if let Some(plan) = &replica {
+        let mut made = ReplicaReport { script: None, statements: plan.statements(false), attached: None };
+        match make_replica(plan, settings, &tools, &outcome.datadir, context, &mut made).await {
+            Ok(attached) => made.attached = attached,
+            Err(error) => attaching = Err(error),
+        }
+        report = Some(made);
+    }
+    let summary = RestoreSummary {
         backup_id: manifest.id,
         datadir: outcome.datadir,
         lsn: manifest.lsn.last,
@@ -99,7 +115,30 @@ async fn operation(
         written_bytes: outcome.figures.bytes_written,
         fetched_bytes: outcome.figures.bytes_fetched,
         requests: outcome.figures.requests,
-        seconds: begun.elapsed().as_secs_f64(),
+        seconds: restored.as_secs_f64(),
         steps: StepSeconds { fetch: steps.fetch, prepare: steps.prepare, moving: steps.move_in },
-    })
+        replica: report,
+    };
+    Ok((summary, attaching))
+}
+
+/// Writes the script, and starts the replica where that was asked for.
+async fn make_replica(
+    plan: &ReplicaPlan,
+    settings: &RestoreSettings,
+    tools: &Tools,
+    datadir: &Path,
+    context: &Context,
+    report: &mut ReplicaReport,
+) -> Result<Option<Attached>, Failure> {
+    let owner = open::owner(settings.owner.as_ref())?;
+    report.script = Some(plan.write(datadir, owner)?);
+    let Some((command, connection)) = settings.replica.as_ref().and_then(|replica| replica.start.as_ref()) else {
+        return Ok(None);
+    };
+    start_command::run(command).await.map_err(RestoreError::from)?;
+    let connection = open::connection(connection);
+    let cancel = open::watch(Arc::new(Silent), context).cancel;
+    let attached = tokio::task::block_in_place(|| plan.attach(tools, &connection, datadir, &cancel))?;
+    Ok(Some(attached))
 }

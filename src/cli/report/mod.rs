@@ -20,7 +20,9 @@ pub use compact::{CompactSummary, RestoreCost};
 pub use key::{KeyChange, KeyLine, KeySummary};
 pub use prune::{PruneLine, PruneSummary, UndeleteSummary};
 pub use repair::{DamagedBackup, Names, Repair};
-pub use restore::{FetchSummary, MoveAction, MoveSummary, PrepareSummary, RestorePlan, RestoreSummary, StepSeconds};
+pub use restore::{
+    FetchSummary, MoveAction, MoveSummary, PrepareSummary, ReplicaReport, RestorePlan, RestoreSummary, StepSeconds,
+};
 pub use restore_table::{RestoreTablePlan, RestoreTableSummary, TableStepSeconds};
 pub use tables::{TableLine, TablesSummary};
 pub use unhide::{Unhidden, UnhideSummary};

@@ -9,6 +9,7 @@ use crate::{
     cli::{human, output::Message, paint::Paint},
     format::GtidPosition,
     model::{BackupId, Lsn},
+    restore::Attached,
 };
 
 /// Summary of `restore`.
@@ -34,6 +35,35 @@ pub struct RestoreSummary {
     pub seconds: f64,
     /// Time that its steps took.
     pub steps: StepSeconds,
+    /// How it becomes a replica; null when that was not asked for.
+    pub replica: Option<ReplicaReport>,
+}
+
+/// How a restored server becomes a replica.
+#[derive(Debug, Clone, Serialize)]
+pub struct ReplicaReport {
+    /// The script in its datadir; none when it could not be written.
+    pub script: Option<PathBuf>,
+    /// What is in it, the password left out.
+    pub statements: Vec<String>,
+    /// Where its replication stands, when it was started.
+    pub attached: Option<Attached>,
+}
+
+impl ReplicaReport {
+    /// What is to be done, or was.
+    fn next(&self) -> String {
+        match (&self.attached, &self.script) {
+            (Some(Attached { seconds_behind: Some(seconds), .. }), _) => {
+                format!("it follows its source, {} behind", human::counted(*seconds, "second"))
+            }
+            (Some(_), _) => "it follows its source".to_owned(),
+            (None, Some(script)) => {
+                format!("start the server, with a server_id of its own; then mariadb < {}", script.display())
+            }
+            (None, None) => "start the server, with a server_id of its own; then run the statements".to_owned(),
+        }
+    }
 }
 
 /// Time that the steps of a restore took.
@@ -66,7 +96,8 @@ impl RestoreSummary {
             .with("written", written(self.written_bytes, self.files))
             .with("fetched", fetched(self.fetched_bytes, self.requests))
             .with("took", took)
-            .with("next", "start the server");
+            .with_some("replica", self.replica.as_ref().map(|replica| replica.statements.join(";\n")))
+            .with("next", self.replica.as_ref().map_or_else(|| "start the server".to_owned(), ReplicaReport::next));
         format!("restored backup {}\n{}", paint.bold(self.backup_id.as_str()), facts.text(paint))
     }
 }

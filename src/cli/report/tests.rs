@@ -112,6 +112,14 @@ fn every_summary_is_as_reviewed() {
                 requests,
                 seconds: 312.4,
                 steps: StepSeconds { fetch: 290.1, prepare: 21.9, moving: 0.4 },
+                replica: Some(ReplicaReport {
+                    script: Some(datadir.join("haulout-replica.sql")),
+                    statements: vec![
+                        "SET GLOBAL gtid_slave_pos = '0-1-42'".to_owned(),
+                        "CHANGE MASTER TO MASTER_HOST='db1', MASTER_USE_GTID=slave_pos".to_owned(),
+                    ],
+                    attached: None,
+                }),
             },
             RestoreSummary::text,
         ),
