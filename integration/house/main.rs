@@ -1,5 +1,6 @@
 //! The rules of the house that a compiler does not know: `src/ARCHITECTURE.md` has the table of rooms.
 
+mod documents;
 mod policies;
 mod rooms;
 mod rules;
