@@ -5,6 +5,7 @@ mod bad_store;
 mod bad_tool;
 mod compact;
 mod doctor;
+mod fleet;
 mod forced_full;
 mod holds_crypt;
 mod holds_engines;

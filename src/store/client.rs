@@ -52,7 +52,7 @@ pub(super) struct Shared {
     pub(super) directory: Option<Directory>,
     pub(super) lock_requests: Semaphore,
     uploads: Semaphore,
-    reads: Semaphore,
+    pub(super) reads: Semaphore,
     /// Set once the bucket has said that it has no object lock.
     pub(super) is_without_locks: AtomicBool,
     /// Set once the store has said that it cannot put an object only where none is.
@@ -441,7 +441,7 @@ impl Store {
 
     /// Fails when the directory of a `file://` repository is no longer there: without its disk it would be created anew
     /// below the mount point, and everything in it would seem to be gone.
-    async fn check_directory(&self, attempt: &Attempt) -> Result<(), Failure> {
+    pub(super) async fn check_directory(&self, attempt: &Attempt) -> Result<(), Failure> {
         let Some(directory) = &self.shared.directory else {
             return Ok(());
         };

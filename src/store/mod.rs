@@ -27,6 +27,7 @@ mod counters;
 mod credentials;
 mod error;
 pub mod faulty;
+mod folders;
 mod key;
 mod lock;
 mod locker;
@@ -49,6 +50,7 @@ mod tests;
 pub use client::{ObjectInfo, PutOutcome, Store};
 pub use counters::{Counters, Counts};
 pub use error::{Action, Cause, Origin, Refused, StoreError};
+pub use folders::Inside;
 pub use key::Key;
 pub use lock::ObjectLock;
 /// Bytes to be stored, in one part or many that are not copied together.

@@ -166,7 +166,10 @@ impl BackupArgs {
 #[derive(Debug, Clone, Default, Args)]
 #[command(after_help = "\
 Each full backup begins a lineage; an incremental stands below the backup that it builds on. Each of them restores \
-in one pass. On a narrow terminal some columns are left out; in a pipe all are there.")]
+in one pass. On a narrow terminal some columns are left out; in a pipe all are there.
+
+Where --repo is no repository, those are listed that lie in the folders under it, four deep at most: \
+`haulout list --repo s3://bucket` finds what a fleet has stored there.")]
 pub struct ListArgs {
     /// Print all columns, whatever the width of the terminal
     #[arg(long, short)]

@@ -1,5 +1,7 @@
 //! `haulout list`.
 
+mod fleet;
+
 use serde::Serialize;
 
 use super::{
@@ -18,6 +20,7 @@ use crate::{
         paint::Paint,
         report::{BackupLine, LineagePlace, capture_seconds},
     },
+    error::Kind,
     format::{BackupKind, Manifest},
     model::{BackupId, Timestamp},
     prune::{self, Planned},
@@ -42,8 +45,14 @@ pub struct Listing {
 /// When the settings are wrong or the repository cannot be read; a damaged manifest is no error but [`Finish::Damaged`].
 pub async fn run(args: &ListArgs, context: &Context) -> Result<Finish, Failure> {
     let settings = context.settle(StoreSettings::assemble(&context.layers, context.url(), &args.store))?;
-    let listing = operation(&settings, context).await?;
-    Ok(tell(&listing, args.wide, &context.output))
+    match operation(&settings, context).await {
+        Ok(listing) => Ok(tell(&listing, args.wide, &context.output)),
+        // Whoever does not know the repositories looks for them above.
+        Err(failure) if failure.kind == Kind::NoRepository => {
+            fleet::list(&settings, context).await.ok().flatten().ok_or(failure)
+        }
+        Err(failure) => Err(failure),
+    }
 }
 
 async fn operation(settings: &StoreSettings, context: &Context) -> Result<Listing, Failure> {
