@@ -49,6 +49,7 @@ if [ -n "$s3" ] && ! python3 -c 'import ensurepip, venv' >/dev/null 2>&1; then
 fi
 if [ -n "$ci" ]; then
   need shellcheck shellcheck
+  need systemd-analyze systemd
 fi
 if [ -n "$bench" ]; then
   need sysbench sysbench

@@ -1,0 +1,151 @@
+"""Lints and renders infra/helm/haulout with Helm itself, and holds what comes out against Kubernetes' schemas.
+
+What the example renders to is kept beside the chart (infra/helm/rendered.json): tests of haulout's run the commands in it, and
+`kubectl apply -f` takes it. HAULOUT_UPDATE_SNAPSHOTS=1 writes it anew.
+"""
+
+import copy
+import json
+import os
+import pathlib
+import sys
+
+import helm_python
+import kubernetes_validate
+import yaml
+
+HELM = pathlib.Path(__file__).parent.parent / "helm"
+CHART = str(HELM / "haulout")
+SNAPSHOT = HELM / "rendered.json"
+# The oldest that Chart.yaml takes, and a newer one.
+KUBERNETES = ("1.31", "1.35")
+KINDS = {"ServiceAccount": 3, "CronJob": 4, "Job": 1}
+
+# Values that must be refused, laid over the example's.
+REFUSED = [
+    {"repository": {"url": "db1"}},
+    {"server": {"host": "", "socket": ""}},
+    {"server": {"claimName": ""}},
+    {"server": {"podLabels": None}},
+    {"server": {"uid": 0}},
+    {"backup": {"scheduled": "@daily"}},
+    {"repository": {"sealed": {"keyFile": "key"}}},
+    {"restore": {"enabled": True, "backup": "yesterday"}},
+    {"roles": {"admin": {}}},
+]
+
+
+def laid_over(values, more):
+    """`values` with `more` over them, as Helm lays values files over each other; null takes a value away."""
+    values = copy.deepcopy(values)
+    for key, value in more.items():
+        if value is None:
+            values.pop(key, None)
+        elif isinstance(value, dict) and isinstance(values.get(key), dict):
+            values[key] = laid_over(values[key], value)
+        else:
+            values[key] = value
+    return values
+
+
+def rendered(chart, values):
+    """The objects that the chart makes of `values`."""
+    chart.validate_schema(values)
+    files = chart.render(values, name="db1", namespace="databases")
+    return [one for name in sorted(files) for one in yaml.safe_load_all(files[name]) if one]
+
+
+def pod(manifest):
+    spec = manifest["spec"]
+    if manifest["kind"] == "CronJob":
+        spec = spec["jobTemplate"]["spec"]
+    return spec["template"]["spec"]
+
+
+def check_pod(manifest):
+    """What must hold of every pod, whatever the values."""
+    name, spec = manifest["metadata"]["name"], pod(manifest)
+    security = spec["securityContext"]
+    assert security["runAsNonRoot"] and security["runAsUser"] > 0, f"{name} runs as root"
+    assert security["seccompProfile"]["type"] == "RuntimeDefault", name
+    assert spec["automountServiceAccountToken"] is False, f"{name} has a token of the cluster's"
+    mounts = {volume["name"]: volume for volume in spec["volumes"]}
+    for container in spec["containers"]:
+        security = container["securityContext"]
+        assert security["readOnlyRootFilesystem"] and not security["allowPrivilegeEscalation"], name
+        assert security["capabilities"]["drop"] == ["ALL"], name
+        assert container["resources"]["limits"]["memory"] and container["resources"]["requests"]["cpu"], name
+        assert {mount["name"] for mount in container["volumeMounts"]} == mounts.keys(), f"{name}: volumes and mounts"
+        for variable in container["env"]:
+            secret = any(word in variable["name"] for word in ("PASSWORD", "PASSPHRASE", "SECRET", "ACCESS_KEY"))
+            assert not secret or "value" not in variable, f"{name}: {variable['name']} stands in the manifest"
+    # A changed group of the datadir's files would change them under the server.
+    assert "datadir" not in mounts or "fsGroup" not in spec["securityContext"], name
+
+
+def check_schemas(manifests):
+    for manifest in manifests:
+        for version in KUBERNETES:
+            kubernetes_validate.validate(manifest, version, strict=True)
+    broken = copy.deepcopy(next(one for one in manifests if one["kind"] == "CronJob"))
+    pod(broken)["containers"][0]["volumeMount"] = []
+    try:
+        kubernetes_validate.validate(broken, KUBERNETES[0], strict=True)
+    except kubernetes_validate.ValidationError:
+        return
+    raise AssertionError("an unknown field of a container was taken")
+
+
+def check_refusals(chart, values):
+    for more in REFUSED:
+        try:
+            chart.validate_schema(laid_over(values, more))
+        except helm_python.HelmError:
+            continue
+        raise AssertionError(f"{more} was taken")
+
+
+def check_snapshot(manifests):
+    text = json.dumps({"apiVersion": "v1", "kind": "List", "items": manifests}, indent=2) + "\n"
+    if os.environ.get("HAULOUT_UPDATE_SNAPSHOTS"):
+        SNAPSHOT.write_text(text)
+    assert SNAPSHOT.exists() and SNAPSHOT.read_text() == text, f"{SNAPSHOT.name} is not what the chart renders to"
+
+
+def main():
+    values = yaml.safe_load((HELM / "example.yaml").read_text())
+    values["restore"] = {"enabled": True}
+    found = helm_python.lint(CHART, values)
+    # 1 is for information: that there is no icon.
+    bad = [message for message in found["messages"] if message["severity"] > 1] + found["errors"]
+    assert not bad, f"helm lint: {bad}"
+    with helm_python.Chart.load(CHART) as chart:
+        manifests = rendered(chart, values)
+        kinds = [one["kind"] for one in manifests]
+        assert {kind: kinds.count(kind) for kind in kinds} == KINDS, kinds
+        # Ways in which the example does not go.
+        sealed = {"secretName": "keys", "keyFile": "key", "passphrase": ""}
+        other = laid_over(values, {
+            "server": {"socket": "/var/lib/mysql/mysqld.sock", "subPath": "data", "passwordSecret": None},
+            "repository": {"sealed": sealed, "endpointUrl": "https://s3.example.com"},
+            "roles": {"agent": {"credentialsSecret": "s3", "annotations": None}},
+            "image": {"pullSecrets": [{"name": "registry"}]},
+            "nodeSelector": {"disk": "fast"}, "tolerations": [{"operator": "Exists"}],
+            "drill": {"scratch": {"storageClassName": "fast"}},
+        })
+        others = rendered(chart, other)
+        nothing = {name: {"enabled": False} for name in ("backup", "prune", "check", "drill", "restore")}
+        assert {one["kind"] for one in rendered(chart, laid_over(values, nothing))} == {"ServiceAccount"}
+        for one in manifests + others:
+            if one["kind"] != "ServiceAccount":
+                check_pod(one)
+        check_schemas(manifests)
+        check_schemas(others)
+        check_refusals(chart, values)
+    check_snapshot(manifests)
+    print(f"   Helm {helm_python.helm_sdk_version()}: linted, rendered; {len(manifests) + len(others)} objects fit Kubernetes "
+          f"{' and '.join(KUBERNETES)}; {len(REFUSED)} wrong values refused")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

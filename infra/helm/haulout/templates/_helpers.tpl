@@ -1,0 +1,232 @@
+{{- define "haulout.name" -}}
+{{- printf "%s-haulout" .Release.Name | trunc 44 | trimSuffix "-" -}}
+{{- end -}}
+
+{{- define "haulout.labels" -}}
+app.kubernetes.io/name: haulout
+app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+{{- end -}}
+
+{{/* Name and value of what every command needs: the repository, and how its credentials and key are had. */}}
+{{- define "haulout.environment" -}}
+- name: HAULOUT_REPO
+  value: {{ .root.Values.repository.url | quote }}
+{{- with .root.Values.repository.endpointUrl }}
+- name: HAULOUT_ENDPOINT_URL
+  value: {{ . | quote }}
+{{- end }}
+{{- with .root.Values.repository.region }}
+- name: HAULOUT_REGION
+  value: {{ . | quote }}
+{{- end }}
+{{- with .root.Values.repository.sealed }}
+{{- if and .secretName .passphrase }}
+- name: HAULOUT_PASSPHRASE
+  valueFrom:
+    secretKeyRef:
+      name: {{ .secretName | quote }}
+      key: {{ .passphrase | quote }}
+{{- end }}
+{{- if and .secretName .keyFile }}
+- name: HAULOUT_KEY_FILE
+  value: /etc/haulout/key
+{{- end }}
+{{- end }}
+- name: TMPDIR
+  value: /var/cache/haulout
+- name: HOME
+  value: /var/cache/haulout
+{{- end -}}
+
+{{/* How the server is reached. */}}
+{{- define "haulout.server" -}}
+{{- with .Values.server.socket }}
+- name: HAULOUT_SOCKET
+  value: {{ . | quote }}
+{{- else }}
+- name: HAULOUT_HOST
+  value: {{ .Values.server.host | quote }}
+- name: HAULOUT_PORT
+  value: {{ .Values.server.port | quote }}
+{{- end }}
+- name: HAULOUT_USER
+  value: {{ .Values.server.user | quote }}
+{{- with .Values.server.passwordSecret }}
+{{- if .name }}
+- name: HAULOUT_PASSWORD
+  valueFrom:
+    secretKeyRef:
+      name: {{ .name | quote }}
+      key: {{ .key | quote }}
+{{- end }}
+{{- end }}
+{{- end -}}
+
+{{/*
+The spec of a job that runs haulout once: `root`, `role`, `args`, `resources`, and, where the datadir is needed, `datadir`
+(`read` or `write`); `cache` is the size of its scratch space, `server` true when it speaks with the server.
+*/}}
+{{- define "haulout.job" -}}
+{{- $values := .root.Values -}}
+{{- $role := index $values.roles .role -}}
+backoffLimit: 3
+ttlSecondsAfterFinished: 259200
+# Tried again is what may go well another time. A person must look at the rest: wrong settings, damage, a wrong key, a server that
+# refuses. 3 is done, with something to be read.
+podFailurePolicy:
+  rules:
+    - action: FailJob
+      onExitCodes:
+        containerName: haulout
+        operator: In
+        values: [2, 3, 10, 12, 20, 21, 23]
+    - action: Ignore
+      onPodConditions:
+        - type: DisruptionTarget
+          status: "True"
+template:
+  metadata:
+    labels:
+      {{- include "haulout.labels" .root | nindent 6 }}
+      app.kubernetes.io/component: {{ .component }}
+  spec:
+    restartPolicy: Never
+    serviceAccountName: {{ include "haulout.name" .root }}-{{ .role }}
+    automountServiceAccountToken: false
+    # haulout stops mariadb-backup by itself, and commits nothing.
+    terminationGracePeriodSeconds: 120
+    securityContext:
+      runAsNonRoot: true
+      runAsUser: {{ $values.server.uid }}
+      runAsGroup: {{ $values.server.gid }}
+      {{- if not .datadir }}
+      # Not where the datadir is: its files keep the group and the modes that they have.
+      fsGroup: {{ $values.server.gid }}
+      {{- end }}
+      seccompProfile:
+        type: RuntimeDefault
+    {{- with $values.image.pullSecrets }}
+    imagePullSecrets:
+      {{- toYaml . | nindent 6 }}
+    {{- end }}
+    {{- with $values.nodeSelector }}
+    nodeSelector:
+      {{- toYaml . | nindent 6 }}
+    {{- end }}
+    {{- with $values.tolerations }}
+    tolerations:
+      {{- toYaml . | nindent 6 }}
+    {{- end }}
+    {{- if .server }}
+    affinity:
+      podAffinity:
+        requiredDuringSchedulingIgnoredDuringExecution:
+          - topologyKey: kubernetes.io/hostname
+            labelSelector:
+              matchLabels:
+                {{- toYaml $values.server.podLabels | nindent 16 }}
+    {{- end }}
+    containers:
+      - name: haulout
+        image: "{{ $values.image.repository }}:{{ $values.image.tag | default .root.Chart.AppVersion }}"
+        imagePullPolicy: {{ $values.image.pullPolicy }}
+        args:
+          {{- toYaml .args | nindent 10 }}
+        env:
+          {{- include "haulout.environment" . | nindent 10 }}
+          {{- if .server }}
+          {{- include "haulout.server" .root | nindent 10 }}
+          {{- end }}
+        {{- with $role.credentialsSecret }}
+        envFrom:
+          - secretRef:
+              name: {{ . | quote }}
+        {{- end }}
+        securityContext:
+          allowPrivilegeEscalation: false
+          readOnlyRootFilesystem: true
+          capabilities:
+            drop: [ALL]
+        resources:
+          {{- toYaml .resources | nindent 10 }}
+        volumeMounts:
+          - name: cache
+            mountPath: /var/cache/haulout
+          {{- if .datadir }}
+          - name: datadir
+            mountPath: {{ $values.server.mountPath | quote }}
+            {{- with $values.server.subPath }}
+            subPath: {{ . | quote }}
+            {{- end }}
+            readOnly: {{ eq .datadir "read" }}
+          {{- end }}
+          {{- if .scratch }}
+          - name: scratch
+            mountPath: /scratch
+          {{- end }}
+          {{- if and $values.repository.sealed.secretName $values.repository.sealed.keyFile }}
+          - name: key
+            mountPath: /etc/haulout
+            readOnly: true
+          {{- end }}
+    volumes:
+      - name: cache
+        emptyDir:
+          sizeLimit: {{ .cache | default "1Gi" }}
+      {{- if .datadir }}
+      - name: datadir
+        persistentVolumeClaim:
+          claimName: {{ $values.server.claimName | quote }}
+      {{- end }}
+      {{- with .scratch }}
+      - name: scratch
+        ephemeral:
+          volumeClaimTemplate:
+            spec:
+              accessModes: [ReadWriteOnce]
+              {{- with .storageClassName }}
+              storageClassName: {{ . | quote }}
+              {{- end }}
+              resources:
+                requests:
+                  storage: {{ .size }}
+      {{- end }}
+      {{- if and $values.repository.sealed.secretName $values.repository.sealed.keyFile }}
+      - name: key
+        secret:
+          secretName: {{ $values.repository.sealed.secretName | quote }}
+          # Where there is no group of the volume's, only a file for all in this container can be read.
+          defaultMode: {{ if .datadir }}0444{{ else }}0440{{ end }}
+          items:
+            - key: {{ $values.repository.sealed.keyFile | quote }}
+              path: key
+      {{- end }}
+{{- end -}}
+
+{{/* A job by the clock: as haulout.job, and `component`, whose values have `schedule` and `suspend`. */}}
+{{- define "haulout.cronjob" -}}
+{{- $values := index .root.Values .component -}}
+apiVersion: batch/v1
+kind: CronJob
+metadata:
+  name: {{ include "haulout.name" .root }}-{{ .component }}
+  labels:
+    {{- include "haulout.labels" .root | nindent 4 }}
+    app.kubernetes.io/component: {{ .component }}
+spec:
+  schedule: {{ $values.schedule | quote }}
+  suspend: {{ $values.suspend }}
+  concurrencyPolicy: Forbid
+  startingDeadlineSeconds: 3600
+  successfulJobsHistoryLimit: 3
+  failedJobsHistoryLimit: 3
+  jobTemplate:
+    metadata:
+      labels:
+        {{- include "haulout.labels" .root | nindent 8 }}
+        app.kubernetes.io/component: {{ .component }}
+    spec:
+      {{- include "haulout.job" (merge (dict "resources" $values.resources) .) | nindent 6 }}
+{{- end -}}
