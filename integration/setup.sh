@@ -11,7 +11,7 @@ Installs MariaDB's server and backup tool, a C compiler (parts of the object sto
 --s3       what localstack/run.sh needs
 --ci       what .ci/run needs beyond that
 --bench    what integration/bench.sh needs beyond that
---plugins  the server's plugins that the tests load (integration/plugins.sh)
+--plugins  the server's plugins that the tests load (integration/plugins.sh), and mariadb-dump
 USAGE
 }
 
@@ -57,6 +57,8 @@ if [ -n "$bench" ]; then
   [ -z "$s3" ] || need aws awscli
 fi
 if [ -n "$plugins" ]; then
+  # A page of the runbook dumps a table.
+  need mariadb-dump mariadb-client
   # Libraries that RocksDB's plugin wants.
   ldconfig -p | grep -q 'libsnappy\.so\.1 ' || missing+=(libsnappy1v5)
   ldconfig -p | grep -q 'liblz4\.so\.1 ' || missing+=(liblz4-1)
