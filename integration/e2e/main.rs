@@ -24,6 +24,7 @@ mod prune;
 mod readme;
 mod repair;
 mod replica;
+mod replica_bucket;
 mod restore;
 mod restore_table;
 mod rules;
