@@ -1,6 +1,7 @@
 //! End to end: the built program, real servers, real stores.
 
 mod access;
+mod archived;
 mod bad_store;
 mod bad_tool;
 mod compact;

@@ -16,7 +16,7 @@ use aws_sdk_s3::{
     primitives::{ByteStream, DateTime},
     types::{
         DefaultRetention, ObjectLockConfiguration, ObjectLockEnabled, ObjectLockRetention, ObjectLockRetentionMode,
-        ObjectLockRule,
+        ObjectLockRule, RestoreRequest, StorageClass,
     },
 };
 use tokio::runtime::Runtime;
@@ -140,6 +140,19 @@ impl Bucket {
     pub fn put(&self, key: &str, bytes: Vec<u8>) {
         let request = self.client.put_object().bucket(&self.name).key(key).body(ByteStream::from(bytes));
         RUNTIME.block_on(request.send()).expect("the object can be put");
+    }
+
+    /// Moves an object to an archive, as a lifecycle rule would: it cannot be read until it is thawed.
+    pub fn archive(&self, key: &str) {
+        let request = self.client.put_object().bucket(&self.name).key(key).body(ByteStream::from(self.get(key)));
+        RUNTIME.block_on(request.storage_class(StorageClass::Glacier).send()).expect("the object can be archived");
+    }
+
+    /// Thaws an archived object for a day. Here that is done at once.
+    pub fn thaw(&self, key: &str) {
+        let request = self.client.restore_object().bucket(&self.name).key(key);
+        let day = RestoreRequest::builder().days(1).build();
+        RUNTIME.block_on(request.restore_request(day).send()).expect("the object can be thawed");
     }
 
     /// Versions and delete markers of all keys that begin with `prefix`, in the store's order. At most 1000.

@@ -181,6 +181,9 @@ impl Attempt {
             (_, "BadDigest" | "XAmzContentSHA256Mismatch" | "XAmzContentChecksumMismatch" | "IncompleteBody")
             | (_, "RequestTimeout" | "OperationAborted" | "SlowDown")
             | (408 | 409 | 429 | 500 | 502 | 503 | 504, _) => self.unavailable(source),
+            (403, "InvalidObjectState") => {
+                Failure::give_up(StoreError::Archived { key: self.what.clone(), origin: self.origin.clone(), source })
+            }
             (401 | 403, _) => self.denied(Refused::Permission, source),
             _ => self.other(source),
         }
@@ -304,10 +307,11 @@ mod tests {
 
     #[test]
     fn each_refusal_says_what_to_do() {
-        let cases: [(u16, &str, Next, Kind, &str); 9] = [
+        let cases: [(u16, &str, Next, Kind, &str); 10] = [
             (403, "SignatureDoesNotMatch", Next::GiveUp, Kind::StorageUnavailable, "secret key"),
             (403, "InvalidAccessKeyId", Next::GiveUp, Kind::StorageUnavailable, "access key"),
             (403, "AccessDenied", Next::GiveUp, Kind::StorageUnavailable, "s3:PutObject"),
+            (403, "InvalidObjectState", Next::GiveUp, Kind::StorageUnavailable, "thaw"),
             (400, "ExpiredToken", Next::Renew, Kind::StorageUnavailable, "renew"),
             (403, "RequestTimeTooSkewed", Next::GiveUp, Kind::StorageUnavailable, "clock"),
             (404, "NoSuchBucket", Next::GiveUp, Kind::NoRepository, "create the bucket"),

@@ -185,6 +185,16 @@ pub enum StoreError {
         /// Cause.
         source: Cause,
     },
+    /// The object lies in a storage class of which nothing can be read before it is thawed.
+    #[error("object {key} is archived at {} and cannot be read before it is thawed", origin.url)]
+    Archived {
+        /// Its key.
+        key: String,
+        /// How the store is reached.
+        origin: Arc<Origin>,
+        /// Cause.
+        source: Cause,
+    },
     /// The store keeps no versions of objects.
     #[error("no versions of objects are kept at {url}")]
     NoVersions {
@@ -312,6 +322,7 @@ impl Diagnose for StoreError {
             StoreError::NoCredentials { .. }
             | StoreError::DirectoryGone { .. }
             | StoreError::Denied { .. }
+            | StoreError::Archived { .. }
             | StoreError::ClockSkew { .. }
             | StoreError::WrongRegion { .. }
             | StoreError::Untrusted { .. }
@@ -340,6 +351,9 @@ impl Diagnose for StoreError {
                 format!("create the bucket, or correct its name, the region or the endpoint{}", origin.told())
             }
             StoreError::Denied { action, reason, origin, .. } => denied_hint(*action, *reason, origin),
+            StoreError::Archived { .. } => "thaw what lies below packs/ (`aws s3api restore-object`), run again when that is \
+                 done, and have no lifecycle rule move packs to Glacier or Deep Archive; Glacier Instant Retrieval can be read at once"
+                .to_owned(),
             StoreError::ClockSkew { .. } => "set this machine's clock right, for example with NTP".to_owned(),
             StoreError::WrongRegion { expected: Some(region), .. } => format!("set the region to {region}"),
             StoreError::WrongRegion { expected: None, .. } => "set the region in which the bucket lies".to_owned(),
