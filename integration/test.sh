@@ -26,6 +26,8 @@ case ${1-} in
 esac
 
 scratch=$(mktemp -d "${TMPDIR:-/tmp}/haulout-test.XXXXXX")
+# Some servers here are not root's.
+chmod 711 "$scratch"
 cleanup() {
   # What a test that was killed left behind is in here, too: tests make their folders under TMPDIR.
   "$top/localstack/run.sh" stop --dir "$scratch/localstack" 2>/dev/null || true

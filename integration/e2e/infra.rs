@@ -214,6 +214,13 @@ impl Machine {
         let home = server.socket().parent().unwrap().to_owned();
         give_to_account(&home);
         fs::set_permissions(&home, fs::Permissions::from_mode(0o755)).unwrap();
+        let id = format!("--reuid={ACCOUNT_ID}");
+        let enter = Command::new("setpriv").args([&id, "--clear-groups", "ls"]).arg(server.datadir()).output().unwrap();
+        assert!(
+            enter.status.success(),
+            "TMPDIR is closed to others than root: {}",
+            String::from_utf8_lossy(&enter.stderr)
+        );
         server.add_argument(&format!("--user={ACCOUNT}"));
         server.restart();
         let folder = scratch();
