@@ -6,6 +6,7 @@ The provider is the one of provider.py: its schema is AWS's, its answers are not
 import json
 import os
 import pathlib
+import re
 import shutil
 import sys
 import tempfile
@@ -19,6 +20,9 @@ READABLE = {"STANDARD_IA", "ONEZONE_IA", "INTELLIGENT_TIERING", "GLACIER_IR"}
 # What there is of each thing in the example's plan, at the least: a check that looks at nothing finds nothing.
 LEAST = {"aws_s3_bucket": 2, "aws_iam_role_policy": 9, "aws_s3_bucket_lifecycle_configuration": 2}
 
+# Holds what stands for something else in the policies.
+FLEET = "fleet/BUCKET_41/db-1"
+
 BARE = """
 provider "aws" { region = "eu-central-1" }
 
@@ -26,7 +30,6 @@ module "haulout" {
   source    = "../"
   providers = { aws = aws, aws.replica = aws }
   bucket    = "bare-backups"
-  prefix    = "fleet/db1"
   lock_days = %(lock_days)s
 
   trusted_principals = { for role in ["agent", "pruner", "reader"] : role => ["arn:aws:iam::111122223333:user/${role}"] }
@@ -47,6 +50,7 @@ REFUSED = [
     ('storage_classes = [{ days = 90, class = "DEEP_ARCHIVE" }]', "can be read at once"),
     ('trusted_service_accounts = { agent = ["a:b"] }', "set oidc"),
     ('trusted_services = { root = ["ec2.amazonaws.com"] }', "agent, pruner and reader"),
+    ('prefix = "db1/"', "neither begins nor ends with a slash"),
     ('lock_mode = "FOREVER"', "COMPLIANCE or GOVERNANCE"),
 ]
 
@@ -106,7 +110,9 @@ def expected_policy(role, bucket, prefix, days, mode):
             return {key: fill(one) for key, one in value.items()}
         if isinstance(value, list):
             return [fill(one) for one in value]
-        return {"41": str(days), "COMPLIANCE": mode}.get(value, value.replace("BUCKET", bucket).replace("PREFIX", prefix))
+        parts = {"BUCKET": bucket, "PREFIX": prefix}
+        filled = "".join(parts.get(part, part) for part in re.split("(BUCKET|PREFIX)", value))
+        return {"41": str(days), "COMPLIANCE": mode}.get(value, filled)
 
     policy = fill(json.loads((INFRA / "iam" / f"{role}.json").read_text()))
     if days is None:
@@ -119,8 +125,6 @@ def check_policies(found, expected):
     assert made.keys() == expected.keys(), f"policies: {made.keys()}, expected {expected.keys()}"
     for name, policy in expected.items():
         assert made[name] == policy, f"{name}: {json.dumps(made[name], indent=1)}\nexpected {json.dumps(policy, indent=1)}"
-        text = json.dumps(policy)
-        assert "BUCKET" not in text and "PREFIX" not in text, f"{name}: a placeholder is left"
 
 
 def check_buckets(found, prefix, buckets):
@@ -180,11 +184,12 @@ def check_bare():
     """Without a replica, without locks or with those of a week."""
     for days, longest in ((0, None), (7, 11)):
         module = Module()
-        values, wrong = planned(module.root(BARE % {"lock_days": days, "more": 'lock_mode = "GOVERNANCE"'}))
+        more = f'lock_mode = "GOVERNANCE"\n  prefix = "{FLEET}"'
+        values, wrong = planned(module.root(BARE % {"lock_days": days, "more": more}))
         assert values, wrong
         found = resources(values)
-        check_policies(found, {role: expected_policy(role, "bare-backups", "fleet/db1", longest, "GOVERNANCE") for role in ROLES})
-        check_buckets(found, "fleet/db1", ["bare-backups"])
+        check_policies(found, {role: expected_policy(role, "bare-backups", FLEET, longest, "GOVERNANCE") for role in ROLES})
+        check_buckets(found, FLEET, ["bare-backups"])
         assert "aws_s3_bucket_replication_configuration" not in found
         module.remove()
 
@@ -198,7 +203,8 @@ def check_refusals():
         module.remove()
     for more, words in REFUSED:
         module = Module()
-        values, wrong = planned(module.root(BARE % {"lock_days": 30, "more": more}))
+        prefix = "" if "prefix" in more else f'prefix = "{FLEET}"'
+        values, wrong = planned(module.root(BARE % {"lock_days": 30, "more": f"{more}\n  {prefix}"}))
         assert values is None and words in wrong, f"{more}: {wrong or 'taken'}"
         module.remove()
 

@@ -8,8 +8,8 @@ variable "prefix" {
   type        = string
 
   validation {
-    condition     = can(regex("^[a-z0-9]([a-z0-9./-]*[a-z0-9])?$", var.prefix))
-    error_message = "The prefix has lower-case letters, digits, '.', '-' and '/', and neither begins nor ends with a slash."
+    condition     = can(regex("^[A-Za-z0-9_]([A-Za-z0-9._/-]*[A-Za-z0-9_])?$", var.prefix))
+    error_message = "The prefix has letters, digits, '.', '_', '-' and '/', and neither begins nor ends with a slash."
   }
 }
 

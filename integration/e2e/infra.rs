@@ -206,6 +206,13 @@ impl Machine {
             not_shown("that units and containers run confined: this account may not mount anything");
             return None;
         }
+        let id = format!("--reuid={ACCOUNT_ID}");
+        let as_account =
+            |command: &[&str]| Command::new("setpriv").args([&id, "--clear-groups"]).args(command).output();
+        if !as_account(&["mariadb-backup", "--version"]).unwrap().status.success() {
+            not_shown("that units and containers run confined: only root may run the tools on PATH");
+            return None;
+        }
         let mut server = MariaDb::with(ServerOptions::new().tcp());
         server.sql(&format!(
             "CREATE DATABASE shop; USE shop; CREATE TABLE item ENGINE=InnoDB SELECT seq AS id FROM seq_1_to_2000; {sql}"
@@ -214,13 +221,8 @@ impl Machine {
         let home = server.socket().parent().unwrap().to_owned();
         give_to_account(&home);
         fs::set_permissions(&home, fs::Permissions::from_mode(0o755)).unwrap();
-        let id = format!("--reuid={ACCOUNT_ID}");
-        let enter = Command::new("setpriv").args([&id, "--clear-groups", "ls"]).arg(server.datadir()).output().unwrap();
-        assert!(
-            enter.status.success(),
-            "TMPDIR is closed to others than root: {}",
-            String::from_utf8_lossy(&enter.stderr)
-        );
+        let enter = as_account(&["ls", server.datadir().to_str().unwrap()]).unwrap();
+        assert!(enter.status.success(), "TMPDIR is closed to others: {}", String::from_utf8_lossy(&enter.stderr));
         server.add_argument(&format!("--user={ACCOUNT}"));
         server.restart();
         let folder = scratch();
