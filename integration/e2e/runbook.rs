@@ -40,12 +40,15 @@ for unit; do
 done
 "#;
 
+/// The page that is not for the server that is backed up.
+const REPLICA: &str = "replica to be seeded";
+
 /// The shell blocks of a page, in order, after those of all pages.
 fn page(name: &str) -> String {
     let mut blocks = Vec::new();
     for block in RUNBOOK.split("<!-- page: ").skip(1) {
         let (of, rest) = block.split_once(" -->\n```sh\n").expect("a block of shell");
-        if of == "all" || of == name {
+        if of == "all" || of == name || (of == "all but a replica's" && name != REPLICA) {
             blocks.push(rest.split("\n```").next().unwrap());
         }
     }
@@ -64,6 +67,19 @@ struct Machine {
 impl Machine {
     /// With `init` as given, which may seal and lock, and a backup. The server is stopped.
     fn new(bucket: Bucket, init: &[&str]) -> Machine {
+        let mut machine = Machine::without_repository(bucket);
+        if init.contains(&"--encrypt") {
+            let key = machine.path("etc/haulout.key");
+            fs::write(&key, "5a".repeat(32)).unwrap();
+            fs::set_permissions(&key, fs::Permissions::from_mode(0o600)).unwrap();
+            machine.key = Some(key.to_str().unwrap().to_owned());
+        }
+        machine.haulout().run([&["init"], init].concat()).ok();
+        machine.backed_up(&[]);
+        machine
+    }
+
+    fn without_repository(bucket: Bucket) -> Machine {
         let folder = scratch();
         let place = folder.path();
         for name in ["bin", "tmp", "etc", "safe", "timers", "srv"] {
@@ -81,16 +97,7 @@ impl Machine {
         fs::write(&systemctl, stub).unwrap();
         fs::set_permissions(&systemctl, fs::Permissions::from_mode(0o755)).unwrap();
         std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_haulout"), place.join("bin/haulout")).unwrap();
-        let mut machine = Machine { bucket, place: folder, key: None, checksums: Vec::new() };
-        if init.contains(&"--encrypt") {
-            let key = machine.path("etc/haulout.key");
-            fs::write(&key, "5a".repeat(32)).unwrap();
-            fs::set_permissions(&key, fs::Permissions::from_mode(0o600)).unwrap();
-            machine.key = Some(key.to_str().unwrap().to_owned());
-        }
-        machine.haulout().run([&["init"], init].concat()).ok();
-        machine.backed_up(&[]);
-        machine
+        Machine { bucket, place: folder, key: None, checksums: Vec::new() }
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -154,7 +161,7 @@ impl Machine {
         assert!(output.status.success(), "{said}");
         // What was stopped at the beginning runs again at the end.
         for timer in ["haulout-backup.timer", "haulout-prune.timer"] {
-            assert!(script.contains(&format!("systemctl stop {}", "haulout-backup.timer haulout-prune.timer")));
+            assert!(name == REPLICA || script.contains("systemctl stop haulout-backup.timer haulout-prune.timer"));
             assert!(self.path("timers").join(timer).exists(), "{timer} was not started again");
         }
         said
@@ -306,4 +313,26 @@ fn the_page_for_stolen_credentials_undoes_what_can_be_done_with_them() {
     let backups = listing(&machine.haulout());
     let newest = backups.iter().filter(|backup| backup["kind"] == "full").count();
     assert_eq!(newest, 2, "{backups:?}");
+}
+
+#[test]
+fn the_page_for_a_replica_has_one_follow_its_source() {
+    let bucket = LocalStack::shared().bucket();
+    let source = MariaDb::with(ServerOptions::new().tcp().argument("--log-bin=binlog").argument("--server-id=7"));
+    source.sql("CREATE USER repl@127.0.0.1 IDENTIFIED BY 'a secret'; GRANT REPLICATION SLAVE ON *.* TO repl@127.0.0.1");
+    source.sql(
+        "CREATE DATABASE shop; USE shop; CREATE TABLE item (id INT PRIMARY KEY) AS SELECT seq AS id FROM seq_1_to_1000",
+    );
+    let haulout = Haulout::in_bucket(&bucket, "db1");
+    haulout.run(["init"]).ok();
+    haulout.backup(&source, &[]).ok();
+    source.sql(MORE);
+    let machine = Machine::without_repository(bucket);
+    fs::write(machine.path("etc/haulout.repl"), "a secret\n").unwrap();
+    let there = format!("--source-host 127.0.0.1 --source-port {}", source.port());
+    let follows =
+        format!("for _ in $(seq 600); do {COUNT} | grep 'rows 2000' && break; read -r -t 0.1 <> <(:) || true; done");
+    let said = machine.follows(REPLICA, &[("--source-host db1", &there)], &follows);
+    assert!(said.contains("\nrows 2000\n"), "{said}");
+    assert!(!machine.path("mysql.old").exists() && !machine.path("mysql/haulout-replica.sql").exists());
 }
