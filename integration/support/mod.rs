@@ -10,6 +10,7 @@
 use std::io::Write;
 
 pub mod binary;
+pub mod gate;
 pub mod load;
 pub mod plugins;
 pub mod proxy;
@@ -24,6 +25,7 @@ pub mod tool;
 pub mod wait;
 
 pub use binary::Haulout;
+pub use gate::{Gate, Side};
 pub use load::{Load, LoadOptions};
 pub use proxy::{Fault, FaultyPath};
 pub use server::{MariaDb, ServerOptions};

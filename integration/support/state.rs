@@ -74,6 +74,16 @@ impl Lineage {
         backup
     }
 
+    /// Takes up a backup that somebody else took of the server as it is.
+    pub fn note(&mut self, backup: Value, server: &MariaDb) {
+        self.points.push((backup, State::of(server)));
+    }
+
+    /// Number of backups.
+    pub fn len(&self) -> usize {
+        self.points.len()
+    }
+
     /// Panics unless the rows of `table` are others in each backup than in the one before.
     #[track_caller]
     pub fn assert_changed(&self, table: &str) {
