@@ -27,6 +27,7 @@ mod kill_prune;
 mod kill_restore;
 mod kill_restore_files;
 mod odd_places;
+mod outage;
 mod prune;
 mod readme;
 mod repair;

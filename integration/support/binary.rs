@@ -174,6 +174,11 @@ impl Running {
         });
     }
 
+    /// True when a line of standard output has these words.
+    pub fn has_said(&self, words: &str) -> bool {
+        self.stdout.so_far().iter().any(|line| line.contains(words))
+    }
+
     /// Waits until `holds`; panics when the program ends before.
     pub fn wait_for(&mut self, what: &str, mut holds: impl FnMut(&Running) -> bool) {
         wait::until(what, RUN_LIMIT, || {

@@ -5,7 +5,7 @@ use std::{
     net::{Shutdown, SocketAddr, TcpListener, TcpStream},
     sync::{Arc, Condvar, Mutex, MutexGuard},
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 /// How long a read waits before it looks for a new fault.
@@ -26,6 +26,8 @@ pub enum Fault {
     CutAnswerAfter(u64),
     /// Connections are taken and stay open, and nothing passes.
     Stall,
+    /// So many bytes a second go to the store, over all connections; what comes back is not held up.
+    Slow(u64),
 }
 
 /// The path. Cut when dropped.
@@ -47,6 +49,8 @@ struct State {
     /// Bytes towards the store since the fault was set.
     sent: u64,
     connections: u64,
+    /// When the line is free again that is [`Fault::Slow`].
+    free: Instant,
     ended: bool,
 }
 
@@ -61,7 +65,7 @@ impl FaultyPath {
     pub fn to(target: &str) -> FaultyPath {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
-        let state = State { fault: Fault::None, sent: 0, connections: 0, ended: false };
+        let state = State { fault: Fault::None, sent: 0, connections: 0, free: Instant::now(), ended: false };
         let shared = Arc::new(Shared { state: Mutex::new(state), changed: Condvar::new() });
         let (path, target) = (Arc::clone(&shared), target.to_owned());
         thread::spawn(move || {
@@ -182,8 +186,15 @@ impl Shared {
     fn count(&self, bytes: u64) {
         let mut state = self.lock();
         state.sent += bytes;
-        if matches!(state.fault, Fault::DownAfter(most) if state.sent >= most) {
-            state.fault = Fault::Down;
+        match state.fault {
+            Fault::DownAfter(most) if state.sent >= most => state.fault = Fault::Down,
+            Fault::Slow(bytes_per_second) => {
+                let own = state.free.max(Instant::now()) + Duration::from_secs(bytes) / bytes_per_second as u32;
+                state.free = own;
+                let is_taken = |state: &mut State| matches!(state.fault, Fault::Slow(_)) && !state.ended;
+                drop(self.changed.wait_timeout_while(state, own.saturating_duration_since(Instant::now()), is_taken));
+            }
+            _ => {}
         }
     }
 }

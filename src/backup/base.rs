@@ -41,6 +41,15 @@ pub struct Base {
     pieces: Mutex<LruCache<ChunkId, Arc<Vec<FilePiece>>>>,
 }
 
+/// Who waits for a block.
+#[derive(Debug, Clone, Copy)]
+enum Haste {
+    /// Nobody but the run itself.
+    None,
+    /// The tool, whose pipe must not stall.
+    Soon,
+}
+
 impl std::fmt::Debug for Base {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Base({})", self.manifest.id)
@@ -94,16 +103,16 @@ impl Base {
         self.damaged.read().unwrap_or_else(PoisonError::into_inner).contains(&pack)
     }
 
-    /// What the backup has for extent `extent` of file `key`, leaving out chunks whose packs are gone and blocks that are
-    /// damaged.
+    /// What the backup has for extent `extent` of file `key`, leaving out chunks whose packs are gone, and blocks that are
+    /// damaged or cannot be had soon: the tool's pipe waits for it.
     ///
     /// # Errors
     /// When the store does not answer.
     pub fn extent(&self, key: SpaceKey, extent: ExtentNo) -> Result<Vec<Piece>, BackupError> {
         let Some(record) = self.spaces.get(&key) else { return Ok(Vec::new()) };
-        let extents = match self.block(record, ExtentBlock::index_of(extent)) {
+        let extents = match self.block_by(record, ExtentBlock::index_of(extent), Haste::Soon) {
             // What cannot be read is stored anew; an incremental notices when it lays its pages over the parent's.
-            Err(BackupError::NeedsFull(_)) => return Ok(Vec::new()),
+            Err(BackupError::NeedsFull(_) | BackupError::NotSoon) => return Ok(Vec::new()),
             extents => extents?,
         };
         let found = extents.binary_search_by_key(&extent, |extent| extent.no).ok();
@@ -123,30 +132,38 @@ impl Base {
     /// # Errors
     /// [`Obstacle::ParentUnreadable`] when the block is damaged or gone; or when the store does not answer.
     pub fn block(&self, record: &SpaceRecord, index: u32) -> Result<Arc<Vec<Extent>>, BackupError> {
+        self.block_by(record, index, Haste::None)
+    }
+
+    fn block_by(&self, record: &SpaceRecord, index: u32, haste: Haste) -> Result<Arc<Vec<Extent>>, BackupError> {
         match &record.map {
             SpaceMap::Inline(extents) => {
                 let here = extents.iter().filter(|extent| ExtentBlock::index_of(extent.no) == index);
                 Ok(Arc::new(here.cloned().collect()))
             }
             SpaceMap::Blocks(blocks) => match blocks.binary_search_by_key(&index, |block| block.index) {
-                Ok(place) => self.read_extents(record.key, &blocks[place]),
+                Ok(place) => self.read_extents(record.key, &blocks[place], haste),
                 Err(_) => Ok(Arc::default()),
             },
         }
     }
 
-    fn read_extents(&self, key: SpaceKey, at: &ExtentBlockRef) -> Result<Arc<Vec<Extent>>, BackupError> {
+    fn read_extents(&self, key: SpaceKey, at: &ExtentBlockRef, haste: Haste) -> Result<Arc<Vec<Extent>>, BackupError> {
         if let Some(known) = self.extents.lock().unwrap_or_else(PoisonError::into_inner).get(&at.block.id) {
             return Ok(known.clone());
         }
-        let extents = Arc::new(self.decode_extents(key, at)?);
+        let extents = Arc::new(self.decode_extents(key, at, haste)?);
         self.extents.lock().unwrap_or_else(PoisonError::into_inner).put(at.block.id, extents.clone());
         Ok(extents)
     }
 
-    fn decode_extents(&self, key: SpaceKey, at: &ExtentBlockRef) -> Result<Vec<Extent>, BackupError> {
+    fn decode_extents(&self, key: SpaceKey, at: &ExtentBlockRef, haste: Haste) -> Result<Vec<Extent>, BackupError> {
         let read = || {
-            let block = ExtentBlock::decode(&self.stash.read_block(&at.block)?, at.block.at.pack)?;
+            let bytes = match haste {
+                Haste::Soon => self.stash.read_block_soon(&at.block)?,
+                Haste::None => self.stash.read_block(&at.block)?,
+            };
+            let block = ExtentBlock::decode(&bytes, at.block.at.pack)?;
             if block.key == key && block.index == at.index {
                 return Ok(block.extents);
             }
@@ -158,7 +175,9 @@ impl Base {
     /// Damage is an obstacle; a store that does not answer stays an error.
     fn unreadable(&self, block: &BlockRef, error: BackupError) -> BackupError {
         match error {
-            BackupError::Repository(RepositoryError::Store(_)) | BackupError::Interrupted => error,
+            BackupError::Repository(RepositoryError::Store(_)) | BackupError::Interrupted | BackupError::NotSoon => {
+                error
+            }
             error => {
                 self.damaged.write().unwrap_or_else(PoisonError::into_inner).insert(block.at.pack.id);
                 let id = self.manifest.id.clone();
@@ -168,7 +187,7 @@ impl Base {
     }
 
     /// What the backup has for the stretch of `bytes` bytes at `offset` of a plain file, if that is one piece whose pack
-    /// is there and whose block is not damaged.
+    /// is there and whose block is not damaged and can be had soon: the tool's pipe waits for it.
     ///
     /// # Errors
     /// When the store does not answer.
@@ -180,7 +199,7 @@ impl Base {
                 let after = blocks.partition_point(|block| block.offset <= offset);
                 let Some(block) = after.checked_sub(1).map(|place| blocks[place]) else { return Ok(None) };
                 match self.read_pieces(&block.block) {
-                    Err(BackupError::NeedsFull(_)) => return Ok(None),
+                    Err(BackupError::NeedsFull(_) | BackupError::NotSoon) => return Ok(None),
                     pieces => (block.offset, pieces?),
                 }
             }
@@ -206,7 +225,7 @@ impl Base {
         if let Some(known) = self.pieces.lock().unwrap_or_else(PoisonError::into_inner).get(&at.id) {
             return Ok(known.clone());
         }
-        let read = || Ok(FileBlock::decode(&self.stash.read_block(at)?, at.at.pack)?.pieces);
+        let read = || Ok(FileBlock::decode(&self.stash.read_block_soon(at)?, at.at.pack)?.pieces);
         let pieces = Arc::new(read().map_err(|error| self.unreadable(at, error))?);
         self.pieces.lock().unwrap_or_else(PoisonError::into_inner).put(at.id, pieces.clone());
         Ok(pieces)
@@ -253,7 +272,7 @@ impl Base {
                     while !enough.load(Ordering::SeqCst)
                         && let Some((key, block)) = blocks.get(next.fetch_add(1, Ordering::SeqCst))
                     {
-                        let lost = match self.decode_extents(*key, block) {
+                        let lost = match self.decode_extents(*key, block, Haste::None) {
                             Ok(extents) => Ok(self.lost_pack(&extents)),
                             Err(BackupError::NeedsFull(obstacle)) => Ok(Some(obstacle)),
                             Err(error) => Err(error),

@@ -447,6 +447,9 @@ pub enum BackupError {
         /// The plan.
         plan: PlanId,
     },
+    /// The store does not answer for the moment, and the tool must not wait; whoever asked does without.
+    #[error("the store does not answer for the moment")]
+    NotSoon,
     /// A thread of the pipeline ended early; another error tells why.
     #[error("the pipeline stopped")]
     Abandoned,
@@ -472,6 +475,7 @@ impl Diagnose for BackupError {
             BackupError::TablesAltered { .. } | BackupError::Binlogged { .. } => Kind::DatabaseRefused,
             BackupError::Redo { source } => source.kind(),
             BackupError::Spool { .. } | BackupError::Compressor { .. } | BackupError::Abandoned => Kind::Failed,
+            BackupError::NotSoon => Kind::StorageUnavailable,
             _ => Kind::Corrupt,
         }
     }

@@ -202,6 +202,8 @@ async fn run(
     } else {
         context.progress.note(&format!("full: {}", choice.reason));
     }
+    // What is lost from here on is more than a few requests; packs wait in the spool meanwhile.
+    context.repository.store().hold_out();
     let mut attempt = 1;
     let captured = loop {
         let order = order(context, &source, &uploader, &survey, &choice, options);

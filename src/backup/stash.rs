@@ -27,10 +27,18 @@ pub trait Stash: Send + Sync {
     /// When it is not there or damaged.
     fn read_block(&self, block: &BlockRef) -> Result<Vec<u8>, BackupError>;
 
+    /// As [`Stash::read_block`], for whoever the tool's pipe waits for.
+    ///
+    /// # Errors
+    /// [`BackupError::NotSoon`] where the store does not answer for the moment.
+    fn read_block_soon(&self, block: &BlockRef) -> Result<Vec<u8>, BackupError> {
+        self.read_block(block)
+    }
+
     /// Where chunk `id` of `raw_bytes` bytes lies that no backup needs yet, but that is stored all the same.
     fn find(&self, id: &ChunkId, raw_bytes: usize) -> Option<Location>;
 
-    /// The sums of the pages of a chunk, in the chunk's order; nothing when they cannot be had.
+    /// The sums of the pages of a chunk, in the chunk's order; nothing when they cannot be had, or not soon.
     fn page_sums(&self, chunk: &PageChunk) -> Option<Vec<PageSum>>;
 
     /// True when any pack is known to be damaged.

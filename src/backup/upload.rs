@@ -9,6 +9,7 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::runtime::Handle;
@@ -25,6 +26,14 @@ use crate::repository::{PutOutcome, Repository, RepositoryError};
 
 /// Part of the spool's limit at which the operator is warned, in percent.
 const SPOOL_WARN_PERCENT: u64 = 50;
+
+/// Time for which the capture waits for room while requests fail: as long as they are repeated where nothing is at stake. Meanwhile
+/// the server overwrites its redo log, and may be waiting for the tool's locks.
+const ROOM_WAIT: Duration = Duration::from_secs(60);
+/// Time for which requests fail before the capture does without what it asks for. Most failures pass sooner.
+const SOON: Duration = Duration::from_secs(2);
+/// Pause between two looks at whether they do.
+const LOOK: Duration = Duration::from_millis(250);
 
 /// Where packs wait for their upload.
 #[derive(Debug, Clone)]
@@ -109,6 +118,7 @@ pub(super) struct Uploader {
     /// True once nobody waits for an answer any more.
     stopped: watch::Sender<bool>,
     warned: AtomicBool,
+    told_full: AtomicBool,
     number: AtomicU64,
     pub uploaded_packs: AtomicU64,
     /// Packs that are known to be damaged.
@@ -141,6 +151,7 @@ impl Uploader {
             failure: Arc::new(Failure::default()),
             stopped: watch::Sender::new(false),
             warned: AtomicBool::new(false),
+            told_full: AtomicBool::new(false),
             number: AtomicU64::new(0),
             uploaded_packs: AtomicU64::new(0),
             damaged: OnceLock::new(),
@@ -210,7 +221,10 @@ impl Uploader {
         match waiting {
             Some(spooled) => self.spawn(id, purpose, spooled, None),
             None => {
+                // What fails now is not waited for as long as it would be if nobody waited.
+                self.repository.store().hurry(ROOM_WAIT);
                 let permit = self.handle.block_on(self.uploads.clone().acquire_owned());
+                self.repository.store().hold_out();
                 let permit = permit.map_err(|_| BackupError::Interrupted)?;
                 self.spawn(id, purpose, Waiting::Memory(bytes), Some(permit));
             }
@@ -223,6 +237,7 @@ impl Uploader {
         let length = bytes.len() as u64;
         let spooled = self.spooled_bytes.load(Ordering::SeqCst) + length;
         if spooled > self.spool.bytes_max {
+            self.warn_of_full_spool();
             return Ok(None);
         }
         if spooled * 100 > self.spool.bytes_max * SPOOL_WARN_PERCENT && !self.warned.swap(true, Ordering::SeqCst) {
@@ -246,6 +261,17 @@ impl Uploader {
             }
             Err(source) => Err(self.spool_error(source)),
         }
+    }
+
+    fn warn_of_full_spool(&self) {
+        if self.spool.bytes_max == 0 || self.told_full.swap(true, Ordering::SeqCst) {
+            return;
+        }
+        self.progress.warn(&format!(
+            "the spool is full ({} MiB): the backup waits for the store, and the server goes on overwriting its redo log; a larger \
+             --spool-size outlasts it",
+            self.spool.bytes_max >> 20
+        ));
     }
 
     fn spawn(&self, id: PackId, purpose: Purpose, waiting: Waiting, permit: Option<tokio::sync::OwnedSemaphorePermit>) {
@@ -327,6 +353,27 @@ impl Uploader {
         })
     }
 
+    /// As [`Uploader::answer`], for a thread that the tool's pipe waits for: it does without as soon as requests are seen to fail.
+    fn answer_soon<T>(&self, request: impl Future<Output = Result<T, RepositoryError>>) -> Result<T, BackupError> {
+        let store = self.repository.store();
+        let is_away = || store.failing_for().is_some_and(|time| time > SOON);
+        if is_away() {
+            return Err(BackupError::NotSoon);
+        }
+        self.answer(async {
+            let away = async {
+                while !is_away() {
+                    tokio::time::sleep(LOOK).await;
+                }
+            };
+            tokio::select! {
+                answer = request => answer.map(Some),
+                () = away => Ok(None),
+            }
+        })?
+        .ok_or(BackupError::NotSoon)
+    }
+
     /// Waits until an upload has failed for good.
     pub(super) async fn failed(&self) {
         self.failure.told.notified().await;
@@ -370,13 +417,17 @@ impl Stash for Uploader {
         self.answer(self.repository.read_block(block))
     }
 
+    fn read_block_soon(&self, block: &BlockRef) -> Result<Vec<u8>, BackupError> {
+        self.answer_soon(self.repository.read_block(block))
+    }
+
     fn find(&self, id: &ChunkId, raw_bytes: usize) -> Option<Location> {
         self.salvage.find(id, raw_bytes)
     }
 
     fn page_sums(&self, chunk: &PageChunk) -> Option<Vec<PageSum>> {
         // Without sums the pages are stored again, which is never wrong.
-        self.answer(self.repository.page_sums(chunk)).ok().flatten()
+        self.answer_soon(self.repository.page_sums(chunk)).ok().flatten()
     }
 
     fn knows_damage(&self) -> bool {

@@ -25,6 +25,10 @@ use crate::{
     store::{self, AccessKey, RetryPolicy, Store, StoreError, StoreOptions, StoreUrl},
 };
 
+/// Time for which a backup whose capture has begun outlasts a store that is away, unless another is set: three times the five
+/// minutes of a usual outage. Meanwhile packs wait in the spool.
+const HOLD_OUT_MAX: Duration = Duration::from_secs(15 * 60);
+
 /// Opens the store of `settings`; `create` makes the directory of a `file://` repository.
 ///
 /// # Errors
@@ -32,7 +36,8 @@ use crate::{
 pub async fn store(settings: &StoreSettings, create: bool, context: &Context) -> Result<Store, Failure> {
     let lasting = |seconds: u32| RetryPolicy::lasting(Duration::from_secs(seconds.into()));
     let retry = settings.give_up_after.map_or_else(RetryPolicy::default, lasting);
-    Ok(patient_store(settings, create, retry, context).await?)
+    let hold_out_max = settings.give_up_after.is_none().then_some(HOLD_OUT_MAX);
+    Ok(patient_store(settings, create, retry, hold_out_max, context).await?)
 }
 
 /// As [`store()`], with limits of its own for each request.
@@ -43,6 +48,7 @@ pub async fn patient_store(
     settings: &StoreSettings,
     create: bool,
     retry: RetryPolicy,
+    hold_out_max: Option<Duration>,
     context: &Context,
 ) -> Result<Store, StoreError> {
     let url: StoreUrl = settings.url.parse()?;
@@ -62,6 +68,7 @@ pub async fn patient_store(
         upload_checksum: settings.upload_checksum,
         create_directory: create,
         retry,
+        hold_out_max,
         clock: context.clock(),
         entropy: context.entropy(),
         progress: context.progress(Unit::Bytes),

@@ -24,6 +24,7 @@ use super::{
     classify::{Attempt, Failure, Next, Reason},
     counters::Count,
     credentials::AwsCredentials,
+    endurance::Endurance,
     error::{Action, Origin},
     lock::LOCK_REQUESTS_MAX,
     locker::Locker,
@@ -59,6 +60,7 @@ pub(super) struct Shared {
     plain_puts: AtomicBool,
     /// When it was last told that requests fail.
     pub(super) told: Mutex<Option<Instant>>,
+    pub(super) endurance: Endurance,
 }
 
 /// The parts that `open` puts together.
@@ -127,6 +129,7 @@ impl Store {
             reads: Semaphore::new(options.reads_max.max(1)),
             plain_puts: AtomicBool::new(false),
             told: Mutex::new(None),
+            endurance: Endurance::default(),
             options,
         };
         Store { shared: Arc::new(shared) }

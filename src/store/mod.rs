@@ -25,6 +25,7 @@ mod client;
 pub mod conformance;
 mod counters;
 mod credentials;
+mod endurance;
 mod error;
 pub mod faulty;
 mod folders;

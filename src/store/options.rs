@@ -97,6 +97,8 @@ pub struct StoreOptions {
     pub reads_max: usize,
     /// Limits of each request.
     pub retry: RetryPolicy,
+    /// Time for which a request is repeated once the run holds out ([`super::Store::hold_out`]); as usual when absent.
+    pub hold_out_max: Option<Duration>,
     /// Clock that says when credentials expire.
     pub clock: Arc<dyn Clock>,
     /// Chance that spreads the pauses between requests.
@@ -119,6 +121,7 @@ impl Default for StoreOptions {
             uploads_max: 4,
             reads_max: 16,
             retry: RetryPolicy::default(),
+            hold_out_max: None,
             clock: Arc::new(SystemClock),
             entropy: Arc::new(SystemEntropy),
             progress: Arc::new(Silent),
@@ -140,6 +143,7 @@ impl fmt::Debug for StoreOptions {
             .field("uploads_max", &self.uploads_max)
             .field("reads_max", &self.reads_max)
             .field("retry", &self.retry)
+            .field("hold_out_max", &self.hold_out_max)
             .finish_non_exhaustive()
     }
 }

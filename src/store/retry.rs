@@ -13,6 +13,7 @@ use super::{
     RetryPolicy, Store, StoreError,
     classify::{Attempt, Failure, Next, chain_text},
     counters::Count,
+    endurance::Endurance,
 };
 use crate::model::Entropy;
 
@@ -42,17 +43,14 @@ impl Patience {
     }
 
     /// The pause before the next attempt, or nothing when there is to be none.
-    fn pause(&mut self, entropy: &dyn Entropy) -> Option<Duration> {
+    fn pause(&mut self, entropy: &dyn Entropy, endurance: &Endurance) -> Option<Duration> {
         self.attempts += 1;
-        if self.attempts >= self.policy.attempts_max {
-            return None;
-        }
         let doubled = self.policy.pause_first.saturating_mul(1 << (self.attempts - 1).min(20));
         let mut chance = [0];
         entropy.fill(&mut chance);
         // Half to all of the time: those who failed together do not come back together.
         let pause = doubled.min(self.policy.pause_max).mul_f64(0.5 + f64::from(chance[0]) / 510.0);
-        (self.started.elapsed() + pause <= self.policy.time_max).then_some(pause)
+        endurance.allows(&self.policy, self.started, self.attempts, pause).then_some(pause)
     }
 }
 
@@ -66,7 +64,10 @@ impl Store {
         let mut patience = Patience::new(&self.shared.options.retry);
         loop {
             match once().await {
-                Ok(value) => return Ok(value),
+                Ok(value) => {
+                    self.shared.endurance.note(true);
+                    return Ok(value);
+                }
                 Err(failure) => self.wait(attempt, failure, &mut patience).await?,
             }
         }
@@ -86,8 +87,9 @@ impl Store {
         if !matches!(failure.error, StoreError::NotFound { .. } | StoreError::AlreadyExists { .. }) {
             counters.add(Count::Error, 1);
         }
+        self.shared.endurance.note(failure.next != Next::Retry);
         let pause = match failure.next {
-            Next::Retry => patience.pause(self.shared.options.entropy.as_ref()),
+            Next::Retry => patience.pause(self.shared.options.entropy.as_ref(), &self.shared.endurance),
             Next::Renew if !patience.renewed && self.shared.credentials.is_some() => {
                 patience.renewed = true;
                 if let Some(credentials) = &self.shared.credentials {

@@ -37,7 +37,7 @@ const SKEW_PROBLEM_SECONDS: u64 = 14 * 60;
 /// Looks at the store, and returns it when a repository can be looked for in it.
 pub(super) async fn examine(record: &mut Record<'_>, patient: &Patient, context: &Context) -> Option<Store> {
     let checks = checks(patient.is_bucket());
-    let opening = open::patient_store(&patient.store, false, RETRY, context);
+    let opening = open::patient_store(&patient.store, false, RETRY, None, context);
     let store = match tokio::time::timeout(STORE_LIMIT, opening).await {
         Ok(Ok(store)) => store,
         Ok(Err(error)) => {

@@ -130,7 +130,7 @@ keys! {
     UPLOAD_CHECKSUM: bool = "s3"."upload_checksum", None, None,
         "whether uploads carry a SHA-256 for the store to check; true unless a store refuses it";
     GIVE_UP_AFTER: GiveUpAfter = "s3"."give_up_after", None, None,
-        "seconds for which a request that fails is repeated; some 50 unless given";
+        "seconds for which a request that fails is repeated; unless given some 50, and 900 in a backup whose capture has begun";
     ACCESS_KEY_ID: String = "s3"."access_key_id", None, None, "access key, instead of what the AWS chain finds";
     SECRET_ACCESS_KEY_FILE: PathBuf = "s3"."secret_access_key_file", None, None, "file that holds the secret of access_key_id";
     SESSION_TOKEN_FILE: PathBuf = "s3"."session_token_file", None, None, "file that holds the token of a temporary access_key_id";
