@@ -1,6 +1,6 @@
 //! From the store crate's errors to ours: what happened, and whether to try again.
 
-use std::{error::Error, io, sync::Arc};
+use std::{error::Error, io, sync::Arc, time::Duration};
 
 use object_store::client::HttpError;
 
@@ -39,6 +39,11 @@ impl Failure {
     /// True for an answer of the store that refuses.
     pub(super) fn is_refusal(&self) -> bool {
         self.error.source().is_some_and(|cause| cause.is::<Refusal>())
+    }
+
+    /// Time for which the store wants no further request.
+    pub(super) fn retry_after(&self) -> Option<Duration> {
+        self.error.source()?.downcast_ref::<Refusal>()?.retry_after
     }
 
     /// True for a refusal without a code: an answer to HEAD has no body that could say why.

@@ -27,7 +27,7 @@ use super::{
     endurance::Endurance,
     error::{Action, Origin},
     lock::LOCK_REQUESTS_MAX,
-    locker::Locker,
+    locker::Locks,
     retry::Patience,
 };
 use crate::model::{LockPolicy, Timestamp};
@@ -46,7 +46,7 @@ pub(super) struct Shared {
     pub(super) credentials: Option<Arc<AwsCredentials>>,
     pub(super) bucket: Option<aws_sdk_s3::Client>,
     pub(super) bucket_name: String,
-    pub(super) locker: Option<Arc<Locker>>,
+    pub(super) locker: Option<Arc<dyn Locks>>,
     /// The lock of every object that is put.
     pub(super) lock_policy: Mutex<Option<LockPolicy>>,
     /// The directory of a `file://` repository; a store elsewhere lists in order of keys.
@@ -70,7 +70,7 @@ pub(super) struct Parts {
     pub(super) credentials: Option<Arc<AwsCredentials>>,
     pub(super) bucket: Option<aws_sdk_s3::Client>,
     pub(super) bucket_name: String,
-    pub(super) locker: Option<Arc<Locker>>,
+    pub(super) locker: Option<Arc<dyn Locks>>,
     pub(super) directory: Option<Directory>,
 }
 

@@ -170,6 +170,15 @@ async fn an_overloaded_store_is_asked_again() {
 }
 
 #[tokio::test]
+async fn a_store_that_says_when_to_come_back_is_not_asked_before() {
+    let later = Reply::Answer("503 Slow Down", "Retry-After: 1\r\n", String::new());
+    let server = Server::start(vec![later, ok("content")]);
+    let (store, started) = (server.store().await, std::time::Instant::now());
+    assert_eq!(store.get(&key(), 100).await.unwrap(), "content");
+    assert!(started.elapsed() >= Duration::from_secs(1), "{:?}", started.elapsed());
+}
+
+#[tokio::test]
 async fn a_wrong_secret_is_refused_once_and_told_with_its_source() {
     let server = Server::start(vec![refuse("403 Forbidden", "SignatureDoesNotMatch")]);
     let store = server.store().await;

@@ -12,7 +12,7 @@ use super::{
     client::timely,
     counters::Count,
     error::{Action, Refused},
-    locker::Locker,
+    locker::Locks,
 };
 use crate::model::{LockPolicy, Retention, Timestamp};
 
@@ -147,7 +147,7 @@ impl Store {
         StoreError::NoLocks { url: self.shared.origin.url.clone(), reason: reason.to_owned() }
     }
 
-    pub(super) fn locker(&self) -> Result<&Locker, StoreError> {
+    pub(super) fn locker(&self) -> Result<&dyn Locks, StoreError> {
         self.shared.locker.as_deref().ok_or_else(|| self.no_locks("it is no bucket of S3"))
     }
 

@@ -37,10 +37,35 @@ use super::{
     classify::{Reason, chain_text, find},
     credentials::AwsCredentials,
     error::Cause,
-    refusal::{Refusal, short},
+    refusal::{Refusal, seconds, short},
     versions::VersionPage,
 };
 use crate::model::{LockMode, Retention, Timestamp};
+
+/// What a bucket is asked for that concerns locks and versions. Keys are those within the repository.
+#[async_trait]
+pub(super) trait Locks: Send + Sync {
+    /// Asks for the lock of an object's present version, or of version `version`.
+    async fn retention(&self, key: &str, version: Option<&str>) -> Result<Option<Retention>>;
+
+    /// Asks whether somebody has placed a legal hold on the object's present version.
+    async fn legal_hold(&self, key: &str) -> Result<bool>;
+
+    /// Locks an object's present version, or version `version`, until a later time.
+    async fn extend(&self, key: &str, version: Option<&str>, retention: Retention) -> Result<()>;
+
+    /// Makes a version the present one, by a copy within the store.
+    async fn copy_version(&self, key: &str, version: &str, retention: Option<Retention>) -> Result<()>;
+
+    /// Removes a version or a delete marker for good.
+    async fn delete_version(&self, key: &str, version: &str) -> Result<()>;
+
+    /// A page of all versions whose keys begin with `prefix`, from `start` on.
+    async fn version_page(&self, prefix: &str, start: Option<&(String, Option<String>)>) -> Result<VersionPage>;
+
+    /// Asks whether the bucket has object lock; where that is not told, it may have.
+    async fn bucket_may_lock(&self) -> Result<bool>;
+}
 
 /// A client for what concerns locks, and the place of the repository.
 pub(super) struct Locker {
@@ -98,9 +123,11 @@ impl Locker {
             .map_err(told)?;
         Ok(PutResult { e_tag: answer.e_tag, version: answer.version_id, extensions: Default::default() })
     }
+}
 
-    /// Asks for the lock of an object's present version, or of version `version`.
-    pub(super) async fn retention(&self, key: &str, version: Option<&str>) -> Result<Option<Retention>> {
+#[async_trait]
+impl Locks for Locker {
+    async fn retention(&self, key: &str, version: Option<&str>) -> Result<Option<Retention>> {
         let request = self.client.get_object_retention().bucket(&self.bucket).key(self.full(key));
         let answer = match request.set_version_id(version.map(str::to_owned)).send().await {
             Ok(answer) => answer,
@@ -117,8 +144,7 @@ impl Locker {
         Ok(Some(Retention { mode, until: Timestamp(until) }))
     }
 
-    /// Asks whether somebody has placed a legal hold on the object's present version.
-    pub(super) async fn legal_hold(&self, key: &str) -> Result<bool> {
+    async fn legal_hold(&self, key: &str) -> Result<bool> {
         let request = self.client.get_object_legal_hold().bucket(&self.bucket).key(self.full(key));
         match request.send().await {
             Ok(answer) => {
@@ -130,8 +156,7 @@ impl Locker {
         }
     }
 
-    /// Locks an object's present version, or version `version`, until a later time.
-    pub(super) async fn extend(&self, key: &str, version: Option<&str>, retention: Retention) -> Result<()> {
+    async fn extend(&self, key: &str, version: Option<&str>, retention: Retention) -> Result<()> {
         let lock = ObjectLockRetention::builder()
             .mode(match retention.mode {
                 LockMode::Compliance => ObjectLockRetentionMode::Compliance,
@@ -143,8 +168,7 @@ impl Locker {
         request.set_version_id(version.map(str::to_owned)).send().await.map(drop).map_err(told)
     }
 
-    /// Makes a version the present one, by a copy within the store.
-    pub(super) async fn copy_version(&self, key: &str, version: &str, retention: Option<Retention>) -> Result<()> {
+    async fn copy_version(&self, key: &str, version: &str, retention: Option<Retention>) -> Result<()> {
         let key = self.full(key);
         let source = format!("{}/{}?versionId={}", self.bucket, encoded(&key), encoded(version));
         let request = self.client.copy_object().bucket(&self.bucket).key(&key).copy_source(source);
@@ -156,18 +180,12 @@ impl Locker {
         request.send().await.map(drop).map_err(told)
     }
 
-    /// Removes a version or a delete marker for good.
-    pub(super) async fn delete_version(&self, key: &str, version: &str) -> Result<()> {
+    async fn delete_version(&self, key: &str, version: &str) -> Result<()> {
         let request = self.client.delete_object().bucket(&self.bucket).key(self.full(key)).version_id(version);
         request.send().await.map(drop).map_err(told)
     }
 
-    /// A page of all versions whose keys begin with `prefix`, from `start` on.
-    pub(super) async fn version_page(
-        &self,
-        prefix: &str,
-        start: Option<&(String, Option<String>)>,
-    ) -> Result<VersionPage> {
+    async fn version_page(&self, prefix: &str, start: Option<&(String, Option<String>)>) -> Result<VersionPage> {
         let request = self.client.list_object_versions().bucket(&self.bucket).prefix(self.full(prefix));
         let request = request.set_key_marker(start.map(|(key, _)| key.clone()));
         let request = request.set_version_id_marker(start.and_then(|(_, version)| version.clone()));
@@ -195,8 +213,7 @@ impl Locker {
         Ok(VersionPage { versions, next })
     }
 
-    /// Asks whether the bucket has object lock; where that is not told, it may have.
-    pub(super) async fn bucket_may_lock(&self) -> Result<bool> {
+    async fn bucket_may_lock(&self) -> Result<bool> {
         match self.client.get_object_lock_configuration().bucket(&self.bucket).send().await {
             Ok(answer) => {
                 let enabled = answer.object_lock_configuration.and_then(|lock| lock.object_lock_enabled);
@@ -259,6 +276,7 @@ fn refusal<E: ProvideErrorMetadata>(error: &E, answer: &HttpResponse) -> Refusal
         message: error.message().map(short),
         region: header("x-amz-bucket-region"),
         request_id: header("x-amz-request-id"),
+        retry_after: answer.headers().get("retry-after").and_then(seconds),
     }
 }
 

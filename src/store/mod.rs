@@ -11,7 +11,7 @@
 //!
 //! | failure | answer |
 //! |---|---|
-//! | connection refused or reset, 5xx, 429, silence, body cut short | repeated with growing pauses (`retry`) |
+//! | connection refused or reset, 5xx, 429, silence, body cut short | repeated with growing pauses, or those that `Retry-After` asks for (`retry`) |
 //! | answer of a put lost | repeated; "exists already" is compared with the bytes to be put (`client`) |
 //! | object is locked (WORM) | [`Store::delete`] asks first and refuses: [`StoreError::Locked`] (`lock`) |
 //! | credentials expire | fetched anew before, and once more when the store says so (`credentials`) |
@@ -20,6 +20,7 @@
 //! | disk full, wrong secret, wrong region, wrong clock, no bucket | a [`StoreError`] of its own, with a hint (`classify`) |
 //! | disk of a `file://` repository not mounted | [`StoreError::NoDirectory`], [`StoreError::DirectoryGone`] |
 
+pub mod bucket;
 mod classify;
 mod client;
 pub mod conformance;
@@ -41,6 +42,8 @@ pub mod timed;
 mod url;
 mod versions;
 
+#[cfg(test)]
+mod bucket_tests;
 #[cfg(test)]
 mod http_tests;
 #[cfg(test)]

@@ -5,6 +5,8 @@
 //! comes out again at the end of the chain of sources. What is lost is that crate's own mapping of statuses to errors:
 //! `classify` does that here.
 
+use std::time::Duration;
+
 use async_trait::async_trait;
 use futures::StreamExt;
 use object_store::{
@@ -33,6 +35,8 @@ pub struct Refusal {
     pub region: Option<String>,
     /// The store's name for the request, for its support.
     pub request_id: Option<String>,
+    /// Time for which the store wants no further request.
+    pub retry_after: Option<Duration>,
 }
 
 impl std::fmt::Display for Refusal {
@@ -94,6 +98,7 @@ async fn read_refusal(response: HttpResponse) -> Refusal {
         // Azure names the code in a header, which serves for answers without a body too.
         code: header("x-ms-error-code"),
         message: None,
+        retry_after: header("retry-after").as_deref().and_then(seconds),
     };
     let mut body = Vec::new();
     let mut parts = response.into_body().bytes_stream();
@@ -123,6 +128,11 @@ fn element(xml: &str, name: &str) -> Option<String> {
         .replace("&apos;", "'")
         .replace("&amp;", "&");
     (!text.trim().is_empty()).then(|| short(text.trim()))
+}
+
+/// The time that `Retry-After` names in seconds. A date, which no store was seen to send, is passed over.
+pub(super) fn seconds(text: &str) -> Option<Duration> {
+    text.trim().parse().ok().map(Duration::from_secs)
 }
 
 /// One line of bounded length: what a store sends must not play with the operator's terminal.

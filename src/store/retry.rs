@@ -20,6 +20,10 @@ use crate::model::Entropy;
 /// Time for which an operation fails before anybody is told: most failures pass sooner.
 const TOLD_AFTER: Duration = Duration::from_millis(500);
 
+/// Longest pause that a store can ask for by `Retry-After`. A minute: whoever asks for more is asked again all the same,
+/// because the operation would else end before its time.
+const RETRY_AFTER_MAX: Duration = Duration::from_secs(60);
+
 /// Time between two such messages.
 const TOLD_AGAIN: Duration = Duration::from_secs(60);
 
@@ -42,14 +46,15 @@ impl Patience {
         self.attempts > 0 || self.renewed
     }
 
-    /// The pause before the next attempt, or nothing when there is to be none.
-    fn pause(&mut self, entropy: &dyn Entropy, endurance: &Endurance) -> Option<Duration> {
+    /// The pause before the next attempt, or nothing when there is to be none; not shorter than the store `asked` for.
+    fn pause(&mut self, entropy: &dyn Entropy, asked: Option<Duration>, endurance: &Endurance) -> Option<Duration> {
         self.attempts += 1;
         let doubled = self.policy.pause_first.saturating_mul(1 << (self.attempts - 1).min(20));
         let mut chance = [0];
         entropy.fill(&mut chance);
         // Half to all of the time: those who failed together do not come back together.
         let pause = doubled.min(self.policy.pause_max).mul_f64(0.5 + f64::from(chance[0]) / 510.0);
+        let pause = pause.max(asked.unwrap_or_default().min(RETRY_AFTER_MAX));
         endurance.allows(&self.policy, self.started, self.attempts, pause).then_some(pause)
     }
 }
@@ -89,7 +94,10 @@ impl Store {
         }
         self.shared.endurance.note(failure.next != Next::Retry);
         let pause = match failure.next {
-            Next::Retry => patience.pause(self.shared.options.entropy.as_ref(), &self.shared.endurance),
+            Next::Retry => {
+                let asked = failure.retry_after();
+                patience.pause(self.shared.options.entropy.as_ref(), asked, &self.shared.endurance)
+            }
             Next::Renew if !patience.renewed && self.shared.credentials.is_some() => {
                 patience.renewed = true;
                 if let Some(credentials) = &self.shared.credentials {

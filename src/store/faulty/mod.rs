@@ -1,157 +1,96 @@
 //! A store that fails on purpose, by a script or by seeded chance.
 //!
-//! It wraps any [`ObjectStore`], so that it stands below [`super::Store`] and its retries, as a real network does.
+//! It wraps any [`ObjectStore`], so that it stands below [`super::Store`] and its retries, as a real network does. Over a made-up
+//! [`Bucket`] the requests about locks and versions go through it, too.
+
+mod locks;
+mod script;
+#[cfg(test)]
+mod tests;
 
 use std::{
+    collections::VecDeque,
     fmt, io,
     ops::Range,
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use async_trait::async_trait;
+use aws_credential_types::{
+    Credentials,
+    provider::{ProvideCredentials, SharedCredentialsProvider, future},
+};
 use bytes::Bytes;
 use futures::{
     StreamExt,
     stream::{self, BoxStream},
 };
 use object_store::{
-    CopyOptions, Error, GetOptions, GetResult, GetResultPayload, ListResult, MultipartUpload, ObjectMeta, ObjectStore,
-    ObjectStoreExt, PutMode, PutMultipartOptions, PutOptions, PutPayload, PutResult, RenameOptions, Result, path::Path,
+    CopyOptions, CredentialProvider, Error, GetOptions, GetResult, GetResultPayload, ListResult, MultipartUpload,
+    ObjectMeta, ObjectStore, ObjectStoreExt, PutMode, PutMultipartOptions, PutOptions, PutPayload, PutResult,
+    RenameOptions, Result, path::Path,
+};
+
+pub use script::{Fault, Odds, Operation, Rule, Script};
+
+use script::Play;
+
+use super::{
+    Refusal, Store, StoreOptions,
+    bucket::{BodySum, Bucket},
+    client::Parts,
+    credentials::AwsCredentials,
+    error::Origin,
+    locker::Locks,
 };
 
 /// Bytes of each part of a body that is cut or changed.
 const PART_BYTES: usize = 64 << 10;
 
-/// One thing that goes wrong.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Fault {
-    /// The request fails with the connection, before it has any effect.
-    Reset,
-    /// The store refuses the account.
-    Denied,
-    /// No room is left.
-    NoSpace,
-    /// The request takes this much longer.
-    Delay(Duration),
-    /// The request never ends.
-    Hang,
-    /// The request has its effect, and the connection breaks before the answer.
-    LoseAnswer,
-    /// The body of an answer ends after so many bytes, as if it were whole.
-    CutBody(u64),
-    /// The body of an answer breaks off after so many bytes; a listing after so many objects.
-    BreakBody(u64),
-    /// Bit number n of the body is inverted, counted from its start and modulo its length: of what is stored in a put,
-    /// of what is read in a get.
-    FlipBit(u64),
-    /// A listing is of a while ago: it lacks the so many objects that were stored last.
-    OldList(u64),
-    /// The store answers that it knows no conditional put.
-    RefuseCondition,
-    /// The store takes a conditional put for an unconditional one, and says nothing.
-    IgnoreCondition,
-}
-
-/// One kind of request.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Operation {
-    /// Storing an object.
-    Put,
-    /// Reading an object or a range.
-    Get,
-    /// Asking for an object's size.
-    Head,
-    /// Listing.
-    List,
-    /// Deleting an object.
-    Delete,
-}
-
-/// A line of the script: which requests go wrong, and how.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Rule {
-    /// The requests meant; all when nothing is given.
-    pub operation: Option<Operation>,
-    /// A part of the keys meant.
-    pub key_part: String,
-    /// Requests meant that go well first.
-    pub skip: u64,
-    /// Requests that then go wrong.
-    pub times: u64,
-    /// What goes wrong.
-    pub fault: Fault,
-}
-
-impl Rule {
-    /// The next request of this kind goes wrong.
-    pub fn once(operation: Operation, fault: Fault) -> Rule {
-        Rule { operation: Some(operation), key_part: String::new(), skip: 0, times: 1, fault }
-    }
-
-    /// Every request of this kind goes wrong.
-    pub fn always(operation: Operation, fault: Fault) -> Rule {
-        Rule { times: u64::MAX, ..Rule::once(operation, fault) }
-    }
-
-    /// Every request goes wrong after the first `requests`.
-    pub fn after(requests: u64, fault: Fault) -> Rule {
-        Rule { operation: None, key_part: String::new(), skip: requests, times: u64::MAX, fault }
-    }
-
-    /// The same rule for keys that contain `part`.
-    pub fn on_keys(self, part: &str) -> Rule {
-        Rule { key_part: part.to_owned(), ..self }
-    }
-}
-
-/// How often requests go wrong by chance, each per thousand.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Odds {
-    /// [`Fault::Reset`].
-    pub reset: u64,
-    /// [`Fault::LoseAnswer`].
-    pub lose_answer: u64,
-    /// [`Fault::CutBody`], at a random length.
-    pub cut_body: u64,
-    /// [`Fault::BreakBody`], at a random length.
-    pub break_body: u64,
-    /// [`Fault::Hang`].
-    pub hang: u64,
-    /// [`Fault::FlipBit`], of bodies read.
-    pub flip_bit: u64,
-    /// [`Fault::OldList`], of up to three objects.
-    pub old_list: u64,
-}
-
-/// The script, the odds and the seed.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Script {
-    /// Rules; the first that fits a request is used.
-    pub rules: Vec<Rule>,
-    /// Chance, for requests that no rule fits.
-    pub odds: Odds,
-    /// Where chance begins: the same seed and the same requests give the same faults.
-    pub seed: u64,
-}
+/// Deleted objects that old listings may still have.
+const GRAVES_KEPT: usize = 16;
 
 /// An object store that fails as its script says.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct FaultyStore {
     inner: Arc<dyn ObjectStore>,
-    state: Arc<Mutex<State>>,
-}
-
-#[derive(Debug)]
-struct State {
-    script: Script,
-    faults: u64,
+    locks: Option<Arc<dyn Locks>>,
+    credentials: Option<Arc<AwsCredentials>>,
+    play: Arc<Mutex<Play>>,
+    /// What was deleted last, for old listings.
+    graves: Arc<Mutex<VecDeque<ObjectMeta>>>,
 }
 
 impl FaultyStore {
     /// Puts `script` between the caller and `inner`.
     pub fn new(inner: Arc<dyn ObjectStore>, script: Script) -> FaultyStore {
-        FaultyStore { inner, state: Arc::new(Mutex::new(State { script, faults: 0 })) }
+        let play = Arc::new(Mutex::new(Play::new(script)));
+        FaultyStore { inner, locks: None, credentials: None, play, graves: Arc::default() }
+    }
+
+    /// The same over a made-up bucket, whose locks and versions come through it as well.
+    pub fn over_bucket(bucket: &Bucket, script: Script) -> FaultyStore {
+        let faulty = FaultyStore::new(Arc::new(bucket.clone()), script);
+        FaultyStore { locks: Some(Arc::new(bucket.clone())), ..faulty }
+    }
+
+    /// The way of another process to the same store, with weather and credentials of its own. What one deletes, old
+    /// listings of the other may still have.
+    pub fn beside(&self, script: Script) -> FaultyStore {
+        FaultyStore { play: Arc::new(Mutex::new(Play::new(script))), credentials: None, ..self.clone() }
+    }
+
+    /// A store on top of it, called `name`, that comes with temporary credentials, and gets others when it asks again.
+    pub fn store(&self, name: &str, options: StoreOptions) -> Store {
+        let provider = SharedCredentialsProvider::new(Renewable::default());
+        let credentials = Arc::new(AwsCredentials::new(provider, options.clock.clone(), name.to_owned()));
+        let faulty = Arc::new(FaultyStore { credentials: Some(credentials.clone()), ..self.clone() });
+        let origin = Origin { url: name.to_owned(), ..Origin::default() };
+        let locker = self.locks.is_some().then(|| faulty.clone() as Arc<dyn Locks>);
+        let credentials = Some(credentials);
+        let (bucket, bucket_name, directory) = (None, String::new(), None);
+        let parts = Parts { objects: faulty, origin, credentials, bucket, bucket_name, locker, directory };
+        Store::new(parts, options)
     }
 
     /// Replaces the script; a clone that was kept outside turns the weather with it.
@@ -164,13 +103,42 @@ impl FaultyStore {
         self.lock().faults
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Requests so far.
+    pub fn requests(&self) -> u64 {
+        self.lock().requests
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Play> {
+        self.play.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Lets others go on.
+    async fn turn(&self) {
+        let turns = self.lock().turns();
+        for _ in 0..turns {
+            tokio::task::yield_now().await;
+        }
     }
 
     /// What goes wrong with this request; faults that come before any effect are carried out here.
     async fn meet(&self, operation: Operation, key: &str) -> Result<Option<Fault>> {
-        let fault = self.lock().decide(operation, key);
+        self.turn().await;
+        // As a real client does, which signs each request.
+        let key_id = match &self.credentials {
+            Some(credentials) => credentials.get_credential().await?.key_id.clone(),
+            None => String::new(),
+        };
+        let fault = {
+            let mut play = self.lock();
+            let fault = play.decide(operation, key);
+            if fault == Some(Fault::Expire) {
+                play.ended = Some(key_id.clone());
+            }
+            if play.ended.as_ref() == Some(&key_id) {
+                return Err(refused(400, Some("ExpiredToken")));
+            }
+            fault
+        };
         match fault {
             Some(Fault::Reset) => Err(reset()),
             Some(Fault::Denied) => {
@@ -178,6 +146,13 @@ impl FaultyStore {
                 Err(Error::PermissionDenied { path: key.to_owned(), source })
             }
             Some(Fault::NoSpace) => Err(generic(io::Error::from(io::ErrorKind::StorageFull))),
+            Some(Fault::Throttle { status, retry_after }) => {
+                let code = (status == 503).then(|| "SlowDown".to_owned());
+                Err(generic(Refusal { status, code, retry_after, ..Refusal::default() }))
+            }
+            Some(Fault::Conflict) if operation == Operation::Put => {
+                Err(refused(409, Some("ConditionalRequestConflict")))
+            }
             Some(Fault::Delay(time)) => {
                 tokio::time::sleep(time).await;
                 Ok(None)
@@ -188,56 +163,24 @@ impl FaultyStore {
     }
 }
 
-impl State {
-    fn decide(&mut self, operation: Operation, key: &str) -> Option<Fault> {
-        let fits = |rule: &&mut Rule| {
-            rule.operation.is_none_or(|meant| meant == operation) && key.contains(&rule.key_part) && rule.times > 0
-        };
-        let fault = match self.script.rules.iter_mut().find(fits) {
-            Some(rule) if rule.skip > 0 => {
-                rule.skip -= 1;
-                None
-            }
-            Some(rule) => {
-                rule.times = rule.times.saturating_sub(u64::from(rule.times != u64::MAX));
-                Some(rule.fault.clone())
-            }
-            None => self.chance(operation),
-        };
-        self.faults += u64::from(fault.is_some());
-        fault
-    }
+/// Credentials of which there are always others.
+#[derive(Debug, Default)]
+struct Renewable(std::sync::atomic::AtomicU64);
 
-    fn chance(&mut self, operation: Operation) -> Option<Fault> {
-        let odds = self.script.odds;
-        let place = self.random() % (64 << 10);
-        let reads = operation == Operation::Get;
-        let table = [
-            (odds.reset, Fault::Reset, true),
-            (odds.hang, Fault::Hang, true),
-            (odds.lose_answer, Fault::LoseAnswer, matches!(operation, Operation::Put | Operation::Delete)),
-            (odds.cut_body, Fault::CutBody(place), reads),
-            (odds.break_body, Fault::BreakBody(place), reads || operation == Operation::List),
-            (odds.flip_bit, Fault::FlipBit(place), reads),
-            (odds.old_list, Fault::OldList(1 + place % 3), operation == Operation::List),
-        ];
-        let mut dice = self.random() % 1000;
-        for (chance, fault, possible) in table {
-            if dice < chance {
-                return possible.then_some(fault);
-            }
-            dice -= chance;
-        }
-        None
+impl ProvideCredentials for Renewable {
+    fn provide_credentials<'a>(&'a self) -> future::ProvideCredentials<'a>
+    where
+        Self: 'a,
+    {
+        let number = self.0.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+        let id = format!("MADEUP{number:010}");
+        future::ProvideCredentials::ready(Ok(Credentials::new(id, "made up", None, None, "faulty")))
     }
+}
 
-    /// The next number of SplitMix64 (Steele, Lea, Flood 2014).
-    fn random(&mut self) -> u64 {
-        self.script.seed = self.script.seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.script.seed;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
+impl fmt::Debug for FaultyStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
     }
 }
 
@@ -253,7 +196,11 @@ impl ObjectStore for FaultyStore {
         let fault = self.meet(Operation::Put, location.as_ref()).await?;
         let (mut payload, mut options) = (payload, options);
         match fault {
-            Some(Fault::FlipBit(bit)) => payload = flipped(&join(&payload), bit).into(),
+            Some(Fault::FlipBit(bit)) => {
+                let whole = join(&payload);
+                options.extensions.insert(BodySum::of(&whole));
+                payload = flipped(&whole, bit).into();
+            }
             Some(Fault::IgnoreCondition) => options.mode = PutMode::Overwrite,
             Some(Fault::RefuseCondition) if options.mode == PutMode::Create => {
                 let (operation, implementer) = ("a conditional put".to_owned(), self.to_string());
@@ -262,6 +209,7 @@ impl ObjectStore for FaultyStore {
             _ => {}
         }
         let result = self.inner.put_opts(location, payload, options).await?;
+        self.turn().await;
         if fault == Some(Fault::LoseAnswer) { Err(reset()) } else { Ok(result) }
     }
 
@@ -277,6 +225,7 @@ impl ObjectStore for FaultyStore {
         let operation = if options.head { Operation::Head } else { Operation::Get };
         let fault = self.meet(operation, location.as_ref()).await?;
         let result = self.inner.get_opts(location, options).await?;
+        self.turn().await;
         match fault {
             Some(Fault::LoseAnswer) => Err(reset()),
             Some(fault @ (Fault::CutBody(_) | Fault::BreakBody(_) | Fault::FlipBit(_)))
@@ -301,7 +250,11 @@ impl ObjectStore for FaultyStore {
                 async move {
                     let location = location?;
                     let fault = store.meet(Operation::Delete, location.as_ref()).await?;
+                    if let Ok(meta) = store.inner.head(&location).await {
+                        store.bury(meta);
+                    }
                     store.inner.delete(&location).await?;
+                    store.turn().await;
                     if fault == Some(Fault::LoseAnswer) { Err(reset()) } else { Ok(location) }
                 }
             })
@@ -309,11 +262,11 @@ impl ObjectStore for FaultyStore {
     }
 
     fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
-        self.listed(prefix, self.inner.list(prefix))
+        self.listed(prefix, None, self.inner.list(prefix))
     }
 
     fn list_with_offset(&self, prefix: Option<&Path>, offset: &Path) -> BoxStream<'static, Result<ObjectMeta>> {
-        self.listed(prefix, self.inner.list_with_offset(prefix, offset))
+        self.listed(prefix, Some(offset), self.inner.list_with_offset(prefix, offset))
     }
 
     async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Result<ListResult> {
@@ -334,10 +287,12 @@ impl FaultyStore {
     fn listed(
         &self,
         prefix: Option<&Path>,
+        offset: Option<&Path>,
         objects: BoxStream<'static, Result<ObjectMeta>>,
     ) -> BoxStream<'static, Result<ObjectMeta>> {
         let store = self.clone();
         let folder = prefix.map_or_else(String::new, ToString::to_string);
+        let (prefix, offset) = (prefix.cloned(), offset.cloned());
         stream::once(async move {
             match store.meet(Operation::List, &folder).await {
                 Err(error) => stream::once(async { Err(error) }).boxed(),
@@ -346,23 +301,58 @@ impl FaultyStore {
                     objects.take(count).chain(stream::once(async { Err(reset()) })).boxed()
                 }
                 Ok(Some(Fault::LoseAnswer)) => stream::once(async { Err(reset()) }).boxed(),
-                Ok(Some(Fault::OldList(count))) => aged(objects, count).await,
+                Ok(Some(Fault::OldList(count))) => {
+                    let buried = store.buried(prefix.as_ref(), offset.as_ref(), count);
+                    aged(objects, buried, count).await
+                }
                 Ok(_) => objects,
             }
         })
         .flatten()
         .boxed()
     }
+
+    fn bury(&self, meta: ObjectMeta) {
+        let mut graves = self.graves.lock().unwrap_or_else(PoisonError::into_inner);
+        graves.push_back(meta);
+        if graves.len() > GRAVES_KEPT {
+            graves.pop_front();
+        }
+    }
+
+    /// The `count` objects that were deleted last, where they belong to the listing.
+    fn buried(&self, prefix: Option<&Path>, offset: Option<&Path>, count: u64) -> Vec<ObjectMeta> {
+        let graves = self.graves.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = usize::try_from(count).unwrap_or(usize::MAX);
+        let belongs = |meta: &&ObjectMeta| {
+            prefix.is_none_or(|prefix| meta.location.prefix_matches(prefix))
+                && offset.is_none_or(|offset| meta.location > *offset)
+        };
+        graves.iter().rev().take(count).filter(belongs).cloned().collect()
+    }
 }
 
-/// The listing without the `count` objects that were stored last.
-async fn aged(objects: BoxStream<'static, Result<ObjectMeta>>, count: u64) -> BoxStream<'static, Result<ObjectMeta>> {
+/// The listing without the `count` objects that were stored last, and with those that are `buried`.
+async fn aged(
+    objects: BoxStream<'static, Result<ObjectMeta>>,
+    buried: Vec<ObjectMeta>,
+    count: u64,
+) -> BoxStream<'static, Result<ObjectMeta>> {
     let mut listed: Vec<Result<ObjectMeta>> = objects.collect().await;
     for _ in 0..count {
         let times =
             listed.iter().enumerate().filter_map(|(place, meta)| Some((meta.as_ref().ok()?.last_modified, place)));
         if let Some((_, newest)) = times.max() {
             drop(listed.remove(newest));
+        }
+    }
+    for meta in buried {
+        // In order of keys, as listings are.
+        let is_before = |listed: &Result<ObjectMeta>| listed.as_ref().is_ok_and(|one| one.location < meta.location);
+        let place = listed.iter().take_while(|listed| is_before(listed)).count();
+        let is_there = listed.get(place).is_some_and(|one| one.as_ref().is_ok_and(|one| one.location == meta.location));
+        if !is_there {
+            listed.insert(place, Ok(meta));
         }
     }
     stream::iter(listed).boxed()
@@ -406,6 +396,11 @@ fn reset() -> Error {
     generic(io::Error::from(io::ErrorKind::ConnectionReset))
 }
 
-fn generic(source: io::Error) -> Error {
+/// An answer that refuses.
+pub(super) fn refused(status: u16, code: Option<&str>) -> Error {
+    generic(Refusal { status, code: code.map(str::to_owned), ..Refusal::default() })
+}
+
+fn generic(source: impl std::error::Error + Send + Sync + 'static) -> Error {
     Error::Generic { store: "faulty", source: Box::new(source) }
 }
