@@ -117,7 +117,7 @@ fn what_cannot_be_done_is_refused_or_named() {
         "take another backup first",
     );
     assert_says(&run(&["undelete", &first]), 1, "is in no plan", "haulout list");
-    assert_says(&run(&["undelete", "20200101T000000Z-aaaaaa"]), 1, "is deleted already", "grace period");
+    assert_says(&run(&["undelete", "20200101T000000Z-aaaaaa"]), 1, "there is no backup", "haulout list");
     assert_says(&run(&["prune", "--keep-last", "0"]), 2, "expected a number from 1", "");
     assert_says(&run(&["prune", "--grace", "6mo"]), 2, "expected hours, days or weeks", "");
     assert_says(&run(&["prune", "--keep-within", "soon"]), 2, "expected a stretch of time", "");

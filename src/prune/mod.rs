@@ -204,14 +204,17 @@ pub async fn planned(repository: &Repository, backups: &[BackupId]) -> Result<Ve
 /// Has backups stay that plans let go of, and whatever the rules of later runs say.
 ///
 /// # Errors
-/// When a backup is gone or no plan names it; those before it in the list stay then.
+/// When a backup is gone, was never there as far as anything tells, or no plan names it; those before it in the list stay then.
 pub async fn undelete(repository: &Repository, ids: &[BackupId], entropy: &dyn Entropy) -> Result<(), PruneError> {
     for id in ids {
         let pending = Pending::read(repository).await?;
         let planned = pending.planned(id);
         let there = repository.backup_ids().await?.contains(id);
         match planned {
-            _ if !there => return Err(PruneError::TooLate { id: id.clone() }),
+            _ if !there && was_there(&pending.state, repository, id).await? => {
+                return Err(PruneError::TooLate { id: id.clone() });
+            }
+            _ if !there => return Err(RepositoryError::NoBackup { id: id.to_string() }.into()),
             None => return Err(PruneError::NotPlanned { id: id.clone() }),
             Some(_) => {}
         }
@@ -225,6 +228,21 @@ pub async fn undelete(repository: &Repository, ids: &[BackupId], entropy: &dyn E
     Ok(())
 }
 
+/// Whether anything tells of a backup that is not there: a plan that names it, carried out or not, or that it was to stay.
+async fn was_there(state: &PruneState, repository: &Repository, id: &BackupId) -> Result<bool, PruneError> {
+    if state.kept(id).is_some() {
+        return Ok(true);
+    }
+    for (plan, _) in state.plans.iter().filter(|(_, plan)| plan.stored.is_some()) {
+        match repository.prune_plan(plan).await {
+            Ok(plan) if plan.backups.iter().any(|entry| entry.id == *id) => return Ok(true),
+            Ok(_) | Err(RepositoryError::Format(_)) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(false)
+}
+
 /// Carries out plans whose time has come, and makes a new one by the rules.
 ///
 /// # Errors
@@ -233,6 +251,17 @@ pub async fn prune(context: &Context, options: &PruneOptions) -> Result<PruneRep
     if options.dry_run {
         return Run { context, options, lease: None }.go().await;
     }
+    leased(context, async |lease| Run { context, options, lease: Some(lease) }.go().await).await
+}
+
+/// Does `work` with the lease that prunes and compactions share, which is renewed meanwhile and then given back.
+///
+/// # Errors
+/// [`RepositoryError::Locked`] when another holds it; [`PruneError::Interrupted`] when a signal comes first; those of `work`.
+async fn leased<T>(
+    context: &Context,
+    work: impl AsyncFnOnce(&Mutex<LeaseGuard>) -> Result<T, PruneError>,
+) -> Result<T, PruneError> {
     let repository = &context.repository;
     let lease = Arc::new(Mutex::new(repository.lease("prune", &*context.entropy).await?));
     let renewal = {
@@ -240,14 +269,13 @@ pub async fn prune(context: &Context, options: &PruneOptions) -> Result<PruneRep
         tokio::spawn(async move { context.repository.keep_renewed(&lease, &*context.progress).await })
     };
     let mut cancel = context.cancel.clone();
-    let run = Run { context, options, lease: Some(&lease) };
-    let report = tokio::select! {
-        report = run.go() => report,
+    let ended = tokio::select! {
+        ended = work(&lease) => ended,
         Ok(_) = cancel.wait_for(|cancel| *cancel) => Err(PruneError::Interrupted),
     };
     renewal.abort();
     repository.give_back(&lease, &*context.progress).await;
-    report
+    ended
 }
 
 struct Run<'a> {

@@ -322,6 +322,8 @@ impl Run<'_> {
         let idle = |stored: Timestamp| now.seconds_since(stored) > RECORDS_SECONDS;
         let keeps = state.keeps.iter().filter(|(_, backup, stored)| !there.contains(backup) && idle(*stored));
         old.extend(keeps.map(|(key, ..)| ObjectKey::Prune(key.clone())));
+        let lists = repository.old_damage_lists().await?.into_iter();
+        old.extend(lists.filter(|(_, stored)| idle(*stored)).map(|(key, _)| key));
         old.extend(old_leases(repository.leases().await?, now));
         for key in old {
             match repository.delete(&key).await {

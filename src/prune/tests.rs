@@ -259,6 +259,43 @@ async fn what_was_undeleted_stays_until_it_is_named() {
 }
 
 #[tokio::test]
+async fn a_backup_of_which_nothing_tells_is_not_called_deleted() {
+    let bench = Bench::new(21, 3).await;
+    let named = PruneOptions { named: [bench.id(0)].into(), grace_seconds: 0, ..Default::default() };
+    bench.prune(&named).await;
+    assert_eq!(bench.there().await, [bench.id(1), bench.id(2)]);
+    let repository = bench.open(Vec::new()).await.unwrap();
+    let unknown: BackupId = "20200101T000000Z-aaaaaa".parse().unwrap();
+    let error = undelete(&repository, std::slice::from_ref(&unknown), &*bench.entropy).await.unwrap_err();
+    assert!(matches!(error, PruneError::Repository(RepositoryError::NoBackup { .. })), "{error}");
+    let gone = undelete(&repository, &[bench.id(0)], &*bench.entropy).await.unwrap_err();
+    assert!(matches!(gone, PruneError::TooLate { .. }), "{gone}");
+}
+
+#[tokio::test]
+async fn lists_of_damage_that_nobody_reads_any_more_go_after_a_month() {
+    let bench = Bench::new(22, 2).await;
+    let repository = bench.open(Vec::new()).await.unwrap();
+    for number in 0..20 {
+        let damaged = (0..=number).map(|name| PackId([name; 32])).collect();
+        let findings = crate::repository::Findings { damaged, ..Default::default() };
+        repository.record_damage(&findings, &*bench.clock, &*bench.entropy).await.unwrap().0.unwrap();
+    }
+    let lists = async || {
+        let objects = bench.objects().await.into_keys();
+        objects.filter(|key| key.starts_with("damage/")).collect::<Vec<String>>()
+    };
+    let (known, all) = (repository.known_damage().await.unwrap(), lists().await);
+    assert_eq!((known.packs.len(), all.len()), (20, 20));
+    bench.prune(&keep(2)).await;
+    assert_eq!(lists().await, all, "people look for what happened");
+    bench.pass(31 * DAY);
+    bench.prune(&keep(2)).await;
+    assert_eq!(lists().await, all[4..], "the newest that a reader may come to");
+    assert_eq!(repository.known_damage().await.unwrap(), known);
+}
+
+#[tokio::test]
 async fn a_rule_that_keeps_a_backup_by_the_time_of_the_sweep_spares_it() {
     let bench = Bench::new(5, 4).await;
     bench.prune(&keep(1)).await;

@@ -9,7 +9,7 @@ use futures::TryStreamExt;
 use super::{ObjectKey, Repository, RepositoryError};
 use crate::error::{Diagnose, Kind};
 use crate::format::{DAMAGED_PACKS_MAX, DamageList, FormatError};
-use crate::model::{BackupId, Clock, Entropy, PackId};
+use crate::model::{BackupId, Clock, Entropy, PackId, Timestamp};
 use crate::store::Key;
 
 /// Documents that are tried, from the newest on, until one can be read; whoever has more damaged ones names the packs anew.
@@ -45,14 +45,8 @@ impl Repository {
     /// # Errors
     /// When the store does not answer.
     pub async fn known_damage(&self) -> Result<KnownDamage, RepositoryError> {
-        let mut names = Vec::new();
-        let mut objects = self.store.list(Some(&Key::new(ObjectKey::DAMAGE)?));
-        while let Some(object) = objects.try_next().await? {
-            if let Some(ObjectKey::Damage(id)) = ObjectKey::parse(object.key.as_str()) {
-                names.push(id);
-            }
-        }
-        names.sort_by(|one, other| other.cmp(one));
+        let names = self.damage_lists().await?;
+        let names: Vec<BackupId> = names.into_iter().map(|(id, _)| id).collect();
         let mut known = KnownDamage { newest: names.first().cloned(), ..KnownDamage::default() };
         for id in names.into_iter().take(LISTS_READ_MAX) {
             match self.damage_list(&id).await {
@@ -69,6 +63,28 @@ impl Repository {
             }
         }
         Ok(known)
+    }
+
+    /// Every document, the newest first, and when it was stored.
+    async fn damage_lists(&self) -> Result<Vec<(BackupId, Timestamp)>, RepositoryError> {
+        let mut lists = Vec::new();
+        let mut objects = self.store.list(Some(&Key::new(ObjectKey::DAMAGE)?));
+        while let Some(object) = objects.try_next().await? {
+            if let Some(ObjectKey::Damage(id)) = ObjectKey::parse(object.key.as_str()) {
+                lists.push((id, object.last_modified));
+            }
+        }
+        lists.sort_by(|(one, _), (other, _)| other.cmp(one));
+        Ok(lists)
+    }
+
+    /// Documents that nobody reads any more, whatever becomes of newer ones, and when each was stored.
+    ///
+    /// # Errors
+    /// When the store cannot list.
+    pub async fn old_damage_lists(&self) -> Result<Vec<(ObjectKey, Timestamp)>, RepositoryError> {
+        let lists = self.damage_lists().await?.into_iter().skip(LISTS_READ_MAX);
+        Ok(lists.map(|(id, stored)| (ObjectKey::Damage(id), stored)).collect())
     }
 
     async fn damage_list(&self, id: &BackupId) -> Result<DamageList, RepositoryError> {

@@ -15,7 +15,7 @@ use crate::format::{
 use crate::store::{ObjectVersion, Store, StoreError};
 
 /// Folders in the order in which their objects are brought back: a manifest makes the backup, and comes last.
-pub const FOLDERS: [&str; 6] = ["keys/", "packs/", "binlogs/", "proofs/", "prune/", "backups/"];
+pub const FOLDERS: [&str; 7] = ["keys/", "packs/", "binlogs/", "proofs/", "damage/", "prune/", "backups/"];
 
 /// What is to be done about an object.
 #[derive(Debug, Clone)]
@@ -191,5 +191,43 @@ fn is_right(object: &ObjectKey, config: Option<&Config>, bytes: &[u8]) -> bool {
         }),
         ObjectKey::Config => decode_document::<Config>(&name, bytes).is_ok(),
         _ => is_whole_document(bytes),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{BackupId, PackId, SlotId};
+    use crate::repository::{LeaseKey, PruneKey};
+
+    #[test]
+    fn every_folder_that_locked_objects_lie_in_is_looked_through() {
+        let backup: BackupId = "20261122T170445Z-3f9a1c".parse().unwrap();
+        let lease = LeaseKey { purpose: "backup".to_owned(), holder: "0".repeat(16), number: 0, released: false };
+        let samples = [
+            ObjectKey::Pack(PackId([1; 32])),
+            ObjectKey::Slot(SlotId([1; 8])),
+            ObjectKey::Manifest(backup.clone()),
+            ObjectKey::Edition(backup.clone(), 1),
+            ObjectKey::Damage(backup.clone()),
+            ObjectKey::Prune(PruneKey::Keep(backup, [1; 4])),
+            ObjectKey::Lease(lease),
+            ObjectKey::Config,
+        ];
+        for key in samples {
+            let is_looked_through = FOLDERS.iter().any(|folder| key.text().starts_with(folder));
+            // A new sort of object is to be put here.
+            let expected = match &key {
+                ObjectKey::Pack(_)
+                | ObjectKey::Slot(_)
+                | ObjectKey::Manifest(_)
+                | ObjectKey::Edition(..)
+                | ObjectKey::Damage(_)
+                | ObjectKey::Prune(_) => true,
+                // Never locked; looked at by itself.
+                ObjectKey::Lease(_) | ObjectKey::Config => false,
+            };
+            assert_eq!(is_looked_through, expected, "{}", key.text());
+        }
     }
 }

@@ -35,7 +35,6 @@ mod survey;
 mod tests;
 
 use std::collections::{BTreeSet, HashMap, HashSet};
-use std::sync::Arc;
 
 use futures::{StreamExt, TryStreamExt};
 use serde::Serialize;
@@ -47,7 +46,7 @@ use packs::{DataPacks, Uploads};
 use rewrite::{Order, Rewriter};
 use survey::{NeededPack, Survey, survey};
 
-use super::{Context, Pending, PruneError, Skip, causes};
+use super::{Context, Pending, PruneError, Skip, causes, leased};
 use crate::format::map::{BlockRef, PackRef};
 use crate::format::{EDITION_MAX, Manifest};
 use crate::model::{BackupId, PackId, Phase, Timestamp};
@@ -183,21 +182,7 @@ async fn compact_within(
     if options.dry_run {
         return Run { context, options, limits, lease: None }.go().await;
     }
-    let repository = &context.repository;
-    let lease = Arc::new(Mutex::new(repository.lease("prune", &*context.entropy).await?));
-    let renewal = {
-        let (context, lease) = (context.clone(), lease.clone());
-        tokio::spawn(async move { context.repository.keep_renewed(&lease, &*context.progress).await })
-    };
-    let mut cancel = context.cancel.clone();
-    let run = Run { context, options, limits, lease: Some(&lease) };
-    let report = tokio::select! {
-        report = run.go() => report,
-        Ok(_) = cancel.wait_for(|cancel| *cancel) => Err(PruneError::Interrupted),
-    };
-    renewal.abort();
-    repository.give_back(&lease, &*context.progress).await;
-    report
+    leased(context, async |lease| Run { context, options, limits, lease: Some(lease) }.go().await).await
 }
 
 struct Run<'a> {
