@@ -38,6 +38,16 @@ pub enum RepositoryError {
         /// Size found.
         found: u64,
     },
+    /// A pack ends before what is needed of it.
+    #[error("pack {pack} ends at byte {found}, and its first {needed} bytes are needed")]
+    PackCut {
+        /// The pack.
+        pack: PackId,
+        /// End of what is needed.
+        needed: u64,
+        /// Size found.
+        found: u64,
+    },
     /// A pack is damaged, and the store does not let it be replaced.
     #[error("pack {pack} is damaged, and its object cannot be replaced")]
     NotMended {
@@ -190,6 +200,7 @@ impl Diagnose for RepositoryError {
             RepositoryError::Pack { source, .. } | RepositoryError::Head { source, .. } => source.kind(),
             RepositoryError::PackMissing { .. }
             | RepositoryError::PackSize { .. }
+            | RepositoryError::PackCut { .. }
             | RepositoryError::NotMended { .. }
             | RepositoryError::Foreign { .. }
             | RepositoryError::Misplaced { .. }
@@ -214,7 +225,9 @@ impl Diagnose for RepositoryError {
             RepositoryError::Store(error) => return error.hint(),
             RepositoryError::Format(error) => return error.hint(),
             RepositoryError::Pack { source, .. } => return source.hint(),
-            RepositoryError::PackMissing { .. } | RepositoryError::PackSize { .. } => {
+            RepositoryError::PackMissing { .. }
+            | RepositoryError::PackSize { .. }
+            | RepositoryError::PackCut { .. } => {
                 "run `haulout check` to learn which backups are whole; the next full backup stores anew what is lost"
             }
             RepositoryError::NotMended { .. } => {

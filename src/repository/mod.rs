@@ -44,7 +44,7 @@ pub use slots::{Access, KeySource, Leftover, Locked, LockedObject};
 use crate::format::map::{BlockRef, PackRef, PageChunk};
 use crate::format::pack::{FOOTER_BYTES, FinishedPack, PACK_BYTES_MAX, PackEntry, PackFooter, PackKind};
 use crate::format::{
-    Config, DOCUMENT_BYTES_MAX, Document, DocumentPlace, Keyring, Manifest, Namer, PageSum, StoredChunk,
+    Config, DOCUMENT_BYTES_MAX, Document, DocumentPlace, FormatError, Keyring, Manifest, Namer, PageSum, StoredChunk,
     decode_document, encode_document,
 };
 use crate::model::{BackupId, Clock, Entropy, LockPolicy, PackId, RepositoryId, SlotId, Timestamp};
@@ -67,7 +67,8 @@ pub struct Repository {
     slot: Option<SlotId>,
     /// The lock of what is put.
     locks: Option<LockPolicy>,
-    directories: Mutex<LruCache<PackId, Arc<Vec<PackEntry>>>>,
+    /// By name and size: whoever lists a pack with another size must not take the directory that it had for the one it has.
+    directories: Mutex<LruCache<PackRef, Arc<Vec<PackEntry>>>>,
 }
 
 impl std::fmt::Debug for Repository {
@@ -275,10 +276,16 @@ impl Repository {
     /// The document stored as `key`, opened where the repository is sealed.
     ///
     /// # Errors
-    /// What the store says, that there is none among it; or what is wrong with the document.
+    /// What the store says, that there is none among it; or what is wrong with the document, such as that it is too long for one.
     pub async fn get_document<D: Document>(&self, key: &ObjectKey) -> Result<D, RepositoryError> {
-        let bytes = self.store.get(&store_key(key)?, DOCUMENT_BYTES_MAX).await?;
-        self.decode_document(key, &bytes)
+        match self.store.get(&store_key(key)?, DOCUMENT_BYTES_MAX).await {
+            Ok(bytes) => self.decode_document(key, &bytes),
+            Err(StoreError::TooLarge { expected, found, .. }) => {
+                let problem = format!("it has {found} bytes, and at most {expected} are read");
+                Err(FormatError::Document { what: key.text(), problem }.into())
+            }
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// The document that `bytes`, which are stored as `key`, hold.
@@ -329,7 +336,8 @@ impl Repository {
 
     /// Remembers the directory of a pack that was just made, so that it need not be read back.
     pub fn remember(&self, pack: &FinishedPack) {
-        self.keep_directory(pack.id, Arc::new(pack.entries.clone()));
+        let Ok(bytes) = u32::try_from(pack.bytes.len()) else { return };
+        self.keep_directory(PackRef { id: pack.id, bytes }, Arc::new(pack.entries.clone()));
     }
 
     /// Every pack that is there.
@@ -350,12 +358,14 @@ impl Repository {
     /// Bytes `range` of a pack, unchecked.
     ///
     /// # Errors
-    /// [`RepositoryError::PackMissing`], or what the store says.
+    /// [`RepositoryError::PackMissing`], [`RepositoryError::PackCut`], or what the store says, which is then no damage.
     pub async fn read_range(&self, pack: PackId, range: Range<u64>) -> Result<Bytes, RepositoryError> {
-        let missing = |error: StoreError| {
-            if error.is_not_found() { RepositoryError::PackMissing { pack } } else { RepositoryError::Store(error) }
+        let damaged = |error: StoreError| match error {
+            error if error.is_not_found() => RepositoryError::PackMissing { pack },
+            StoreError::Truncated { expected: needed, found, .. } => RepositoryError::PackCut { pack, needed, found },
+            error => RepositoryError::Store(error),
         };
-        self.store.get_range(&store_key(&ObjectKey::Pack(pack))?, range).await.map_err(missing)
+        self.store.get_range(&store_key(&ObjectKey::Pack(pack))?, range).await.map_err(damaged)
     }
 
     /// A whole pack of `bytes` bytes, unchecked.
@@ -399,7 +409,7 @@ impl Repository {
             return Ok(raw);
         }
         let (expected, found) = (block.id.to_string(), found.to_string());
-        Err(damaged(crate::format::FormatError::WrongHash { what: "map block", expected, found }))
+        Err(damaged(FormatError::WrongHash { what: "map block", expected, found }))
     }
 
     /// The sums of the pages of `chunk`, from its pack's directory, in the chunk's order.
@@ -418,7 +428,7 @@ impl Repository {
     /// # Errors
     /// When it cannot be read or is damaged.
     pub async fn directory(&self, pack: PackRef) -> Result<Arc<Vec<PackEntry>>, RepositoryError> {
-        if let Some(known) = lock(&self.directories).get(&pack.id) {
+        if let Some(known) = lock(&self.directories).get(&pack) {
             return Ok(known.clone());
         }
         let size = u64::from(pack.bytes);
@@ -434,11 +444,11 @@ impl Repository {
             self.read_range(pack.id, range).await?
         };
         let directory = Arc::new(footer.parse_directory(&stored, &self.keyring).map_err(damaged)?);
-        self.keep_directory(pack.id, directory.clone());
+        self.keep_directory(pack, directory.clone());
         Ok(directory)
     }
 
-    fn keep_directory(&self, pack: PackId, directory: Arc<Vec<PackEntry>>) {
+    fn keep_directory(&self, pack: PackRef, directory: Arc<Vec<PackEntry>>) {
         lock(&self.directories).put(pack, directory);
     }
 }

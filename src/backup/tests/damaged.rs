@@ -119,6 +119,46 @@ impl History {
     }
 }
 
+/// Each pack in turn is cut short, and nobody has checked: the next backup is a full when it meets that, and a full after it is whole
+/// in any case.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_pack_that_is_cut_short_does_not_keep_the_next_backup_from_being_taken() {
+    let mut fulls = 0;
+    for number in 0.. {
+        let mut history = History::new(7, Vec::new()).await;
+        history.backup(Want::Full).await;
+        history.live();
+        history.backup(Want::Incremental).await;
+        history.live();
+        let mut packs = Vec::new();
+        for pack in history.packs().await {
+            packs.push((history.bytes(pack).await.len(), pack));
+        }
+        packs.sort_unstable();
+        let Some((_, pack)) = packs.get(number).copied() else { break };
+        let cut = history.bytes(pack).await[..26].to_vec();
+        history.objects.put(&ObjectKey::Pack(pack).text().as_str().into(), cut.into()).await.unwrap();
+        fulls += usize::from(history.backup(Want::Either).await.kind == BackupKind::Full);
+        history.assert_restores(2).await;
+    }
+    assert!(fulls > 1, "{fulls}");
+}
+
+/// Whoever may write can put anything under the name of a manifest.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_manifest_that_is_too_long_is_one_that_cannot_be_read() {
+    let mut history = History::new(8, Vec::new()).await;
+    let id = history.backup(Want::Full).await.id.clone();
+    let long = vec![b' '; crate::format::DOCUMENT_BYTES_MAX as usize + 1];
+    history.objects.put(&ObjectKey::Manifest(id.clone()).text().as_str().into(), long.into()).await.unwrap();
+    let next = history.backup(Want::Either).await;
+    assert_eq!(next.kind, BackupKind::Full);
+    assert!(next.reason.contains(id.as_str()), "{}", next.reason);
+    history.assert_restores(1).await;
+    let read = history.repository.manifests().await.unwrap();
+    assert_eq!(read.iter().map(|(_, manifest)| manifest.is_ok()).collect::<Vec<_>>(), [false, true]);
+}
+
 /// Each pack in turn, of data and of maps: whatever a check found damaged, the next backup is a full that says so, and has nothing in it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_new_rests_on_a_pack_that_a_check_found_damaged() {
