@@ -51,7 +51,7 @@ const SEEDS_PER_CORE: usize = 3;
 
 async fn history(seed: u64, told: Arc<Mutex<Vec<String>>>) -> Tally {
     let mut rng = StdRng::seed_from_u64(seed);
-    let site = Site::new(seed, &mut rng).await;
+    let site = Site::new(seed, &mut rng, told).await;
     let rounds = rng.random_range(3..9);
     let rots_in = rng.random_range(1..rounds);
     let (mut pruned, mut rotten) = (false, false);
@@ -77,14 +77,10 @@ async fn history(seed: u64, told: Arc<Mutex<Vec<String>>>) -> Tally {
         if site.habits.rots && round == rots_in {
             rotten = rot(&site, &mut rng).await;
         }
-        told.lock().unwrap().append(&mut site.log.lock().unwrap());
         site.source.0.lock().unwrap().live();
         site.clock.pass([60, 400, 3 * 3600, DAY, 2 * DAY][rng.random_range(0..5)]);
     }
-    let settled = std::panic::AssertUnwindSafe(site.settle(pruned, rotten));
-    let settled = futures::FutureExt::catch_unwind(settled).await;
-    told.lock().unwrap().append(&mut site.log.lock().unwrap());
-    settled.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+    site.settle(pruned, rotten).await;
     site.tally.into_inner().unwrap()
 }
 

@@ -63,6 +63,15 @@ impl Clock for Hand {
     }
 }
 
+/// The clock of the store, which never sleeps.
+struct Steady(Arc<Hand>);
+
+impl Clock for Steady {
+    fn now(&self) -> Timestamp {
+        Timestamp(jiff::Timestamp::from_second(self.0.seconds.fetch_add(1, Ordering::SeqCst)).unwrap())
+    }
+}
+
 /// The clock of a machine, which is wrong by a while.
 struct Skewed(Arc<Hand>, i64);
 
@@ -191,7 +200,7 @@ pub struct Site {
     pub source: Arc<MadeUp>,
     folder: tempfile::TempDir,
     access: Access,
-    pub log: Mutex<Vec<String>>,
+    pub log: Arc<Mutex<Vec<String>>>,
     /// Backups whose run ended well.
     pub committed: Mutex<BTreeSet<BackupId>>,
     /// Backups of which somebody was told that they stay.
@@ -237,7 +246,7 @@ impl Tally {
 }
 
 impl Site {
-    pub async fn new(seed: u64, rng: &mut StdRng) -> Site {
+    pub async fn new(seed: u64, rng: &mut StdRng, told: Arc<Mutex<Vec<String>>>) -> Site {
         let clock =
             Arc::new(Hand { seconds: AtomicI64::new(1_795_000_000), naps: Mutex::default(), looks: AtomicU64::new(0) });
         let habits = Habits::of(rng);
@@ -248,8 +257,8 @@ impl Site {
             ..Limits::default()
         };
         let bucket = match habits.lock {
-            Some(_) => Bucket::locking(clock.clone(), limits),
-            None => Bucket::plain(clock.clone(), limits),
+            Some(_) => Bucket::locking(Arc::new(Steady(clock.clone())), limits),
+            None => Bucket::plain(Arc::new(Steady(clock.clone())), limits),
         };
         let entropy = Arc::new(Seeded(Mutex::new(StdRng::seed_from_u64(seed ^ 0xabcd))));
         let world = World { shrinks: false, ..World::of(seed, PAGES_MAX) };
@@ -263,7 +272,7 @@ impl Site {
             entropy,
             source: Arc::new(MadeUp(Mutex::new(world))),
             folder: tempfile::tempdir().unwrap(),
-            log: Mutex::default(),
+            log: told,
             committed: Mutex::default(),
             undeleted: Mutex::default(),
             lost: Mutex::default(),

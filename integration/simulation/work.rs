@@ -1,7 +1,7 @@
 //! What agents do.
 
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use rand::Rng;
@@ -10,7 +10,7 @@ use tokio::sync::watch;
 
 use haulout::backup::{self, BackupOptions, SpoolOptions, Want};
 use haulout::error::Diagnose;
-use haulout::model::{BackupId, Silent};
+use haulout::model::{BackupId, Phase, Progress, Silent};
 use haulout::prune::{self, CompactOptions, KeepPolicy, PruneOptions};
 use haulout::repository::References;
 use haulout::verify;
@@ -46,6 +46,21 @@ impl Work {
     }
 }
 
+/// Writes down what a run tells.
+struct Heard(Arc<Mutex<Vec<String>>>);
+
+impl Progress for Heard {
+    fn begin(&self, _: Phase, _: Option<u64>) {}
+    fn advance(&self, _: Phase, _: u64) {}
+    fn end(&self, _: Phase) {}
+    fn note(&self, message: &str) {
+        self.0.lock().unwrap().push(format!("    {message}"));
+    }
+    fn warn(&self, message: &str) {
+        self.0.lock().unwrap().push(format!("    warning: {message}"));
+    }
+}
+
 fn failed(error: &(impl Diagnose + std::error::Error)) -> String {
     format!("{:?}: {error}", error.kind())
 }
@@ -72,7 +87,8 @@ impl Site {
     pub async fn work(&self, machine: &Machine, work: &Work) -> Result<String, String> {
         let (_stop, cancel) = watch::channel(false);
         let repository = machine.repository.clone();
-        let (clock, entropy, progress) = (machine.clock.clone(), self.entropy.clone(), Arc::new(Silent));
+        let (clock, entropy, progress) =
+            (machine.clock.clone(), self.entropy.clone(), Arc::new(Heard(self.log.clone())));
         match work {
             Work::Backup(want) => {
                 let context = backup::Context { repository, clock, entropy, progress, cancel };
@@ -164,7 +180,9 @@ impl Site {
             let (seed, id) = (self.seed, &manifest.id);
             assert!(
                 until.is_none() || until >= Some(least),
-                "seed {seed}: {id} needs pack {pack}, which is locked until {until:?} and not {least}"
+                "seed {seed}: {id}, which says {:?} and finished at {}, needs pack {pack}, which is locked until {until:?}",
+                manifest.locked_until,
+                manifest.finished
             );
             self.tally(|tally| tally.locks += 1);
         }

@@ -8,6 +8,7 @@
 //! | parts | 5 MiB at least but for the last, 10,000 at most | [`Limits::part_bytes_min`], [`Limits::parts_max`] |
 //! | range that begins past the end | 416 | the same |
 //! | listing | pages of 1000, each of another moment | pages of [`Limits::page_keys`], each of another moment |
+//! | request that was signed 15 minutes ago | 403 | the same ([`super::faulty::FaultyStore`]) |
 //! | shorter lock, removal of a locked version | 403 | the same |
 //! | plain delete of a locked object | hides it | hides it, and [`Bucket::hidden_though_locked`] tells |
 
@@ -115,6 +116,11 @@ impl Bucket {
     /// A bucket that keeps versions and has object lock.
     pub fn locking(clock: Arc<dyn Clock>, limits: Limits) -> Bucket {
         Bucket { locks: true, ..Bucket::plain(clock, limits) }
+    }
+
+    /// The time of the bucket.
+    pub fn now(&self) -> Timestamp {
+        self.clock.now()
     }
 
     /// Objects that somebody deleted while they were locked.

@@ -153,3 +153,19 @@ async fn a_lock_keeps_an_object_and_whoever_deletes_it_all_the_same_is_told_of()
     store.delete(&key("a")).await.unwrap();
     assert!(store.get(&key("a"), 9).await.unwrap_err().is_not_found());
 }
+
+/// Looks that make time pass.
+struct Sleepy(AtomicI64);
+
+impl Clock for Sleepy {
+    fn now(&self) -> Timestamp {
+        Timestamp(jiff::Timestamp::from_second(1_795_000_000 + self.0.fetch_add(901, Ordering::SeqCst)).unwrap())
+    }
+}
+
+#[tokio::test]
+async fn a_request_that_was_signed_long_ago_is_refused() {
+    let bucket = Bucket::plain(Arc::new(Sleepy(AtomicI64::new(0))), Limits::default());
+    let error = store(&bucket, hand(), Script::default()).put(&key("a"), "x").await.unwrap_err();
+    assert!(matches!(error, StoreError::ClockSkew { .. }), "{error:?}");
+}

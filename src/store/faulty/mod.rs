@@ -47,6 +47,9 @@ use super::{
 /// Bytes of each part of a body that is cut or changed.
 const PART_BYTES: usize = 64 << 10;
 
+/// Time for which S3 takes a signature. A machine that slept in the middle of a request is refused.
+const SIGNATURE_SECONDS: i64 = 15 * 60;
+
 /// Deleted objects that old listings may still have.
 const GRAVES_KEPT: usize = 16;
 
@@ -55,6 +58,7 @@ const GRAVES_KEPT: usize = 16;
 pub struct FaultyStore {
     inner: Arc<dyn ObjectStore>,
     locks: Option<Arc<dyn Locks>>,
+    bucket: Option<Bucket>,
     credentials: Option<Arc<AwsCredentials>>,
     play: Arc<Mutex<Play>>,
     /// What was deleted last, for old listings.
@@ -65,13 +69,13 @@ impl FaultyStore {
     /// Puts `script` between the caller and `inner`.
     pub fn new(inner: Arc<dyn ObjectStore>, script: Script) -> FaultyStore {
         let play = Arc::new(Mutex::new(Play::new(script)));
-        FaultyStore { inner, locks: None, credentials: None, play, graves: Arc::default() }
+        FaultyStore { inner, locks: None, bucket: None, credentials: None, play, graves: Arc::default() }
     }
 
     /// The same over a made-up bucket, whose locks and versions come through it as well.
     pub fn over_bucket(bucket: &Bucket, script: Script) -> FaultyStore {
         let faulty = FaultyStore::new(Arc::new(bucket.clone()), script);
-        FaultyStore { locks: Some(Arc::new(bucket.clone())), ..faulty }
+        FaultyStore { locks: Some(Arc::new(bucket.clone())), bucket: Some(bucket.clone()), ..faulty }
     }
 
     /// The way of another process to the same store, with weather and credentials of its own. What one deletes, old
@@ -122,7 +126,13 @@ impl FaultyStore {
 
     /// What goes wrong with this request; faults that come before any effect are carried out here.
     async fn meet(&self, operation: Operation, key: &str) -> Result<Option<Fault>> {
+        let signed = self.bucket.as_ref().map(Bucket::now);
         self.turn().await;
+        if let (Some(bucket), Some(signed)) = (&self.bucket, signed)
+            && bucket.now().seconds_since(signed) > SIGNATURE_SECONDS
+        {
+            return Err(refused(403, Some("RequestTimeTooSkewed")));
+        }
         // As a real client does, which signs each request.
         let key_id = match &self.credentials {
             Some(credentials) => credentials.get_credential().await?.key_id.clone(),
