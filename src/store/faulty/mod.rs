@@ -128,16 +128,16 @@ impl FaultyStore {
     async fn meet(&self, operation: Operation, key: &str) -> Result<Option<Fault>> {
         let signed = self.bucket.as_ref().map(Bucket::now);
         self.turn().await;
-        if let (Some(bucket), Some(signed)) = (&self.bucket, signed)
-            && bucket.now().seconds_since(signed) > SIGNATURE_SECONDS
-        {
-            return Err(refused(403, Some("RequestTimeTooSkewed")));
-        }
         // As a real client does, which signs each request.
         let key_id = match &self.credentials {
             Some(credentials) => credentials.get_credential().await?.key_id.clone(),
             None => String::new(),
         };
+        if let (Some(bucket), Some(signed)) = (&self.bucket, signed)
+            && bucket.now().seconds_since(signed) > SIGNATURE_SECONDS
+        {
+            return Err(refused(403, Some("RequestTimeTooSkewed")));
+        }
         let fault = {
             let mut play = self.lock();
             let fault = play.decide(operation, key);
