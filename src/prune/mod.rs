@@ -149,24 +149,27 @@ pub struct PruneReport {
 struct Pending {
     state: PruneState,
     plans: BTreeMap<PlanId, (PrunePlan, Timestamp)>,
+    /// Plans that cannot be read.
+    damaged: Vec<PlanId>,
     skipped: Vec<Skip>,
 }
 
 impl Pending {
     async fn read(repository: &Repository) -> Result<Pending, PruneError> {
         let state = repository.prune_state().await?;
-        let (mut plans, mut skipped) = (BTreeMap::new(), Vec::new());
+        let (mut plans, mut damaged, mut skipped) = (BTreeMap::new(), Vec::new(), Vec::new());
         for (id, found) in state.pending() {
             let Some(stored) = found.stored else { continue };
             match repository.prune_plan(id).await {
                 Ok(plan) => drop(plans.insert(id.clone(), (plan, stored))),
                 Err(error @ RepositoryError::Format(_)) => {
                     skipped.push(Skip::new(format!("plan {id} is not carried out: {error}")));
+                    damaged.push(id.clone());
                 }
                 Err(error) => return Err(error.into()),
             }
         }
-        Ok(Pending { state, plans, skipped })
+        Ok(Pending { state, plans, damaged, skipped })
     }
 
     /// Whether a plan names this edition of a backup that stays.
@@ -322,7 +325,7 @@ impl Run<'_> {
         if !ripe.is_empty() {
             self.sweep(lease, &ripe, &backups, &mut count, &mut report).await?;
         }
-        self.tidy(now).await?;
+        self.tidy(now, &pending.damaged).await?;
         report.backups = backups;
         Ok(report)
     }
@@ -460,7 +463,8 @@ impl Run<'_> {
         let Some(newest) = backups.iter().filter_map(|backup| backup.stored).max() else { return Ok(Vec::new()) };
         let mut named = HashSet::new();
         for (plan, _) in pending.plans.values() {
-            named.extend(repository.prune_packs(plan).await?);
+            // What cannot be read of it is planned anew.
+            named.extend(repository.prune_packs(plan).await?.packs);
         }
         let is_garbage = |(id, pack): &(PackId, StoredPack)| {
             pack.stored < newest

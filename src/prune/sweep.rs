@@ -127,7 +127,11 @@ impl Run<'_> {
         let mut planned = HashSet::new();
         for (plan, swept) in plans.iter().zip(&mut swept) {
             let names = repository.prune_packs(plan).await?;
-            let unneeded = names.into_iter().filter(|id| !count.references.need(id) && planned.insert(*id));
+            if let Some(damage) = &names.unread {
+                let what = format!("which packs plan {} names cannot all be read ({})", plan.id, causes(damage));
+                report.skipped.push(Skip::new(format!("{what}: a later plan names the others anew")));
+            }
+            let unneeded = names.packs.into_iter().filter(|id| !count.references.need(id) && planned.insert(*id));
             let unneeded: Vec<PackId> = unneeded.filter(|id| packs.contains_key(id)).collect();
             if !self.delete_packs(&unneeded, &packs, swept, report).await? {
                 return Ok(());
@@ -303,15 +307,16 @@ impl Run<'_> {
         Ok(true)
     }
 
-    /// Removes records that are of no use any more. Where that is not allowed, they stay, and do no harm.
-    pub(super) async fn tidy(&self, now: Timestamp) -> Result<(), PruneError> {
+    /// Removes records that are of no use any more, and plans that cannot be read: what they let go of is planned anew. Where that is
+    /// not allowed, they stay, and do no harm.
+    pub(super) async fn tidy(&self, now: Timestamp, damaged: &[PlanId]) -> Result<(), PruneError> {
         let repository = &self.context.repository;
         let state = repository.prune_state().await?;
         let there: HashSet<BackupId> = repository.backup_ids().await?.into_iter().collect();
         let mut old: Vec<ObjectKey> = Vec::new();
         for (id, plan) in &state.plans {
-            let over = plan.done.is_some_and(|done| now.seconds_since(done) > RECORDS_SECONDS);
-            if over {
+            let ended = plan.done.or(plan.newest().filter(|_| damaged.contains(id)));
+            if ended.is_some_and(|ended| now.seconds_since(ended) > RECORDS_SECONDS) {
                 // The plan itself goes last but for the document that ends it, so that nobody takes it up again.
                 old.extend(plan.parts.iter().map(|part| ObjectKey::Prune(PruneKey::Packs(id.clone(), *part))));
                 old.push(ObjectKey::Prune(PruneKey::Plan(id.clone())));

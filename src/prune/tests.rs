@@ -273,6 +273,31 @@ async fn a_backup_of_which_nothing_tells_is_not_called_deleted() {
 }
 
 #[tokio::test]
+async fn a_plan_of_which_something_cannot_be_read_keeps_no_prune_from_its_end() {
+    for (part, is_lost) in [("-packs-", false), ("-packs-", true), ("-plan.json", false)] {
+        let bench = Bench::new(23, 4).await;
+        assert!(bench.prune(&keep(1)).await.made.unwrap().packs > 0);
+        let key = bench.objects().await.into_keys().find(|key| key.contains(part)).unwrap();
+        match is_lost {
+            true => bench.objects.delete(&key.as_str().into()).await.unwrap(),
+            false => bench.tamper(&key, b"{}".to_vec()).await,
+        }
+        let mut skips = Vec::new();
+        for _ in 0..4 {
+            bench.pass(2 * DAY);
+            skips.push(bench.prune(&keep(1)).await.skipped.len());
+        }
+        assert_eq!(bench.there().await, [bench.id(3)], "{part}");
+        assert_eq!(bench.unneeded().await, [], "{part}");
+        // Once it is told, and of a plan itself for as long as it is there.
+        assert_eq!(skips, if part == "-packs-" { [1, 0, 0, 0] } else { [1; 4] }, "{part}");
+        bench.pass(31 * DAY);
+        bench.prune(&keep(1)).await;
+        assert_eq!(bench.prune(&keep(1)).await.skipped, [], "{part}");
+    }
+}
+
+#[tokio::test]
 async fn lists_of_damage_that_nobody_reads_any_more_go_after_a_month() {
     let bench = Bench::new(22, 2).await;
     let repository = bench.open(Vec::new()).await.unwrap();

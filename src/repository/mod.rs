@@ -36,7 +36,7 @@ pub use keys::{LeaseKey, ObjectKey, PruneKey};
 pub use lease::{LEASE_RENEW_SECONDS, LEASE_SECONDS, LeaseGuard};
 pub use locks::{Deadlines, Extension, LOCK_MARGIN_SECONDS};
 pub use process::ProcessIdentity;
-pub use pruning::{PlanState, PruneState};
+pub use pruning::{PlanState, PlannedPacks, PruneState};
 pub use recover::{BroughtBack, FOLDERS, Loss, Verdict};
 pub use references::References;
 pub use slots::{Access, KeySource, Leftover, Locked, LockedObject};

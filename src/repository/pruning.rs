@@ -37,6 +37,15 @@ impl PlanState {
     }
 }
 
+/// The packs that a plan names.
+#[derive(Debug, Default)]
+pub struct PlannedPacks {
+    /// Those that can be read, ascending within each document.
+    pub packs: Vec<PackId>,
+    /// What is wrong with the first of its documents that cannot be read, or is not there. What that names, nobody knows.
+    pub unread: Option<RepositoryError>,
+}
+
 /// What the folder of retention holds.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct PruneState {
@@ -99,21 +108,29 @@ impl Repository {
         Err(misplaced(id, &plan.id))
     }
 
-    /// The packs that a plan names, ascending within each part.
+    /// The packs that a plan names.
     ///
     /// # Errors
-    /// When one of its documents is not there, is damaged, or is another's.
-    pub async fn prune_packs(&self, plan: &PrunePlan) -> Result<Vec<PackId>, RepositoryError> {
+    /// When the store does not answer. What cannot be read of them is told.
+    pub async fn prune_packs(&self, plan: &PrunePlan) -> Result<PlannedPacks, RepositoryError> {
         let reads = (0..plan.parts).map(|part| async move {
             let key = ObjectKey::Prune(PruneKey::Packs(plan.id.clone(), part));
-            let packs: PrunePacks = self.get_document(&key).await?;
-            if packs.plan != plan.id || packs.part != part {
-                return Err(misplaced(&plan.id, &packs.plan));
+            match self.get_document::<PrunePacks>(&key).await {
+                Ok(packs) if packs.plan == plan.id && packs.part == part => Ok(Ok(packs.packs)),
+                Ok(packs) => Ok(Err(misplaced(&plan.id, &packs.plan))),
+                Err(RepositoryError::Store(error)) if !error.is_not_found() => Err(RepositoryError::Store(error)),
+                Err(damage) => Ok(Err(damage)),
             }
-            Ok(packs.packs)
         });
-        let parts: Vec<Vec<PackId>> = futures::stream::iter(reads).buffered(PARTS_IN_FLIGHT).try_collect().await?;
-        Ok(parts.concat())
+        let mut parts = futures::stream::iter(reads).buffered(PARTS_IN_FLIGHT);
+        let mut planned = PlannedPacks::default();
+        while let Some(part) = parts.try_next().await? {
+            match part {
+                Ok(packs) => planned.packs.extend(packs),
+                Err(damage) => drop(planned.unread.get_or_insert(damage)),
+            }
+        }
+        Ok(planned)
     }
 
     /// Stores a plan: first the packs, then the plan itself, whose arrival is the plan. Fills in [`PrunePlan::parts`].

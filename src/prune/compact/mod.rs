@@ -500,9 +500,10 @@ impl Run<'_> {
         // died is not safe from him.
         for (id, _) in state.pending().filter(|(_, plan)| plan.begun.is_some()) {
             let plan = repository.prune_plan(id).await?;
-            if repository.prune_packs(&plan).await?.iter().any(|pack| written.contains(pack)) {
+            let names = repository.prune_packs(&plan).await?;
+            if names.unread.is_some() || names.packs.iter().any(|pack| written.contains(pack)) {
                 return Ok(Some(format!(
-                    "plan {id}, which was begun and has not ended, names packs that were written"
+                    "plan {id}, which was begun and has not ended, names packs that were written, or may"
                 )));
             }
         }
