@@ -1,6 +1,6 @@
 //! Agents at work on one repository, each of which can die at any request, on a store that fails and a clock that jumps.
 //!
-//! A seed decides what happens: backups of a made-up server, prunes, compactions, undeletes, checks, repairs and fetches, up to three at
+//! A seed decides what happens: backups of a made-up server, prunes, compactions, undeletes, checks, repairs and fetches, up to four at
 //! a time, some on a store with faults, some killed after so many requests, some asleep for longer than a lease holds, each with a
 //! clock that is wrong by minutes. It also decides what the repository is: sealed or not, in a bucket with object lock or not, in a store
 //! that passes over conditions, that lists in pages of different moments, and whether something that is stored rots. Then the weather
@@ -49,6 +49,36 @@ const SEED_LIMIT: Duration = Duration::from_secs(120);
 /// Seeds at a time for each core: most of a run is waiting for its own threads.
 const SEEDS_PER_CORE: usize = 3;
 
+/// When an agent begins, after the others of its round.
+#[derive(Clone, Copy)]
+enum Delay {
+    /// After so many turns of others.
+    Turns(u32),
+    /// After so many milliseconds: captures have threads of their own, which take no turns.
+    Millis(u64),
+}
+
+impl Delay {
+    fn of(rng: &mut StdRng) -> Delay {
+        match rng.random_range(0..3) {
+            0 => Delay::Turns(0),
+            1 => Delay::Turns(rng.random_range(0..200)),
+            _ => Delay::Millis(rng.random_range(0..12)),
+        }
+    }
+
+    async fn pass(self) {
+        match self {
+            Delay::Turns(turns) => {
+                for _ in 0..turns {
+                    tokio::task::yield_now().await;
+                }
+            }
+            Delay::Millis(millis) => tokio::time::sleep(Duration::from_millis(millis)).await,
+        }
+    }
+}
+
 async fn history(seed: u64, told: Arc<Mutex<Vec<String>>>) -> Tally {
     let mut rng = StdRng::seed_from_u64(seed);
     let site = Site::new(seed, &mut rng, told).await;
@@ -62,17 +92,23 @@ async fn history(seed: u64, told: Arc<Mutex<Vec<String>>>) -> Tally {
         site.clock.pass(DAY);
     }
     for round in 0..rounds {
-        let agents = if rng.random_bool(0.4) { 1 } else { rng.random_range(2..4) };
-        let works: Vec<(Work, Weather)> = (0..agents).map(|_| (Work::of(&mut rng), Weather::of(&mut rng))).collect();
+        let agents = if !site.habits.quarrel && rng.random_bool(0.3) { 1 } else { rng.random_range(2..5) };
+        let works: Vec<(Work, Weather)> =
+            (0..agents).map(|_| (Work::of(&mut rng, site.habits.quarrel), Weather::of(&mut rng))).collect();
         pruned |= works.iter().any(|(work, _)| matches!(work, Work::Prune { .. }));
         site.say(format!("round {round}:"));
-        if rng.random_bool(0.3) {
+        if site.habits.quarrel || rng.random_bool(0.5) {
             // Somebody sleeps for longer than a lease holds.
             site.clock.nap(rng.random_range(1..60), rng.random_range(301..5000));
         }
+        let delays: Vec<Delay> = works.iter().map(|_| Delay::of(&mut rng)).collect();
         let seeds: Vec<u64> = works.iter().map(|_| rng.random()).collect();
-        let runs = works.into_iter().zip(seeds).enumerate();
-        let runs = runs.map(|(number, ((work, weather), seed))| site.agent(number, work, weather, seed));
+        let runs = works.into_iter().zip(delays).zip(seeds).enumerate();
+        let site = &site;
+        let runs = runs.map(|(number, (((work, weather), delay), seed))| async move {
+            delay.pass().await;
+            site.agent(number, work, weather, seed).await;
+        });
         futures::future::join_all(runs).await;
         if site.habits.rots && round == rots_in {
             rotten = rot(&site, &mut rng).await;
@@ -92,6 +128,9 @@ async fn rot(site: &Site, rng: &mut StdRng) -> bool {
     let kept = ["haulout.json", "keys/", "leases/"];
     let mut keys: Vec<&str> = objects.iter().map(|object| object.key.as_str()).collect();
     keys.retain(|key| !kept.iter().any(|kept| key.starts_with(kept)));
+    if rng.random_bool(0.6) {
+        keys.retain(|key| key.starts_with("packs/"));
+    }
     if keys.is_empty() {
         return false;
     }
@@ -110,6 +149,11 @@ async fn rot(site: &Site, rng: &mut StdRng) -> bool {
         && let Ok(id) = name[..name.len().min(23)].parse()
     {
         site.lost.lock().unwrap().insert(id);
+    }
+    if key.starts_with("prune/") {
+        // Nothing may be left to tell that a plan let go of a backup.
+        let committed = site.committed.lock().unwrap().clone();
+        site.lost.lock().unwrap().extend(committed);
     }
     site.tally(|tally| tally.rotten += 1);
     site.say(format!("  {key} rots: {}", ["lost", "cut", "changed"][how]));

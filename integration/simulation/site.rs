@@ -166,6 +166,8 @@ pub struct Habits {
     turns_max: u64,
     /// Whether something stored rots on the way.
     pub rots: bool,
+    /// Prunes without grace, compactions and backups all at once, and always somebody who sleeps.
+    pub quarrel: bool,
 }
 
 impl Habits {
@@ -178,7 +180,8 @@ impl Habits {
             page_keys: [1000, 1000, 6][rng.random_range(0..3)],
             ignores_conditions: rng.random_bool(0.1),
             turns_max: [0, 2, 6][rng.random_range(0..3)],
-            rots: rng.random_bool(0.15),
+            rots: rng.random_bool(0.25),
+            quarrel: rng.random_bool(0.25),
         }
     }
 }
@@ -205,7 +208,7 @@ pub struct Site {
     pub committed: Mutex<BTreeSet<BackupId>>,
     /// Backups of which somebody was told that they stay.
     pub undeleted: Mutex<BTreeSet<BackupId>>,
-    /// Backups whose manifests rotted.
+    /// Backups whose manifests rotted, or the plans that may have let go of them.
     pub lost: Mutex<BTreeSet<BackupId>>,
     fetches: AtomicUsize,
     pub tally: Mutex<Tally>,
@@ -293,13 +296,14 @@ impl Site {
     }
 
     fn store(&self, script: Script, clock: Arc<dyn Clock>) -> (Store, FaultyStore) {
-        // Whoever is dead needs no second attempt.
-        let attempts_max = if script.odds == Odds::default() { 1 } else { 4 };
+        // Whoever is dead needs no second attempt, and where nothing hangs a busy machine is no fault.
+        let by_chance = script.odds != Odds::default();
+        let (attempts_max, silence_max) = if by_chance { (4, SILENCE) } else { (1, Duration::from_secs(30)) };
         let retry = RetryPolicy {
             attempts_max,
             pause_first: Duration::from_millis(1),
             pause_max: Duration::from_millis(2),
-            silence_max: SILENCE,
+            silence_max,
             ..RetryPolicy::default()
         };
         let way = self.way.beside(script);

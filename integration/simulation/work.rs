@@ -30,17 +30,19 @@ pub enum Work {
 }
 
 impl Work {
-    pub fn of(rng: &mut StdRng) -> Work {
-        match rng.random_range(0..20) {
+    /// Some work; in a repository where they `quarrel`, one that another could come between.
+    pub fn of(rng: &mut StdRng, quarrel: bool) -> Work {
+        let choice = if quarrel { [0, 8, 8, 13, 13][rng.random_range(0..5)] } else { rng.random_range(0..20) };
+        match choice {
             0..8 => Work::Backup([Want::Either, Want::Full][usize::from(rng.random_bool(0.2))]),
             8..13 => Work::Prune {
                 last: rng.random_range(1..4),
                 daily: rng.random_range(0..2),
-                grace_hours: [0, 1, 24][rng.random_range(0..3)],
+                grace_hours: if quarrel { 0 } else { [0, 1, 24][rng.random_range(0..3)] },
             },
             13..16 => Work::Compact { live_share: rng.random_range(50..100), pieces_max: rng.random_range(1..4) },
-            16 => Work::Undelete(rng.random_range(0..9)),
-            17 => Work::Check { repair: rng.random_bool(0.5) },
+            16..18 => Work::Undelete(rng.random_range(0..9)),
+            18 => Work::Check { repair: rng.random_bool(0.5) },
             _ => Work::Fetch(rng.random_range(0..9)),
         }
     }
