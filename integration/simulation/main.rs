@@ -111,7 +111,7 @@ async fn history(seed: u64, told: Arc<Mutex<Vec<String>>>) -> Tally {
         });
         futures::future::join_all(runs).await;
         if site.habits.rots && round == rots_in {
-            rotten = rot(&site, &mut rng).await;
+            rotten = rot(site, &mut rng).await;
         }
         site.source.0.lock().unwrap().live();
         site.clock.pass([60, 400, 3 * 3600, DAY, 2 * DAY][rng.random_range(0..5)]);

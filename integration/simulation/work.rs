@@ -63,7 +63,7 @@ impl Progress for Heard {
     }
 }
 
-fn failed(error: &(impl Diagnose + std::error::Error)) -> String {
+fn failed(error: &impl Diagnose) -> String {
     format!("{:?}: {error}", error.kind())
 }
 
