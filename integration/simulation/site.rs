@@ -319,10 +319,11 @@ impl Site {
         Ok(Arc::new(opened))
     }
 
-    /// A machine on which all is well.
+    /// A machine on which all is well, and which never sleeps.
     pub async fn machine(&self) -> Machine {
-        let store = self.store(Script::default(), self.clock.clone()).0;
-        Machine { repository: self.open(store).await.unwrap(), clock: self.clock.clone() }
+        let clock = Arc::new(Steady(self.clock.clone()));
+        let store = self.store(Script::default(), clock.clone()).0;
+        Machine { repository: self.open(store).await.unwrap(), clock }
     }
 
     /// A machine in `weather`, and its way to the store; or why there is none.
