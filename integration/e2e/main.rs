@@ -6,6 +6,8 @@ mod bad_store;
 mod bad_tool;
 mod compact;
 mod doctor;
+mod drill;
+mod drill_killed;
 mod fleet;
 mod forced_full;
 mod holds_crypt;

@@ -16,8 +16,8 @@ const ROOM_OF_THE_EDGE: &str = "cli";
 const FILE_OF_TIME_AND_CHANCE: &str = "src/model/clock.rs";
 
 /// Rooms that may measure how long something takes. What the others do is the same at each run on the same input.
-const ROOMS_THAT_MEASURE: [&str; 9] =
-    ["store", "mariadb", "backup", "restore", "verify", "prune", "archive", "agent", ROOM_OF_THE_EDGE];
+const ROOMS_THAT_MEASURE: [&str; 10] =
+    ["store", "mariadb", "backup", "restore", "verify", "prune", "archive", "drill", "agent", ROOM_OF_THE_EDGE];
 
 /// File whose polling loop all other tests use.
 const FILE_OF_WAITING: &str = "integration/support/wait.rs";

@@ -1,6 +1,6 @@
 //! Turns settings into what the other rooms work with.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use super::{
     args::BackupChoice,
@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     error::Kind,
-    format::Manifest,
+    format::{Manifest, Proof},
     mariadb::{
         connection::Connection,
         tool::{ToolPaths, Tools},
@@ -134,6 +134,35 @@ pub async fn chosen(repository: &Repository, backup: &BackupChoice, context: &Co
             .warn(&format!("backup {id} is deleted by the first prune after {due}; `haulout undelete {id}` keeps it"));
     }
     Ok(manifest)
+}
+
+/// The proofs of `backups`, the newest first; warns of those that cannot be read.
+///
+/// # Errors
+/// When the store does not answer.
+pub async fn proofs(
+    repository: &Repository,
+    backups: &[BackupId],
+    context: &Context,
+) -> Result<BTreeMap<BackupId, Vec<Proof>>, Failure> {
+    let read = match repository.proofs(backups).await {
+        // Whoever may read backups alone need not be able to list proofs.
+        Err(error) if error.is_denied() => {
+            context.output.warn(&format!("whether backups were proven is not known: {error}"));
+            return Ok(BTreeMap::new());
+        }
+        read => read?,
+    };
+    let mut proofs: BTreeMap<BackupId, Vec<Proof>> = BTreeMap::new();
+    for (backup, of_backup) in read {
+        for (id, proof) in of_backup {
+            match proof {
+                Ok(proof) => proofs.entry(backup.clone()).or_default().push(proof),
+                Err(error) => context.output.warn(&format!("proof {id} of backup {backup} does not count: {error}")),
+            }
+        }
+    }
+    Ok(proofs)
 }
 
 /// How to reach the server.

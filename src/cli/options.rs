@@ -1,7 +1,9 @@
 //! Settings put together for one operation: plain values, every layer resolved.
 
+mod drill;
 mod prune;
 
+pub use drill::DrillSettings;
 pub use prune::{CompactSettings, PruneSettings};
 
 use std::{

@@ -10,6 +10,7 @@ mod hash;
 mod manifest;
 pub mod map;
 pub mod pack;
+mod proof;
 mod prune;
 mod seal;
 mod slot;
@@ -25,6 +26,12 @@ pub use manifest::{
     Timeline, Witness,
 };
 pub use pack::Encoding;
+#[cfg(test)]
+pub(crate) use proof::tests::{example as proof_example, passing as proof_passing};
+pub use proof::{
+    ASSERTIONS_MAX, PROOF_LINES_MAX, PROOF_TEXT_BYTES_MAX, Proof, ProofAssertion, ProofSample, ProofSpaces,
+    ProofTables, ProofTimes,
+};
 pub use prune::{Keep, LetGo, PACKS_PER_PART, PrunePacks, PrunePlan, PruneStep, Superseded, SweepTally};
 pub use seal::{DocumentPlace, KEY_BYTES, Keyring, RepositoryKeys, SEAL_BYTES, SecretKey, StoredChunk};
 pub use slot::{

@@ -12,6 +12,7 @@ pub mod connection;
 pub mod control;
 pub mod datadir;
 pub mod delta;
+pub mod drill_server;
 pub mod facts;
 pub mod filename;
 pub mod identity;

@@ -143,42 +143,55 @@ impl<'de> Deserialize<'de> for BackupId {
     }
 }
 
-/// Name of a prune plan, of the same shape as a backup's: the second in which it was made, and six hexadecimal digits.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
-#[serde(transparent)]
-pub struct PlanId(BackupId);
+macro_rules! moment_id {
+    ($(#[$doc:meta])* $name:ident, $what:expr) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+        #[serde(transparent)]
+        pub struct $name(BackupId);
 
-impl PlanId {
-    /// Makes the name of a plan that is made at `moment`.
-    pub fn new(moment: Timestamp, entropy: &dyn Entropy) -> PlanId {
-        PlanId(BackupId::new(moment, entropy))
-    }
+        impl $name {
+            /// Makes the name of one that is made at `moment`.
+            pub fn new(moment: Timestamp, entropy: &dyn Entropy) -> $name {
+                $name(BackupId::new(moment, entropy))
+            }
 
-    /// The text of the name.
-    pub fn as_str(&self) -> &str {
-        self.0.as_str()
-    }
+            /// The text of the name.
+            pub fn as_str(&self) -> &str {
+                self.0.as_str()
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                self.0.fmt(f)
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = IdError;
+
+            fn from_str(text: &str) -> Result<Self, IdError> {
+                text.parse().map($name).map_err(|IdError { found, .. }| IdError { what: $what, found })
+            }
+        }
+
+        impl<'de> Deserialize<'de> for $name {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+            }
+        }
+    };
 }
 
-impl fmt::Display for PlanId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
-    }
-}
-
-impl FromStr for PlanId {
-    type Err = IdError;
-
-    fn from_str(text: &str) -> Result<Self, IdError> {
-        text.parse().map(PlanId).map_err(|IdError { found, .. }| IdError { what: "plan id", found })
-    }
-}
-
-impl<'de> Deserialize<'de> for PlanId {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
-    }
-}
+moment_id!(
+    /// Name of a prune plan, of the same shape as a backup's: the second in which it was made, and six hexadecimal digits.
+    PlanId, "plan id"
+);
+moment_id!(
+    /// Name of a proof, of the same shape as a backup's: the second in which its drill began, and six hexadecimal digits.
+    ProofId, "proof id"
+);
 
 #[cfg(test)]
 mod tests {

@@ -8,7 +8,7 @@ mod progress;
 mod secret;
 
 pub use clock::{Clock, Entropy, SystemClock, SystemEntropy, Timestamp};
-pub use ids::{BackupId, ChunkId, IdError, PackId, PlanId, RepositoryId, SlotId};
+pub use ids::{BackupId, ChunkId, IdError, PackId, PlanId, ProofId, RepositoryId, SlotId};
 pub use lock::{LockMode, LockPolicy, Retention};
 pub use page::{EXTENT_PAGES, ExtentNo, Lsn, PageMask, PageNo, PageSize, SpaceId};
 pub use progress::{Phase, Progress, Silent};

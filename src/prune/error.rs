@@ -72,6 +72,9 @@ impl Diagnose for PruneError {
     fn hint(&self) -> Option<String> {
         let hint = match self {
             PruneError::Repository(error) => return error.hint(),
+            PruneError::Stays { reason, .. } if *reason == super::policy::PROVEN => {
+                "prove a newer one first with `haulout drill`; then this one can go"
+            }
             PruneError::Stays { .. } => "take another backup first; then this one can go",
             PruneError::Locked { .. } => "run `haulout prune` again when the lock has ended",
             PruneError::NotPlanned { .. } => "`haulout list` tells which backups are to go",

@@ -340,13 +340,21 @@ impl Run<'_> {
             stored.into_iter().map(|stored| (stored.id, stored.editions.into_iter().collect())).collect();
         // A backup goes with all of its editions, so the lock of the last of them counts.
         let last = |id: &BackupId| stored.get(id)?.values().max().copied();
+        let sound: Vec<BackupId> = editions
+            .iter()
+            .filter(|editions| editions.newest().is_some())
+            .map(|editions| editions.id.clone())
+            .collect();
+        let (proven, damaged) = repository.last_proven(&sound).await?;
+        for error in damaged {
+            self.context.progress.warn(&format!("a proof does not count: {}", causes(&error)));
+        }
         let candidate = |editions: &Editions| Candidate {
             id: editions.id.clone(),
             started: editions.newest().map(|manifest| manifest.started),
             tags: editions.newest().map(|manifest| manifest.tags.clone()).unwrap_or_default(),
             kept: pending.state.kept(&editions.id).is_some(),
-            // Proofs come with a later version.
-            proven: false,
+            proven: proven.as_ref() == Some(&editions.id),
             locked: last(&editions.id).and_then(|stored| self.locked(stored, now)),
         };
         let candidates: Vec<Candidate> = editions.iter().map(candidate).collect();

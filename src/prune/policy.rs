@@ -7,6 +7,9 @@ use jiff::tz::TimeZone;
 
 use crate::model::{BackupId, Timestamp};
 
+/// Why the backup stays that was drilled last.
+pub(super) const PROVEN: &str = "the newest backup of which a restore was proven";
+
 /// Rules of retention. A backup that any of them keeps stays; with none at all, every backup stays.
 ///
 /// Of each hour, day, ISO week, month and year, in UTC, the newest backup counts, by when it was begun.
@@ -156,7 +159,7 @@ pub fn decide(backups: &[Candidate], policy: &KeepPolicy, named: &BTreeSet<Backu
         let protected = match () {
             () if newest == Some(id) => Some("the newest backup"),
             () if backup.locked.is_some() => Some("locked"),
-            () if proven == Some(id) => Some("the newest backup of which a restore was proven"),
+            () if proven == Some(id) => Some(PROVEN),
             () => None,
         };
         let why = |protected: &str| match backup.locked.filter(|_| protected == "locked") {

@@ -9,7 +9,9 @@ use tokio::sync::Mutex;
 use super::{Count, Decided, Fate, Packs, PruneError, PruneReport, RECORDS_SECONDS, Run, causes};
 use crate::format::{PrunePlan, PruneStep, Superseded, SweepTally};
 use crate::model::{BackupId, PackId, Phase, PlanId, Timestamp};
-use crate::repository::{Editions, LeaseGuard, LeaseKey, ObjectKey, PruneKey, RepositoryError, StoredBackup};
+use crate::repository::{
+    Editions, LeaseGuard, LeaseKey, ObjectKey, PruneKey, RepositoryError, StoredBackup, StoredProof,
+};
 
 /// Objects deleted at the same time.
 const DELETES_IN_FLIGHT: usize = 16;
@@ -312,6 +314,8 @@ impl Run<'_> {
     pub(super) async fn tidy(&self, now: Timestamp, damaged: &[PlanId]) -> Result<(), PruneError> {
         let repository = &self.context.repository;
         let state = repository.prune_state().await?;
+        // Listed before the backups: a proof comes after its backup.
+        let proofs = repository.stored_proofs().await?;
         let there: HashSet<BackupId> = repository.backup_ids().await?.into_iter().collect();
         let mut old: Vec<ObjectKey> = Vec::new();
         for (id, plan) in &state.plans {
@@ -329,6 +333,8 @@ impl Run<'_> {
         old.extend(keeps.map(|(key, ..)| ObjectKey::Prune(key.clone())));
         let lists = repository.old_damage_lists().await?.into_iter();
         old.extend(lists.filter(|(_, stored)| idle(*stored)).map(|(key, _)| key));
+        let unneeded = proofs.iter().filter(|proof| !there.contains(&proof.backup) && idle(proof.stored));
+        old.extend(unneeded.map(StoredProof::key));
         old.extend(old_leases(repository.leases().await?, now));
         for key in old {
             match repository.delete(&key).await {

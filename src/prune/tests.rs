@@ -10,7 +10,7 @@ use super::synthetic::{KEY_FILE, Synthetic};
 use super::*;
 use crate::error::{Diagnose, Kind};
 use crate::format::{KeySlot, SecretKey, key_of_file};
-use crate::model::{Silent, SystemEntropy};
+use crate::model::{ProofId, Silent, SystemEntropy};
 use crate::repository::{Access, KeySource, LEASE_SECONDS, ObjectKey};
 use crate::store::faulty::{Fault, FaultyStore, Operation, Rule, Script};
 use crate::store::timed::TimedStore;
@@ -503,6 +503,72 @@ async fn records_that_nobody_needs_any_more_go_too() {
     let of = |folder: &str| left.iter().filter(|key| key.starts_with(folder)).count();
     assert_eq!((of("prune/"), of("backups/")), (0, 1), "{left:?}");
     assert!(of("leases/") <= 2, "{left:?}");
+}
+
+/// Stores a proof of backup number `number`.
+async fn prove(bench: &Bench, number: usize, passed: bool) -> String {
+    let repository = bench.open(Vec::new()).await.unwrap();
+    let mut proof = if passed { crate::format::proof_passing() } else { crate::format::proof_example() };
+    (proof.repository_id, proof.backup) = (repository.config().repository_id, bench.id(number));
+    proof.id = ProofId::new(bench.clock.now(), &*bench.entropy);
+    repository.put_proof(&proof).await.unwrap().text()
+}
+
+#[tokio::test]
+async fn the_last_proven_backup_stays_in_the_plan_and_in_the_sweep_until_a_newer_one_is_proven() {
+    let bench = Bench::new(16, 6).await;
+    prove(&bench, 0, true).await;
+    prove(&bench, 1, true).await;
+    prove(&bench, 2, false).await;
+    let made = bench.prune(&keep(1)).await.made.unwrap();
+    assert_eq!(made.backups, [bench.id(0), bench.id(2), bench.id(3), bench.id(4)]);
+    let named = PruneOptions { named: [bench.id(1)].into(), ..keep(1) };
+    let error = bench.prune_with(&named, Vec::new()).await.unwrap_err();
+    assert!(error.to_string().contains("was proven") && error.hint().unwrap().contains("haulout drill"), "{error}");
+    // One that the plan lets go of is proven before the plan is carried out, also by a prune without any rule.
+    let late = prove(&bench, 3, true).await;
+    bench.pass(2 * DAY);
+    let report = bench.prune(&PruneOptions { grace_seconds: 86_400, ..Default::default() }).await;
+    assert_eq!(report.swept[0].spared, [bench.id(3)]);
+    assert_eq!(bench.there().await, [bench.id(1), bench.id(3), bench.id(5)]);
+    // A proof that is damaged does not count, and the one before it does.
+    bench.tamper(&late, b"{}".to_vec()).await;
+    let made = bench.prune(&keep(1)).await.made.unwrap();
+    assert_eq!(made.backups, [bench.id(3)]);
+    assert_eq!(bench.unneeded().await, []);
+}
+
+#[tokio::test]
+async fn where_proofs_cannot_be_listed_nothing_is_let_go_of() {
+    let bench = Bench::new(17, 3).await;
+    let before = bench.there().await;
+    let rules = vec![Rule::always(Operation::List, Fault::Denied).on_keys("proofs")];
+    let error = bench.prune_with(&keep(1), rules).await.unwrap_err();
+    assert_eq!(error.kind(), Kind::StorageUnavailable, "{error}");
+    assert_eq!(bench.there().await, before);
+    assert_eq!(bench.open(Vec::new()).await.unwrap().prune_state().await.unwrap().plans.len(), 0);
+}
+
+#[tokio::test]
+async fn proofs_of_backups_that_are_gone_go_when_they_are_old_and_no_others() {
+    let bench = Bench::new(18, 3).await;
+    let gone = prove(&bench, 0, true).await;
+    let stays = prove(&bench, 2, true).await;
+    let all_of = |objects: BTreeMap<String, bytes::Bytes>| -> Vec<String> {
+        objects.into_keys().filter(|key| key.starts_with("proofs/")).collect()
+    };
+    let all = [gone.clone(), stays.clone()];
+    bench.prune(&keep(1)).await;
+    bench.pass(2 * DAY);
+    bench.prune(&keep(1)).await;
+    assert_eq!(bench.there().await, [bench.id(2)]);
+    assert_eq!(all_of(bench.objects().await), all, "people may look for it");
+    bench.pass(29 * DAY);
+    let denied = vec![Rule::always(Operation::Delete, Fault::Denied).on_keys("proofs/")];
+    bench.prune_with(&keep(1), denied).await.unwrap();
+    assert_eq!(all_of(bench.objects().await), all);
+    bench.prune(&keep(1)).await;
+    assert_eq!(all_of(bench.objects().await), [stays]);
 }
 
 #[tokio::test]

@@ -1,6 +1,6 @@
 //! The one place that builds and parses the keys of a repository.
 
-use crate::model::{BackupId, PackId, PlanId, SlotId};
+use crate::model::{BackupId, PackId, PlanId, ProofId, SlotId};
 
 /// Number of a lease document among those of one run, ascending.
 pub(super) const LEASE_NUMBER_DIGITS: usize = 6;
@@ -28,6 +28,8 @@ pub enum ObjectKey {
     Prune(PruneKey),
     /// `damage/<id>.json`: the id is built like that of a backup.
     Damage(BackupId),
+    /// `proofs/<backup>-<proof>.json`: how a drill of the backup ended.
+    Proof(BackupId, ProofId),
 }
 
 /// Key of a document of retention.
@@ -69,6 +71,8 @@ impl ObjectKey {
     pub const PRUNE: &'static str = "prune";
     /// The folder of what checks found damaged.
     pub const DAMAGE: &'static str = "damage";
+    /// The folder of what drills proved.
+    pub const PROOFS: &'static str = "proofs";
     /// The folder of all key slots.
     pub const SLOTS: &'static str = "keys";
 
@@ -90,6 +94,7 @@ impl ObjectKey {
             }
             ObjectKey::Manifest(id) => format!("backups/{id}.json"),
             ObjectKey::Damage(id) => format!("damage/{id}.json"),
+            ObjectKey::Proof(backup, id) => format!("proofs/{backup}-{id}.json"),
             ObjectKey::Slot(id) => format!("keys/{id}.json"),
             ObjectKey::Edition(id, edition) => format!("backups/{id}-e{edition:0EDITION_DIGITS$}.json"),
             ObjectKey::Lease(lease) => {
@@ -121,6 +126,7 @@ impl ObjectKey {
             }
             ObjectKey::BACKUPS => parse_manifest(rest.strip_suffix(".json")?),
             ObjectKey::DAMAGE => rest.strip_suffix(".json")?.parse().ok().map(ObjectKey::Damage),
+            ObjectKey::PROOFS => parse_proof(rest.strip_suffix(".json")?),
             ObjectKey::SLOTS => rest.strip_suffix(".json")?.parse().ok().map(ObjectKey::Slot),
             ObjectKey::LEASES => parse_lease(rest.strip_suffix(".json")?).map(ObjectKey::Lease),
             ObjectKey::PRUNE => parse_prune(rest.strip_suffix(".json")?).map(ObjectKey::Prune),
@@ -137,6 +143,12 @@ fn parse_manifest(name: &str) -> Option<ObjectKey> {
     let fits = number.len() == EDITION_DIGITS && number.bytes().all(|byte| byte.is_ascii_digit());
     let edition = number.parse().ok().filter(|edition| fits && *edition > 0)?;
     Some(ObjectKey::Edition(id.parse().ok()?, edition))
+}
+
+fn parse_proof(name: &str) -> Option<ObjectKey> {
+    // Both names have one hyphen.
+    let hyphen = name.match_indices('-').nth(1)?.0;
+    Some(ObjectKey::Proof(name[..hyphen].parse().ok()?, name[hyphen + 1..].parse().ok()?))
 }
 
 fn parse_lease(name: &str) -> Option<LeaseKey> {
@@ -201,6 +213,7 @@ mod tests {
                 ObjectKey::Slot(SlotId(slot)),
                 ObjectKey::Manifest(id.parse().unwrap()),
                 ObjectKey::Damage(id.parse().unwrap()),
+                ObjectKey::Proof(id.parse().unwrap(), id.parse().unwrap()),
                 ObjectKey::Edition(id.parse().unwrap(), number.max(1)),
                 ObjectKey::Lease(LeaseKey { purpose, holder, number, released }),
                 ObjectKey::Prune(PruneKey::Plan(id.parse().unwrap())),
@@ -215,7 +228,7 @@ mod tests {
         }
 
         #[test]
-        fn what_parses_is_written_the_same_way(key in "\\PC{0,40}|(packs|backups|leases|keys|prune|damage)/[ -~]{0,90}|backups/[0-9]{8}T[0-9]{6}Z-[0-9a-f]{6}-e[0-9]{1,7}.json") {
+        fn what_parses_is_written_the_same_way(key in "\\PC{0,40}|(packs|backups|leases|keys|prune|damage|proofs)/[ -~]{0,90}|(proofs|prune|backups)/[0-9]{8}T[0-9]{6}Z-[0-9a-f]{6}-[ -~]{0,30}|backups/[0-9]{8}T[0-9]{6}Z-[0-9a-f]{6}-e[0-9]{1,7}.json") {
             if let Some(parsed) = ObjectKey::parse(&key) {
                 prop_assert_eq!(parsed.text(), key);
             }

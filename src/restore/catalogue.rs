@@ -152,6 +152,11 @@ pub(super) fn schema_of(path: &str) -> Option<String> {
     path.split_once('/').map(|(directory, _)| filename::shown(directory))
 }
 
+/// The table whose file lies at `path` in the datadir; nothing for files that are no table's.
+pub fn table_of(path: &str) -> Option<TableName> {
+    role_of(path).map(|role| role.name)
+}
+
 /// Tells what the file at `path` is; nothing for files that are no table's.
 pub(super) fn role_of(path: &str) -> Option<FileRole> {
     let (directory, file) = path.split_once('/')?;

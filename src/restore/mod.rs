@@ -40,7 +40,7 @@ mod synthetic;
 mod tests;
 
 pub use cancel::Cancel;
-pub use catalogue::{Catalogue, Engine, FileSums, TableEntry, TableName};
+pub use catalogue::{Catalogue, Engine, FileSums, TableEntry, TableName, table_of};
 pub use choice::{TableChoice, TablePattern, choose_tables};
 pub use error::RestoreError;
 pub use fetch::FetchFigures;

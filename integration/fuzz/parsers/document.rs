@@ -2,19 +2,22 @@
 
 use std::fmt::Debug;
 
-use haulout::format::{Config, DamageList, Document, Lease, Manifest, decode_document, encode_document, map::BlockRef};
+use haulout::format::{
+    Config, DamageList, Document, Lease, Manifest, Proof, decode_document, encode_document, map::BlockRef,
+};
 
 use super::flipped;
 
 /// The first byte tells what follows: a document, or the body of one, which then gets the envelope that it ought to have.
 pub fn check(input: &[u8]) {
     let Some((how, rest)) = input.split_first() else { return };
-    let document = match how % 5 {
+    let document = match how % 6 {
         0 => rest.to_vec(),
         1 => wrapped(Manifest::WORD, rest),
         2 => wrapped(Config::WORD, rest),
         3 => wrapped(Lease::WORD, rest),
-        _ => wrapped(DamageList::WORD, rest),
+        4 => wrapped(DamageList::WORD, rest),
+        _ => wrapped(Proof::WORD, rest),
     };
     if let Some(manifest) = one::<Manifest>(&document) {
         let _ = (manifest.check(None), manifest.check(Some(&manifest)), manifest.totals());
@@ -25,6 +28,7 @@ pub fn check(input: &[u8]) {
     one::<Config>(&document);
     one::<Lease>(&document);
     one::<DamageList>(&document);
+    one::<Proof>(&document);
 }
 
 /// The body in an envelope with its hash. Blanks around it are no part of it.

@@ -1,5 +1,6 @@
 //! The command line as clap reads it. Its doc comments are the help texts.
 
+mod drill;
 mod keys;
 mod operations;
 mod prune;
@@ -10,6 +11,7 @@ use std::{fmt, path::PathBuf, str::FromStr};
 
 use clap::{Args, Parser, Subcommand};
 
+pub use drill::DrillArgs;
 pub use keys::{KeyAddArgs, KeyArgs, KeyCommand, KeyListArgs, KeyRemoveArgs, KeyRotateArgs, NewKeyArgs};
 pub use operations::{
     BackupArgs, BackupMode, CheckArgs, CompletionsArgs, DoctorArgs, FetchArgs, InitArgs, ListArgs, ManArgs, MoveArgs,
@@ -107,6 +109,8 @@ pub enum Command {
     CopyBack(MoveArgs),
     /// Check that all that the backups need is in the repository
     Check(CheckArgs),
+    /// Prove that a backup restores: on a server of its own, with a record of it
+    Drill(Box<DrillArgs>),
     /// Let go of backups by rules, and delete what then nobody needs
     Prune(Box<PruneArgs>),
     /// Gather what is needed out of packs that are mostly dead, so that restores read less
@@ -126,9 +130,10 @@ pub enum Command {
 }
 
 /// Which backup.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub enum BackupChoice {
     /// The one that started last.
+    #[default]
     Latest,
     /// The one of this name.
     Id(BackupId),

@@ -2,6 +2,8 @@
 
 mod fleet;
 
+use std::collections::BTreeMap;
+
 use serde::Serialize;
 
 use super::{
@@ -18,10 +20,10 @@ use crate::{
         options::StoreSettings,
         output::{Message, Output},
         paint::Paint,
-        report::{BackupLine, LineagePlace, capture_seconds},
+        report::{BackupLine, LineagePlace, capture_seconds, proof_cells},
     },
     error::Kind,
-    format::{BackupKind, Manifest},
+    format::{BackupKind, Manifest, Proof},
     model::{BackupId, Timestamp},
     prune::{self, Planned},
 };
@@ -35,6 +37,8 @@ pub struct Listing {
     pub entries: Vec<Entry>,
     /// Backups that prune plans let go of.
     pub planned: Vec<(BackupId, Planned)>,
+    /// What drills proved of them, the newest first.
+    pub proofs: BTreeMap<BackupId, Vec<Proof>>,
     /// Whether nothing in it can be read without a key.
     pub sealed: bool,
 }
@@ -61,7 +65,8 @@ async fn operation(settings: &StoreSettings, context: &Context) -> Result<Listin
     let entries: Vec<Entry> = manifests.into_iter().map(|(id, manifest)| Entry::new(id, manifest)).collect();
     let ids: Vec<BackupId> = entries.iter().map(|entry| entry.id.clone()).collect();
     let planned = prune::planned(&repository, &ids).await?;
-    Ok(Listing { url: settings.url.clone(), entries, planned, sealed: repository.keyring().is_sealed() })
+    let proofs = open::proofs(&repository, &ids, context).await?;
+    Ok(Listing { url: settings.url.clone(), entries, planned, proofs, sealed: repository.keyring().is_sealed() })
 }
 
 /// Tells `listing`, on a terminal as wide as that is unless `wide`.
@@ -69,11 +74,11 @@ pub(in crate::cli) fn tell(listing: &Listing, wide: bool, output: &Output) -> Fi
     let forest = Forest::grow(&listing.entries);
     let summary = ListSummary::of(listing, &forest);
     if output.is_json() {
-        forest.rows.iter().for_each(|row| tell_json(row, listing.due(&row.entry.id), output));
+        forest.rows.iter().for_each(|row| tell_json(row, listing, output));
         output.json(&summary);
     } else {
         let width = output.options.columns.filter(|_| !wide);
-        output.data(text(&summary, &forest, width, output.options.stdout).as_bytes());
+        output.data(text(listing, &summary, &forest, width, output.options.stdout).as_bytes());
         output.data(planned(listing).as_bytes());
         for row in &forest.rows {
             if let Some(damage) = row.damage() {
@@ -90,15 +95,23 @@ impl Listing {
     fn due(&self, backup: &BackupId) -> Option<Timestamp> {
         self.planned.iter().find(|(id, _)| id == backup).map(|(_, planned)| planned.due)
     }
+
+    /// Its proofs, the newest first.
+    fn proofs(&self, backup: &BackupId) -> &[Proof] {
+        self.proofs.get(backup).map_or(&[], Vec::as_slice)
+    }
 }
 
-fn tell_json(row: &Row<'_>, due: Option<Timestamp>, output: &Output) {
+fn tell_json(row: &Row<'_>, listing: &Listing, output: &Output) {
+    let (due, proofs) = (listing.due(&row.entry.id), listing.proofs(&row.entry.id));
     let place = LineagePlace { root: row.root, parent_gone: row.parent_gone.is_some() };
     match &row.entry.manifest {
         Ok(manifest) => {
-            output.json(&BackupLine::of(manifest, Some(place)).with_fault(row.fault.as_ref()).planned(due));
+            output.json(
+                &BackupLine::of(manifest, Some(place)).with_fault(row.fault.as_ref()).planned(due).proven(proofs),
+            );
         }
-        Err(failure) => output.json(&BackupLine::damaged(&row.entry.id, failure).planned(due)),
+        Err(failure) => output.json(&BackupLine::damaged(&row.entry.id, failure).planned(due).proven(proofs)),
     }
 }
 
@@ -162,16 +175,36 @@ const COLUMNS: [Column; 12] = [
     Column { title: "SPACES", right: true, drop: 9 },
 ];
 
-fn text(summary: &ListSummary<'_>, forest: &Forest<'_>, width: Option<usize>, paint: Paint) -> String {
+/// Place of the columns on drills.
+const PROOFS_AT: usize = 2;
+/// Of drills, where there were any.
+const PROOF_COLUMNS: [Column; 2] =
+    [Column { title: "PROVEN", right: false, drop: 0 }, Column { title: "RTO", right: true, drop: 1 }];
+
+fn text(
+    listing: &Listing,
+    summary: &ListSummary<'_>,
+    forest: &Forest<'_>,
+    width: Option<usize>,
+    paint: Paint,
+) -> String {
     let seal = if summary.sealed { ", sealed" } else { "" };
     let mut text = format!("repository {}{}{seal}\n", paint.bold(summary.url), server(forest));
     if forest.rows.is_empty() {
         return text + "\nno backups yet: take one with `haulout backup`\n";
     }
-    let table = Table { columns: COLUMNS.to_vec(), rows: forest.rows.iter().map(cells).collect() };
+    let mut table = Table { columns: COLUMNS.to_vec(), rows: forest.rows.iter().map(cells).collect() };
+    if !listing.proofs.is_empty() {
+        table.columns.splice(PROOFS_AT..PROOFS_AT, PROOF_COLUMNS);
+        for (row, cells) in forest.rows.iter().zip(&mut table.rows) {
+            cells.resize(COLUMNS.len(), String::new());
+            cells.splice(PROOFS_AT..PROOFS_AT, proof_cells(listing.proofs(&row.entry.id)));
+        }
+    }
     let decorate = |row: usize, column: usize, cell: &str| match (column, forest.rows[row].damage()) {
         (0 | 1, Some(_)) => paint.red(cell),
         (0, None) if forest.rows[row].branch.is_empty() => paint.bold(cell),
+        (PROOFS_AT, _) if cell.trim_end() == "failed" => paint.red(cell),
         _ => cell.to_owned(),
     };
     let (body, left_out) = table.text(width, paint, decorate);

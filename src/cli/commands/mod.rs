@@ -6,6 +6,7 @@ pub mod compact;
 pub mod completions;
 pub mod copy_back;
 pub mod doctor;
+pub mod drill;
 pub mod fetch;
 pub mod init;
 pub mod key;
@@ -119,6 +120,7 @@ pub async fn run(command: &Command, context: &Context) -> Result<Finish, Failure
         Command::MoveBack(args) => move_back::run(args, context).await,
         Command::CopyBack(args) => copy_back::run(args, context).await,
         Command::Check(args) => check::run(args, context).await,
+        Command::Drill(args) => drill::run(args, context).await,
         Command::Prune(args) => prune::run(args, context).await,
         Command::Compact(args) => compact::run(args, context).await,
         Command::Undelete(args) => undelete::run(args, context).await,

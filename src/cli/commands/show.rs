@@ -9,7 +9,7 @@ use crate::{
         options::StoreSettings,
         report::{BackupLine, details},
     },
-    format::Manifest,
+    format::{Manifest, Proof},
     restore::Catalogue,
 };
 
@@ -25,16 +25,17 @@ pub async fn run(args: &ShowArgs, context: &Context) -> Result<Finish, Failure> 
         let catalogue = Catalogue::read(&repository, &manifest, &context.stop.clone().into()).await?;
         tables::tell(&manifest.id, &catalogue, args.wide, &context.output);
     } else {
-        tell(&manifest, context);
+        let mut proofs = open::proofs(&repository, std::slice::from_ref(&manifest.id), context).await?;
+        tell(&manifest, &proofs.remove(&manifest.id).unwrap_or_default(), context);
     }
     Ok(Finish::Done)
 }
 
-fn tell(manifest: &Manifest, context: &Context) {
+fn tell(manifest: &Manifest, proofs: &[Proof], context: &Context) {
     let output = &context.output;
     if output.is_json() {
-        output.json(&BackupLine::of(manifest, None));
+        output.json(&BackupLine::of(manifest, None).proven(proofs));
     } else {
-        output.data(details(manifest, output.options.stdout).as_bytes());
+        output.data(details(manifest, proofs, output.options.stdout).as_bytes());
     }
 }

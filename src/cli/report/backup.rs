@@ -2,10 +2,10 @@
 
 use serde::Serialize;
 
-use super::Facts;
+use super::{Facts, ProofLine, drill::proof_facts, last_passed};
 use crate::{
     cli::{failure::Failure, human, output::Message, paint::Paint},
-    format::{BackupKind, GtidPosition, LsnRange, Manifest, RedoFormat, Server, Sizes, StoredBlock},
+    format::{BackupKind, GtidPosition, LsnRange, Manifest, Proof, RedoFormat, Server, Sizes, StoredBlock},
     model::{BackupId, Lsn, RepositoryId, Timestamp},
 };
 
@@ -123,6 +123,12 @@ pub struct BackupLine<'a> {
     error: Option<&'a Failure>,
     #[serde(skip_serializing_if = "Option::is_none")]
     deleted_after: Option<Timestamp>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    proven: Option<Timestamp>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rto_seconds: Option<f64>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    proofs: Vec<ProofLine<'a>>,
     #[serde(flatten)]
     content: Option<Content<'a>>,
 }
@@ -192,7 +198,7 @@ impl<'a> BackupLine<'a> {
             repository_id: manifest.repository_id,
             map: &manifest.map,
         };
-        BackupLine { backup_id: &manifest.id, damaged: false, error: None, deleted_after: None, content: Some(content) }
+        BackupLine { content: Some(content), ..BackupLine::bare(&manifest.id) }
     }
 
     /// The same with what does not hold of it.
@@ -203,7 +209,32 @@ impl<'a> BackupLine<'a> {
 
     /// A backup whose manifest cannot be read.
     pub fn damaged(backup_id: &'a BackupId, error: &'a Failure) -> BackupLine<'a> {
-        BackupLine { backup_id, damaged: true, error: Some(error), deleted_after: None, content: None }
+        BackupLine { damaged: true, error: Some(error), ..BackupLine::bare(backup_id) }
+    }
+
+    fn bare(backup_id: &'a BackupId) -> BackupLine<'a> {
+        BackupLine {
+            backup_id,
+            damaged: false,
+            error: None,
+            deleted_after: None,
+            proven: None,
+            rto_seconds: None,
+            proofs: Vec::new(),
+            content: None,
+        }
+    }
+
+    /// The same with its proofs, the newest first.
+    #[must_use]
+    pub fn proven(self, proofs: &'a [Proof]) -> BackupLine<'a> {
+        let passed = last_passed(proofs);
+        BackupLine {
+            proven: passed.map(|proof| proof.finished),
+            rto_seconds: passed.map(|proof| proof.took.rto_ms() as f64 / 1000.0),
+            proofs: proofs.iter().map(ProofLine::from).collect(),
+            ..self
+        }
     }
 
     /// The same with when it may be deleted.
@@ -214,7 +245,7 @@ impl<'a> BackupLine<'a> {
 }
 
 /// Everything about a backup, for people.
-pub(in crate::cli) fn details(manifest: &Manifest, paint: Paint) -> String {
+pub(in crate::cli) fn details(manifest: &Manifest, proofs: &[Proof], paint: Paint) -> String {
     let sections = [
         ("xtrabackup_checkpoints", checkpoints(manifest)),
         ("Redo log", redo_log(manifest)),
@@ -226,6 +257,9 @@ pub(in crate::cli) fn details(manifest: &Manifest, paint: Paint) -> String {
     let mut text = format!("backup {}\n{}", paint.bold(manifest.id.as_str()), head(manifest).text(paint));
     for (title, facts) in sections {
         text += &format!("\n{}\n{}", paint.bold(title), facts.text(paint));
+    }
+    if !proofs.is_empty() {
+        text += &format!("\n{}\n{}", paint.bold("Drills"), proof_facts(proofs).text(paint));
     }
     text
 }

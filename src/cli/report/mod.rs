@@ -3,6 +3,7 @@
 mod backup;
 mod check;
 mod compact;
+mod drill;
 mod key;
 mod prune;
 mod repair;
@@ -17,6 +18,8 @@ pub use backup::{BackupLine, BackupSummary, LineagePlace, Lsns};
 pub(in crate::cli) use backup::{capture_seconds, details};
 pub use check::{CheckSummary, Damage, DoctorSummary, Finding, Level, LockedCheckSummary};
 pub use compact::{CompactSummary, RestoreCost};
+pub use drill::{DrillPlanSummary, DrillSeconds, DrillSummary, ProofLine};
+pub(in crate::cli) use drill::{last_passed, proof_cells};
 pub use key::{KeyChange, KeyLine, KeySummary};
 pub use prune::{PruneLine, PruneSummary, UndeleteSummary};
 pub use repair::{DamagedBackup, Names, Repair};

@@ -9,8 +9,9 @@ use crate::{
         samples::{incremental, manifest},
         snapshot,
     },
+    drill::DrillPlan,
     error::Kind,
-    format::GtidPosition,
+    format::{GtidPosition, ProofTables},
     model::{BackupId, LockMode, Lsn, SlotId, Timestamp},
     prune::{CompactReport, Decided, Fate, Judged, Made, Planned, PruneReport, Skip, Swept, Usage},
     repository::RepositoryError,
@@ -505,9 +506,40 @@ fn what_compact_tells_is_as_reviewed() {
 }
 
 #[test]
+fn what_drill_tells_is_as_reviewed() {
+    let plan = DrillPlan {
+        files: 2462,
+        written_bytes: 128_849_018_880,
+        fetched_bytes: 33_500_000_000,
+        requests: 2310,
+        needed_bytes: 140_000_000_000,
+        free_bytes: 500 << 30,
+    };
+    let mut stopped = crate::format::proof_example();
+    stopped.failures = vec!["pack abab is missing".to_owned()];
+    stopped.more_failures = 7;
+    (stopped.assertions, stopped.sample) = (Vec::new(), None);
+    (stopped.took.prepare_ms, stopped.took.start_ms) = (0, 0);
+    stopped.tables = ProofTables { expected: 900, ..ProofTables::default() };
+    let (passed, failed) = (crate::format::proof_passing(), crate::format::proof_example());
+    let key = || Some("proofs/20261122T020000Z-3f9a16-20261122T053000Z-7c01d2.json".to_owned());
+    let parts = [
+        both(&DrillPlanSummary::of(&plan, id(), "/srv/drill".into()), DrillPlanSummary::text),
+        both(&DrillSummary::of(&passed, key(), 801.3), DrillSummary::text),
+        both(&DrillSummary::of(&failed, key(), 801.3), DrillSummary::text),
+        both(&DrillSummary::of(&stopped, None, 292.0), DrillSummary::text),
+    ];
+    let text: Vec<String> = parts.iter().map(|(text, _)| text.clone()).collect();
+    snapshot::check("drill.txt", &text.join("\n"));
+    snapshot::check("drill.jsonl", &parts.map(|(_, json)| json).concat());
+}
+
+#[test]
 fn everything_about_a_backup_is_as_reviewed() {
     let manifest = incremental(22, &manifest(21));
-    snapshot::check("show.txt", &details(&manifest, Paint::default()));
+    snapshot::check("show.txt", &details(&manifest, &[], Paint::default()));
+    let proofs = [crate::format::proof_example(), crate::format::proof_passing()];
+    snapshot::check("show-proven.txt", &details(&manifest, &proofs, Paint::default()));
     let (output, out, _) = sheets(OutputOptions { json: true, ..OutputOptions::default() });
     output.json(&BackupLine::of(&manifest, None));
     snapshot::check("show.jsonl", &out.text());
@@ -515,7 +547,7 @@ fn everything_about_a_backup_is_as_reviewed() {
 
 #[test]
 fn show_has_the_lsns_of_xtrabackup_checkpoints() {
-    let (parent, text) = (manifest(21), details(&incremental(22, &manifest(21)), Paint::default()));
+    let (parent, text) = (manifest(21), details(&incremental(22, &manifest(21)), &[], Paint::default()));
     let squeezed = text.split_whitespace().collect::<Vec<_>>().join(" ");
     let from = parent.lsn.start.0 - 1;
     assert!(squeezed.contains(&format!("backup_type = incremental from_lsn = {from} to_lsn = ")), "{text}");
@@ -538,7 +570,8 @@ fn what_is_told_on_the_way_and_of_a_failure_is_as_reviewed() {
 #[test]
 fn every_message_type_and_field_is_documented() {
     let documentation = include_str!("../OUTPUT.md");
-    let names = ["summaries", "messages", "show", "list", "list-damaged", "tables", "prune", "compact"];
+    let names =
+        ["summaries", "messages", "show", "list", "list-damaged", "list-proven", "drill", "tables", "prune", "compact"];
     for name in names.map(|name| format!("{name}.jsonl")) {
         let path = format!("{}/src/cli/snapshots/{name}", env!("CARGO_MANIFEST_DIR"));
         for line in std::fs::read_to_string(path).unwrap().lines() {

@@ -70,6 +70,17 @@ pub enum SettingsError {
     /// Nobody says where the repository is.
     #[error("no repository is named")]
     NoRepository,
+    /// Nobody says where a drill is to work.
+    #[error("no scratch directory is named")]
+    NoScratch,
+    /// The file with assertions cannot be read.
+    #[error("cannot read assertions from {path:?}")]
+    Assertions {
+        /// The file.
+        path: PathBuf,
+        /// The system's error.
+        source: std::io::Error,
+    },
     /// A password on the command line.
     #[error("a password does not belong on the command line, where every user of the machine can read it")]
     PasswordArgument,
@@ -142,6 +153,10 @@ impl Diagnose for SettingsError {
             SettingsError::NoRepository => {
                 "give --repo URL, set HAULOUT_REPO, or write `url` under [repository] in the settings file"
             }
+            SettingsError::NoScratch => {
+                "give --scratch DIR, set HAULOUT_DRILL_SCRATCH, or write `scratch` under [drill] in the settings file"
+            }
+            SettingsError::Assertions { .. } => "it is a text file of at most 1 MiB",
             SettingsError::PasswordArgument => {
                 "use --password-file FILE, HAULOUT_PASSWORD, or an option file with --defaults-file"
             }

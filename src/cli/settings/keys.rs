@@ -173,6 +173,15 @@ keys! {
         "where files are put together before they move into the datadir";
     OWNER: Owner = "restore"."owner", Some("--owner"), Some("HAULOUT_OWNER"), "user and group of the restored files";
 
+    DRILL_SCRATCH: PathBuf = "drill"."scratch", Some("--scratch"), Some("HAULOUT_DRILL_SCRATCH"),
+        "directory in which a drill restores, empty or absent";
+    DRILL_TIME: Stretch = "drill"."time", Some("--time"), Some("HAULOUT_DRILL_TIME"),
+        "for how long a drill checks tables; all are checked unless given";
+    DRILL_ASSERT_FILE: PathBuf = "drill"."assert_file", Some("--assert-file"), Some("HAULOUT_DRILL_ASSERT_FILE"),
+        "file with statements that must each return one true value";
+    MARIADBD_OPTIONS: Vec<String> = "drill"."mariadbd_options", Some("--mariadbd-option"), None,
+        "options of mariadbd that the restored server needs, such as \"plugin-dir=/opt/plugins\"";
+
     KEEP_LAST: KeepCount = "prune"."keep_last", Some("--keep-last"), Some("HAULOUT_KEEP_LAST"), "newest backups that stay";
     KEEP_HOURLY: KeepCount = "prune"."keep_hourly", Some("--keep-hourly"), Some("HAULOUT_KEEP_HOURLY"),
         "hours of which a backup stays";

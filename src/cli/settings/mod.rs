@@ -5,6 +5,7 @@ mod error;
 mod file;
 pub mod keys;
 mod passthrough;
+mod server_options;
 mod stretch;
 mod value;
 
@@ -14,6 +15,7 @@ pub use error::SettingsError;
 pub use file::{Place, Raw, SettingsFile};
 use keys::{Described as _, Key};
 pub use passthrough::check_tool_args;
+pub use server_options::server_options;
 pub use stretch::Stretch;
 pub use value::{Owner, UpTo, Value, endpoint};
 

@@ -90,12 +90,12 @@ pub fn check_tool_args(args: &[String]) -> Result<(), SettingsError> {
 }
 
 /// True when MariaDB's programs might take `name` for `full`.
-fn is_shortened(name: &str, full: &str) -> bool {
+pub(super) fn is_shortened(name: &str, full: &str) -> bool {
     full.starts_with(name)
 }
 
 /// The name without prefixes, with `-` throughout.
-fn bare_name(long: &str) -> String {
+pub(super) fn bare_name(long: &str) -> String {
     let mut name = long.replace('_', "-").to_ascii_lowercase();
     while let Some(rest) = PREFIXES.iter().find_map(|prefix| name.strip_prefix(prefix)) {
         name = rest.to_owned();

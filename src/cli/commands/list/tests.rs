@@ -53,8 +53,15 @@ fn told_with(
     columns: Option<usize>,
     json: bool,
 ) -> (Finish, String, String) {
+    told_of(
+        Listing { url: "s3://backups/db1".to_owned(), entries, planned, proofs: BTreeMap::new(), sealed: false },
+        columns,
+        json,
+    )
+}
+
+fn told_of(listing: Listing, columns: Option<usize>, json: bool) -> (Finish, String, String) {
     let (output, out, err) = sheets(OutputOptions { columns, json, ..OutputOptions::default() });
-    let listing = Listing { url: "s3://backups/db1".to_owned(), entries, planned, sealed: false };
     let finish = tell(&listing, false, &output);
     (finish, out.text(), err.text())
 }
@@ -104,6 +111,46 @@ fn what_a_plan_lets_go_of_is_told_with_its_time() {
     let line = out.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
     let due: Vec<_> = line.filter(|line| !line["deleted_after"].is_null()).collect();
     assert_eq!((due.len(), &due[0]["deleted_after"]), (1, &"2026-11-24T03:00:00Z".into()));
+}
+
+/// Proofs of three backups: one that passed, one that failed after one that passed, one that failed.
+fn proofs() -> BTreeMap<BackupId, Vec<Proof>> {
+    let of = |day: u32, passed: bool, started: &str| {
+        let mut proof = if passed { crate::format::proof_passing() } else { crate::format::proof_example() };
+        (proof.backup, proof.id) = (manifest(day).id, format!("{started}-7c01d2").parse().unwrap());
+        proof
+    };
+    [
+        vec![of(5, true, "20261122T053000Z")],
+        vec![of(8, false, "20261123T053000Z"), of(8, true, "20261122T053000Z")],
+        vec![of(9, false, "20261123T063000Z")],
+    ]
+    .into_iter()
+    .map(|proofs| (proofs[0].backup.clone(), proofs))
+    .collect()
+}
+
+#[test]
+fn what_was_proven_is_shown_beside_each_backup() {
+    let listing = |entries| Listing {
+        url: "s3://backups/db1".to_owned(),
+        entries,
+        planned: Vec::new(),
+        proofs: proofs(),
+        sealed: false,
+    };
+    for (name, columns) in [("list-proven-80.txt", Some(80)), ("list-proven-wide.txt", None)] {
+        let (finish, out, err) = told_of(listing(sound()), columns, false);
+        assert_eq!((finish, err.as_str()), (Finish::Done, ""));
+        let width = out.lines().map(|line| line.chars().count()).max();
+        assert!(width.unwrap() <= columns.unwrap_or(usize::MAX), "{out}");
+        snapshot::check(name, &out);
+    }
+    let (_, out, _) = told_of(listing(sound()), None, true);
+    snapshot::check("list-proven.jsonl", &out);
+    // A manifest that cannot be read takes no cells away from its neighbours.
+    let (_, out, _) = told_of(listing(damaged()), None, false);
+    assert!(out.lines().any(|line| line.contains("damaged") && !line.contains("2026-11-22")), "{out}");
 }
 
 #[test]
