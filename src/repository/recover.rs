@@ -223,6 +223,7 @@ mod tests {
                 | ObjectKey::Manifest(_)
                 | ObjectKey::Edition(..)
                 | ObjectKey::Damage(_)
+                | ObjectKey::Proof(..)
                 | ObjectKey::Prune(_) => true,
                 // Never locked; looked at by itself.
                 ObjectKey::Lease(_) | ObjectKey::Config => false,
