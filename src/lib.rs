@@ -6,6 +6,7 @@
 
 pub mod backup;
 pub mod cli;
+pub mod copy;
 pub mod drill;
 pub mod error;
 pub mod format;

@@ -5,6 +5,7 @@ mod archived;
 mod bad_store;
 mod bad_tool;
 mod compact;
+mod copy;
 mod doctor;
 mod drill;
 mod drill_killed;

@@ -14,9 +14,6 @@ use crate::format::Manifest;
 use crate::model::{PlanId, Timestamp};
 use crate::repository::{LeaseGuard, References, RepositoryError};
 
-/// Looks, after which the sweep is taken to be at a standstill: ten minutes with the usual pause.
-const LOOKS_MAX: u32 = 300;
-
 /// Plans of which something may have been deleted since the run took its lease at `taken`.
 ///
 /// # Errors
@@ -40,15 +37,7 @@ pub(super) async fn check(
     let Some(plan) = plans.last() else { return Ok(()) };
     let repository = &context.repository;
     context.progress.note("packs were pruned meanwhile: counting that all this backup needs is there");
-    for _ in 0..LOOKS_MAX {
-        let at_work = repository.at_work("prune", &mut *lease.lock().await).await?;
-        let under_way = at_work.is_some()
-            && repository.prune_state().await?.plans.iter().any(|(id, state)| plans.contains(id) && state.is_pending());
-        if !under_way {
-            break;
-        }
-        unless_cancelled(context, tokio::time::sleep(pause)).await?;
-    }
+    unless_cancelled(context, repository.outlast_sweeps(plans, lease, pause)).await??;
     let swept = || BackupError::Swept { plan: plan.clone() };
     let mut references = References::default();
     match references.add(repository, manifest).await {

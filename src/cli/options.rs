@@ -1,8 +1,10 @@
 //! Settings put together for one operation: plain values, every layer resolved.
 
+mod copy;
 mod drill;
 mod prune;
 
+pub use copy::{CopyChoice, CopySettings, place as copy_place};
 pub use drill::DrillSettings;
 pub use prune::{CompactSettings, PruneSettings};
 

@@ -52,6 +52,7 @@ fn words(phase: Phase) -> (&'static str, &'static str, &'static str) {
     match phase {
         Phase::Capture => ("capture", "reading", "read"),
         Phase::Upload => ("upload", "uploading", "uploaded"),
+        Phase::Copy => ("copy", "copying", "copied"),
         Phase::Fetch => ("fetch", "fetching", "fetched"),
         Phase::Prepare => ("prepare", "preparing", "prepared"),
         Phase::Move => ("move", "moving", "moved"),

@@ -7,6 +7,8 @@ pub enum Phase {
     Capture,
     /// Storing packs; bytes stored.
     Upload,
+    /// Copying packs into another store; bytes.
+    Copy,
     /// Fetching packs; bytes written to files.
     Fetch,
     /// The backup tool's `--prepare`; LSN distance, where it tells it.

@@ -8,8 +8,8 @@ use std::collections::BTreeMap;
 
 use futures::{StreamExt, TryStreamExt};
 
-use super::{DOCUMENTS_IN_FLIGHT, ObjectKey, Repository, RepositoryError};
-use crate::format::{FormatError, Manifest};
+use super::{DOCUMENTS_IN_FLIGHT, ObjectKey, Repository, RepositoryError, store_key};
+use crate::format::{DOCUMENT_BYTES_MAX, FormatError, Manifest};
 use crate::model::{BackupId, Timestamp};
 use crate::store::Key;
 
@@ -126,12 +126,21 @@ impl Repository {
     /// # Errors
     /// [`RepositoryError::NoBackup`] when it is not there, or what is wrong with it.
     pub async fn manifest_edition(&self, id: &BackupId, edition: u32) -> Result<Manifest, RepositoryError> {
-        let manifest: Manifest = match self.get_document(&ObjectKey::edition(id, edition)).await {
-            Err(RepositoryError::Store(error)) if error.is_not_found() => {
-                return Err(RepositoryError::NoBackup { id: id.to_string() });
-            }
-            manifest => manifest?,
+        let bytes = match self.store.get(&store_key(&ObjectKey::edition(id, edition))?, DOCUMENT_BYTES_MAX).await {
+            Err(error) if error.is_not_found() => return Err(RepositoryError::NoBackup { id: id.to_string() }),
+            bytes => bytes?,
         };
+        self.prove_manifest(id, edition, &bytes)
+    }
+
+    /// The manifest that `bytes` hold, which are stored as this edition of backup `id`.
+    pub(super) fn prove_manifest(
+        &self,
+        id: &BackupId,
+        edition: u32,
+        bytes: &[u8],
+    ) -> Result<Manifest, RepositoryError> {
+        let manifest: Manifest = self.decode_document(&ObjectKey::edition(id, edition), bytes)?;
         if manifest.id != *id {
             return Err(RepositoryError::Misplaced { expected: id.clone(), found: manifest.id });
         }

@@ -106,6 +106,22 @@ pub enum RepositoryError {
         /// The one in the manifest.
         found: RepositoryId,
     },
+    /// What was to be a copy is another repository.
+    #[error("at {url} is repository {found}, no copy of {expected}")]
+    Another {
+        /// The place of the copy.
+        url: String,
+        /// This repository.
+        expected: RepositoryId,
+        /// The one that is there.
+        found: RepositoryId,
+    },
+    /// A copy is sealed and this repository is not, or the other way round.
+    #[error("the repository at {url} has the id of this one, and not its seal")]
+    UnlikeSeal {
+        /// The place of the copy.
+        url: String,
+    },
     /// A manifest lies under another backup's key.
     #[error("the manifest stored as backup {expected} is that of backup {found}")]
     Misplaced {
@@ -204,7 +220,9 @@ impl Diagnose for RepositoryError {
             | RepositoryError::NotMended { .. }
             | RepositoryError::Foreign { .. }
             | RepositoryError::Misplaced { .. }
+            | RepositoryError::UnlikeSeal { .. }
             | RepositoryError::Headless { .. } => Kind::Corrupt,
+            RepositoryError::Another { .. } => Kind::Usage,
             RepositoryError::Missing { .. } => Kind::NoRepository,
             RepositoryError::KeyMissing { .. }
             | RepositoryError::NotSealed { .. }
@@ -259,6 +277,8 @@ impl Diagnose for RepositoryError {
             RepositoryError::NoBackup { .. } => "`haulout list` shows the backups there are",
             RepositoryError::Ambiguous { .. } => "give more of the name",
             RepositoryError::Foreign { .. } => "copy whole repositories, never single manifests between them",
+            RepositoryError::Another { .. } => "give each repository a place of its own for its copy",
+            RepositoryError::UnlikeSeal { .. } => "somebody has changed haulout.json in one of the two places",
             RepositoryError::Misplaced { .. } => {
                 "somebody copied or renamed objects in the bucket; restore another backup"
             }

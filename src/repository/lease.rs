@@ -105,7 +105,11 @@ impl Repository {
     }
 
     async fn put_lease(&self, guard: &LeaseGuard, released: bool) -> Result<(), RepositoryError> {
-        let process = ProcessIdentity::current();
+        let mut process = ProcessIdentity::current();
+        if !self.opens_maps() {
+            // In a sealed repository no name of a machine is shown.
+            "a machine without the key".clone_into(&mut process.host);
+        }
         let who = serde_json::to_string(&process).unwrap_or_default();
         let lease = Lease {
             holder: guard.holder.clone(),
@@ -187,6 +191,10 @@ impl Repository {
             // Renewed or released since it was listed: which of them, only another look could tell.
             Err(RepositoryError::Store(error)) if error.is_not_found() => {
                 return Ok(Some("a run that is just ending or renewing".to_owned()));
+            }
+            // Not sealed where all is, or the other way round: of a copy that goes on without the key. He may live.
+            Err(RepositoryError::Format(_)) => {
+                return Ok(Some("a run whose lease cannot be read, as a copy without the key puts it".to_owned()));
             }
             lease => lease?,
         };

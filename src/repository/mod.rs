@@ -4,6 +4,7 @@
 //! backup; a run that dies before leaves packs that nobody refers to.
 
 mod blocks;
+mod copying;
 mod damage;
 mod editions;
 mod error;
@@ -29,6 +30,7 @@ use bytes::Bytes;
 use futures::TryStreamExt;
 use lru::LruCache;
 
+pub use copying::StoredManifest;
 pub use damage::{Findings, KnownDamage};
 pub use editions::{Editions, StoredBackup};
 pub use error::RepositoryError;

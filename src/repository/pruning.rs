@@ -1,16 +1,20 @@
 //! What retention writes into a repository, and what the listing of it tells.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use futures::{StreamExt, TryStreamExt};
+use tokio::sync::Mutex;
 
-use super::{ObjectKey, PruneKey, Repository, RepositoryError, store_key};
+use super::{LeaseGuard, ObjectKey, PruneKey, Repository, RepositoryError, store_key};
 use crate::format::{Keep, PACKS_PER_PART, PrunePacks, PrunePlan, PruneStep};
 use crate::model::{BackupId, Entropy, PackId, PlanId, Timestamp};
 use crate::store::Key;
 
 /// Documents of a plan read at the same time: 7 MiB each.
 const PARTS_IN_FLIGHT: usize = 4;
+/// Looks, after which a sweep is taken to be at a standstill: ten minutes with the usual pause.
+const LOOKS_MAX: u32 = 300;
 
 /// How far a plan has come, by the listing. All times are the store's.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -172,6 +176,28 @@ impl Repository {
         entropy.fill(&mut random);
         let key = ObjectKey::Prune(PruneKey::Keep(backup.clone(), random));
         self.put_document(&key, &Keep { backup: backup.clone() }).await
+    }
+
+    /// Waits until none of `plans` is being carried out any more: each has ended, or nobody is at work with it. Whoever holds `lease` is
+    /// renewed by that.
+    ///
+    /// # Errors
+    /// When the store does not answer.
+    pub async fn outlast_sweeps(
+        &self,
+        plans: &[PlanId],
+        lease: &Mutex<LeaseGuard>,
+        pause: Duration,
+    ) -> Result<(), RepositoryError> {
+        for _ in 0..LOOKS_MAX {
+            let at_work = self.at_work("prune", &mut *lease.lock().await).await?;
+            let is_under_way = |(id, state): (&PlanId, &PlanState)| plans.contains(id) && state.is_pending();
+            if at_work.is_none() || !self.prune_state().await?.plans.iter().any(is_under_way) {
+                return Ok(());
+            }
+            tokio::time::sleep(pause).await;
+        }
+        Ok(())
     }
 
     /// Deletes an object; one that is not there is deleted already.

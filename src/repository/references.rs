@@ -43,6 +43,12 @@ impl References {
         self.read_pieces(repository, below).await
     }
 
+    /// The packs that were found since this was last asked: all that a backup needs but for what stands in blocks that backups added
+    /// before share with it.
+    pub fn take_packs(&mut self) -> HashSet<PackId> {
+        std::mem::take(&mut self.packs)
+    }
+
     /// Whether any of the backups needs `pack`.
     pub fn need(&self, pack: &PackId) -> bool {
         self.packs.contains(pack)

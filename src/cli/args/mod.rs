@@ -1,5 +1,6 @@
 //! The command line as clap reads it. Its doc comments are the help texts.
 
+mod copy;
 mod drill;
 mod keys;
 mod operations;
@@ -11,6 +12,7 @@ use std::{fmt, path::PathBuf, str::FromStr};
 
 use clap::{Args, Parser, Subcommand};
 
+pub use copy::{CopyArgs, CopyPlaceArgs};
 pub use drill::DrillArgs;
 pub use keys::{KeyAddArgs, KeyArgs, KeyCommand, KeyListArgs, KeyRemoveArgs, KeyRotateArgs, NewKeyArgs};
 pub use operations::{
@@ -115,6 +117,8 @@ pub enum Command {
     Prune(Box<PruneArgs>),
     /// Gather what is needed out of packs that are mostly dead, so that restores read less
     Compact(Box<CompactArgs>),
+    /// Copy backups to another bucket, region, account or provider
+    Copy(Box<CopyArgs>),
     /// Keep backups that a prune lets go of, before their grace period is over
     Undelete(UndeleteArgs),
     /// Bring back objects that were deleted or written over, in a bucket that keeps versions

@@ -5,7 +5,7 @@ use std::{num::NonZeroU32, path::PathBuf};
 use clap::Args;
 use clap_complete::Shell;
 
-use super::{BackupChoice, ConnectionArgs, ReplicaArgs, StoreArgs, ToolsArgs};
+use super::{BackupChoice, ConnectionArgs, CopyPlaceArgs, ReplicaArgs, StoreArgs, ToolsArgs};
 use crate::{
     cli::{
         human::ByteSize,
@@ -174,6 +174,12 @@ pub struct ListArgs {
     /// Print all columns, whatever the width of the terminal
     #[arg(long, short)]
     pub wide: bool,
+    /// Tell how far the copy is behind, and with --json which backups it has
+    #[arg(long)]
+    pub copy: bool,
+    /// The copy.
+    #[command(flatten)]
+    pub place: CopyPlaceArgs,
     /// The store.
     #[command(flatten)]
     pub store: StoreArgs,

@@ -17,11 +17,12 @@ use crate::{
         human,
         lineage::{Entry, Forest, Row},
         open,
-        options::StoreSettings,
+        options::{StoreSettings, copy_place},
         output::{Message, Output},
         paint::Paint,
-        report::{BackupLine, LineagePlace, capture_seconds, proof_cells},
+        report::{BackupLine, CopyState, LineagePlace, capture_seconds, proof_cells},
     },
+    copy::{self, Lag},
     error::Kind,
     format::{BackupKind, Manifest, Proof},
     model::{BackupId, Timestamp},
@@ -41,6 +42,8 @@ pub struct Listing {
     pub proofs: BTreeMap<BackupId, Vec<Proof>>,
     /// Whether nothing in it can be read without a key.
     pub sealed: bool,
+    /// Where its copy is and how far that is behind, where that was asked for.
+    pub copy: Option<(String, Lag)>,
 }
 
 /// Lists the backups.
@@ -49,24 +52,40 @@ pub struct Listing {
 /// When the settings are wrong or the repository cannot be read; a damaged manifest is no error but [`Finish::Damaged`].
 pub async fn run(args: &ListArgs, context: &Context) -> Result<Finish, Failure> {
     let settings = context.settle(StoreSettings::assemble(&context.layers, context.url(), &args.store))?;
-    match operation(&settings, context).await {
+    let place = match args.copy {
+        true => Some(context.settle(copy_place(&context.layers, &args.place))?),
+        false => None,
+    };
+    match operation(&settings, place.as_ref(), context).await {
         Ok(listing) => Ok(tell(&listing, args.wide, &context.output)),
         // Whoever does not know the repositories looks for them above.
-        Err(failure) if failure.kind == Kind::NoRepository => {
+        Err(failure) if failure.kind == Kind::NoRepository && place.is_none() => {
             fleet::list(&settings, context).await.ok().flatten().ok_or(failure)
         }
         Err(failure) => Err(failure),
     }
 }
 
-async fn operation(settings: &StoreSettings, context: &Context) -> Result<Listing, Failure> {
+async fn operation(
+    settings: &StoreSettings,
+    place: Option<&StoreSettings>,
+    context: &Context,
+) -> Result<Listing, Failure> {
     let repository = open::repository(settings, context).await?;
     let manifests = repository.manifests().await?;
     let entries: Vec<Entry> = manifests.into_iter().map(|(id, manifest)| Entry::new(id, manifest)).collect();
     let ids: Vec<BackupId> = entries.iter().map(|entry| entry.id.clone()).collect();
     let planned = prune::planned(&repository, &ids).await?;
     let proofs = open::proofs(&repository, &ids, context).await?;
-    Ok(Listing { url: settings.url.clone(), entries, planned, proofs, sealed: repository.keyring().is_sealed() })
+    let copy = match place {
+        Some(place) => {
+            let target = super::copy::place(place, context).await?;
+            Some((place.url.clone(), copy::lag(&repository, &target, &ids).await?))
+        }
+        None => None,
+    };
+    let sealed = repository.keyring().is_sealed();
+    Ok(Listing { url: settings.url.clone(), entries, planned, proofs, sealed, copy })
 }
 
 /// Tells `listing`, on a terminal as wide as that is unless `wide`.
@@ -80,6 +99,9 @@ pub(in crate::cli) fn tell(listing: &Listing, wide: bool, output: &Output) -> Fi
         let width = output.options.columns.filter(|_| !wide);
         output.data(text(listing, &summary, &forest, width, output.options.stdout).as_bytes());
         output.data(planned(listing).as_bytes());
+        if let Some(copy) = &summary.copy {
+            output.data(copy.text(output.options.stdout).as_bytes());
+        }
         for row in &forest.rows {
             if let Some(damage) = row.damage() {
                 let why: Vec<&str> = [&damage.message].into_iter().chain(&damage.causes).map(String::as_str).collect();
@@ -100,18 +122,30 @@ impl Listing {
     fn proofs(&self, backup: &BackupId) -> &[Proof] {
         self.proofs.get(backup).map_or(&[], Vec::as_slice)
     }
+
+    /// Whether the copy has a backup, where one was looked at.
+    fn in_copy(&self, backup: &BackupId) -> Option<bool> {
+        self.copy.as_ref().map(|(_, lag)| lag.backups.contains(backup))
+    }
+
+    fn copy_state(&self) -> Option<CopyState<'_>> {
+        let started = |id: &BackupId| {
+            let entry = self.entries.iter().find(|entry| entry.id == *id)?;
+            Some(entry.manifest.as_ref().ok()?.started)
+        };
+        self.copy.as_ref().map(|(url, lag)| CopyState::of(url, lag, started))
+    }
 }
 
 fn tell_json(row: &Row<'_>, listing: &Listing, output: &Output) {
-    let (due, proofs) = (listing.due(&row.entry.id), listing.proofs(&row.entry.id));
-    let place = LineagePlace { root: row.root, parent_gone: row.parent_gone.is_some() };
+    let (id, place) = (&row.entry.id, LineagePlace { root: row.root, parent_gone: row.parent_gone.is_some() });
+    let (due, proofs, in_copy) = (listing.due(id), listing.proofs(id), listing.in_copy(id));
     match &row.entry.manifest {
         Ok(manifest) => {
-            output.json(
-                &BackupLine::of(manifest, Some(place)).with_fault(row.fault.as_ref()).planned(due).proven(proofs),
-            );
+            let line = BackupLine::of(manifest, Some(place)).with_fault(row.fault.as_ref());
+            output.json(&line.planned(due).proven(proofs).copied(in_copy));
         }
-        Err(failure) => output.json(&BackupLine::damaged(&row.entry.id, failure).planned(due).proven(proofs)),
+        Err(failure) => output.json(&BackupLine::damaged(id, failure).planned(due).proven(proofs).copied(in_copy)),
     }
 }
 
@@ -127,6 +161,8 @@ pub struct ListSummary<'a> {
     latest: Option<&'a BackupId>,
     uploaded_bytes: u64,
     sealed: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    copy: Option<CopyState<'a>>,
 }
 
 impl Message for ListSummary<'_> {
@@ -147,6 +183,7 @@ impl<'a> ListSummary<'a> {
             latest: sound().map(|manifest| &manifest.id).max(),
             uploaded_bytes: sound().fold(0, |sum, manifest| sum.saturating_add(manifest.sizes.uploaded_bytes)),
             sealed: listing.sealed,
+            copy: listing.copy_state(),
         }
     }
 }

@@ -4,6 +4,7 @@ pub mod backup;
 pub mod check;
 pub mod compact;
 pub mod completions;
+pub mod copy;
 pub mod copy_back;
 pub mod doctor;
 pub mod drill;
@@ -123,6 +124,7 @@ pub async fn run(command: &Command, context: &Context) -> Result<Finish, Failure
         Command::Drill(args) => drill::run(args, context).await,
         Command::Prune(args) => prune::run(args, context).await,
         Command::Compact(args) => compact::run(args, context).await,
+        Command::Copy(args) => copy::run(args, context).await,
         Command::Undelete(args) => undelete::run(args, context).await,
         Command::Unhide(args) => unhide::run(args, context).await,
         Command::Key(args) => key::run(args, context).await,

@@ -129,6 +129,8 @@ pub struct BackupLine<'a> {
     rto_seconds: Option<f64>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     proofs: Vec<ProofLine<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    in_copy: Option<bool>,
     #[serde(flatten)]
     content: Option<Content<'a>>,
 }
@@ -218,6 +220,7 @@ impl<'a> BackupLine<'a> {
             damaged: false,
             error: None,
             deleted_after: None,
+            in_copy: None,
             proven: None,
             rto_seconds: None,
             proofs: Vec::new(),
@@ -241,6 +244,12 @@ impl<'a> BackupLine<'a> {
     #[must_use]
     pub fn planned(self, deleted_after: Option<Timestamp>) -> BackupLine<'a> {
         BackupLine { deleted_after, ..self }
+    }
+
+    /// The same with whether a copy has it, where one was looked at.
+    #[must_use]
+    pub fn copied(self, in_copy: Option<bool>) -> BackupLine<'a> {
+        BackupLine { in_copy, ..self }
     }
 }
 

@@ -3,6 +3,7 @@
 mod backup;
 mod check;
 mod compact;
+mod copy;
 mod drill;
 mod key;
 mod prune;
@@ -18,6 +19,7 @@ pub use backup::{BackupLine, BackupSummary, LineagePlace, Lsns};
 pub(in crate::cli) use backup::{capture_seconds, details};
 pub use check::{CheckSummary, Damage, DoctorSummary, Finding, Level, LockedCheckSummary};
 pub use compact::{CompactSummary, RestoreCost};
+pub use copy::{CopiedLine, CopyState, CopySummary};
 pub use drill::{DrillPlanSummary, DrillSeconds, DrillSummary, ProofLine};
 pub(in crate::cli) use drill::{last_passed, proof_cells};
 pub use key::{KeyChange, KeyLine, KeySummary};

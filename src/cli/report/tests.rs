@@ -9,10 +9,11 @@ use crate::{
         samples::{incremental, manifest},
         snapshot,
     },
+    copy::{Copied, CopyReport},
     drill::DrillPlan,
     error::Kind,
     format::{GtidPosition, ProofTables},
-    model::{BackupId, LockMode, Lsn, SlotId, Timestamp},
+    model::{BackupId, LockMode, Lsn, RepositoryId, SlotId, Timestamp},
     prune::{CompactReport, Decided, Fate, Judged, Made, Planned, PruneReport, Skip, Swept, Usage},
     repository::RepositoryError,
     restore::{Remains, TableName},
@@ -535,6 +536,50 @@ fn what_drill_tells_is_as_reviewed() {
 }
 
 #[test]
+fn what_copy_tells_is_as_reviewed() {
+    let copied = |day, packs, bytes| Copied { id: manifest(day).id, edition: day % 2, packs, bytes };
+    let report = CopyReport {
+        made: true,
+        source_backups: 12,
+        copy_backups: 2,
+        latest: Some(manifest(21).id),
+        copied: vec![copied(20, 1998, 33_500_000_000), copied(21, 12, 190_000_000)],
+        packs: 2010,
+        bytes: 33_690_000_000,
+        slots: 0,
+        skipped: vec![crate::copy::Skip {
+            backup: Some(manifest(18).id),
+            message: "backup 20261118T020000Z-3f9a12 is not copied: pack baba is damaged".to_owned(),
+            hint: Some("`haulout check --read-data` tells what is wrong with it".to_owned()),
+        }],
+        let_go: vec![manifest(19).id],
+        behind: Vec::new(),
+    };
+    let (made, skipped, copy_backups, latest) = (false, Vec::new(), 0, None);
+    let behind = vec![manifest(20).id, manifest(21).id];
+    let dry = CopyReport { made: true, skipped, copy_backups, latest, behind, ..report.clone() };
+    let idle = CopyReport { made, copied: Vec::new(), packs: 0, bytes: 0, skipped: Vec::new(), ..report.clone() };
+    let (mut texts, mut lines) = (String::new(), String::new());
+    for (report, dry_run) in [(&report, false), (&dry, true), (&idle, false), (&idle, true)] {
+        let told = || crate::cli::commands::copy::Told {
+            report,
+            repository_id: RepositoryId([0x5a; 16]),
+            url: "s3://backups/db1",
+            to: "s3://backups-west/db1",
+        };
+        let (output, out, err) = sheets(OutputOptions::default());
+        let finish = crate::cli::commands::copy::tell(&told(), dry_run, 340.5, &output);
+        assert_eq!(finish.exit_code(), if report.skipped.is_empty() { 0 } else { 3 });
+        texts += &format!("{}--- stderr\n{}\n", out.text(), err.text());
+        let (output, out, _) = sheets(OutputOptions { json: true, ..OutputOptions::default() });
+        crate::cli::commands::copy::tell(&told(), dry_run, 340.5, &output);
+        lines += &out.text();
+    }
+    snapshot::check("copy.txt", &texts);
+    snapshot::check("copy.jsonl", &lines);
+}
+
+#[test]
 fn everything_about_a_backup_is_as_reviewed() {
     let manifest = incremental(22, &manifest(21));
     snapshot::check("show.txt", &details(&manifest, &[], Paint::default()));
@@ -571,7 +616,9 @@ fn what_is_told_on_the_way_and_of_a_failure_is_as_reviewed() {
 fn every_message_type_and_field_is_documented() {
     let documentation = include_str!("../OUTPUT.md");
     let names =
-        ["summaries", "messages", "show", "list", "list-damaged", "list-proven", "drill", "tables", "prune", "compact"];
+        [
+            "summaries", "messages", "show", "list", "list-damaged", "list-proven", "drill", "tables", "prune", "compact", "copy", "list-copy",
+        ];
     for name in names.map(|name| format!("{name}.jsonl")) {
         let path = format!("{}/src/cli/snapshots/{name}", env!("CARGO_MANIFEST_DIR"));
         for line in std::fs::read_to_string(path).unwrap().lines() {

@@ -81,6 +81,9 @@ pub enum SettingsError {
         /// The system's error.
         source: std::io::Error,
     },
+    /// Nobody says where the copy is.
+    #[error("no place is named for the copy")]
+    NoCopy,
     /// A password on the command line.
     #[error("a password does not belong on the command line, where every user of the machine can read it")]
     PasswordArgument,
@@ -157,6 +160,9 @@ impl Diagnose for SettingsError {
                 "give --scratch DIR, set HAULOUT_DRILL_SCRATCH, or write `scratch` under [drill] in the settings file"
             }
             SettingsError::Assertions { .. } => "it is a text file of at most 1 MiB",
+            SettingsError::NoCopy => {
+                "give --to URL, set HAULOUT_COPY_TO, or write `to` under [copy] in the settings file"
+            }
             SettingsError::PasswordArgument => {
                 "use --password-file FILE, HAULOUT_PASSWORD, or an option file with --defaults-file"
             }

@@ -23,6 +23,8 @@ pub type Pieces = UpTo<64>;
 pub type Nice = UpTo<19>;
 /// Uploads in flight; each holds a pack of 16 MiB.
 pub type Uploads = UpTo<32>;
+/// Packs of a copy on their way at the same time; each holds 16 MiB.
+pub type Transfers = UpTo<64>;
 /// Seconds for which a request that fails is repeated; beyond an hour a night's backup is lost anyway.
 pub type GiveUpAfter = UpTo<3600>;
 /// Backups that a rule of retention keeps.
@@ -203,6 +205,25 @@ keys! {
         "percent of a pack below which what is needed of it is moved";
     PIECES: Pieces = "compact"."pieces", Some("--pieces"), Some("HAULOUT_PIECES"),
         "chunks that an extent may lie in before they are made one";
+
+    COPY_TO: String = "copy"."to", Some("--to"), Some("HAULOUT_COPY_TO"), "URL of the copy";
+    TRANSFERS: Transfers = "copy"."transfers", Some("--transfers"), Some("HAULOUT_TRANSFERS"),
+        "packs on their way at the same time";
+    COPY_ENDPOINT_URL: Url = "copy"."endpoint_url", Some("--to-endpoint-url"), Some("HAULOUT_COPY_ENDPOINT_URL"),
+        "endpoint of the copy's store, where that is S3-compatible";
+    COPY_REGION: String = "copy"."region", Some("--to-region"), Some("HAULOUT_COPY_REGION"), "region of the copy's bucket";
+    COPY_PROFILE: String = "copy"."profile", Some("--to-profile"), Some("HAULOUT_COPY_PROFILE"),
+        "profile in the AWS files for the copy";
+    COPY_CA_FILE: PathBuf = "copy"."ca_file", Some("--to-ca-file"), Some("HAULOUT_COPY_CA_FILE"),
+        "PEM file of authorities trusted beside the system's, for the copy";
+    COPY_PATH_STYLE: bool = "copy"."path_style", Some("--to-path-style"), Some("HAULOUT_COPY_PATH_STYLE"),
+        "whether the copy's bucket is named in the path rather than in the host";
+    COPY_UPLOAD_CHECKSUM: bool = "copy"."upload_checksum", None, None, "as in `[s3]`, for the copy";
+    COPY_ACCESS_KEY_ID: String = "copy"."access_key_id", None, None, "access key for the copy, instead of what the AWS chain finds";
+    COPY_SECRET_ACCESS_KEY_FILE: PathBuf = "copy"."secret_access_key_file", None, None,
+        "file that holds the secret of access_key_id";
+    COPY_SESSION_TOKEN_FILE: PathBuf = "copy"."session_token_file", None, None,
+        "file that holds the token of a temporary access_key_id";
 }
 
 #[cfg(test)]

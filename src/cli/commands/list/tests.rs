@@ -54,7 +54,7 @@ fn told_with(
     json: bool,
 ) -> (Finish, String, String) {
     told_of(
-        Listing { url: "s3://backups/db1".to_owned(), entries, planned, proofs: BTreeMap::new(), sealed: false },
+        Listing { url: "s3://backups/db1".to_owned(), entries, planned, proofs: BTreeMap::new(), sealed: false, copy: None },
         columns,
         json,
     )
@@ -82,6 +82,29 @@ fn json_of_the_list_is_as_documented() {
     let (_, out, err) = told(sound(), None, true);
     assert_eq!(err, "");
     snapshot::check("list.jsonl", &out);
+}
+
+#[test]
+fn how_far_a_copy_is_behind_is_as_reviewed() {
+    let entries = sound();
+    let all: Vec<BackupId> = entries.iter().map(|entry| entry.id.clone()).collect();
+    let has = |days: &[u32]| days.iter().map(|day| manifest(*day).id).collect();
+    let (mut texts, mut lines) = (String::new(), String::new());
+    for (days, behind) in [(&[2, 5][..], &[0, 1][..]), (&[5, 9], &[]), (&[], &[0, 1, 2, 3, 4, 5, 6])] {
+        let mut behind: Vec<BackupId> = behind.iter().map(|place: &usize| all[*place].clone()).collect();
+        behind.sort();
+        let copy = Some(("s3://backups-west/db1".to_owned(), Lag { backups: has(days), behind }));
+        let (url, entries) = ("s3://backups/db1".to_owned(), entries.clone());
+        let listing = Listing { url, entries, planned: Vec::new(), sealed: false, copy };
+        let (output, out, _) = sheets(OutputOptions { columns: Some(80), ..OutputOptions::default() });
+        assert_eq!(tell(&listing, false, &output), Finish::Done);
+        texts += &out.text();
+        let (output, out, _) = sheets(OutputOptions { json: true, ..OutputOptions::default() });
+        tell(&listing, false, &output);
+        lines += &out.text();
+    }
+    snapshot::check("list-copy.txt", &texts);
+    snapshot::check("list-copy.jsonl", &lines);
 }
 
 #[test]

@@ -1,0 +1,197 @@
+//! A repository as a row of objects: what a copy of it in another store is made of, sealed or not.
+//!
+//! Objects go across as they are stored. A copy has the repository's id and seal, so manifests, sealed documents and chunks are in their
+//! places there too; what it is opened with opens both.
+
+use bytes::Bytes;
+use futures::TryStreamExt;
+
+use super::{ObjectKey, Repository, RepositoryError, StoredBackup, put_config, read_config, store_key};
+use crate::error::{Diagnose, Kind};
+use crate::format::{
+    Config, DOCUMENT_BYTES_MAX, Document, FormatError, KeySlot, Keyring, Manifest, check_envelope, decode_document,
+    pack,
+};
+use crate::model::{BackupId, PackId, SlotId};
+use crate::store::{Key, Store};
+
+/// Key slots that are looked at; a repository has far fewer.
+const SLOTS_COPIED_MAX: usize = 128;
+
+/// A backup's manifest as it is stored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoredManifest {
+    /// The backup.
+    pub id: BackupId,
+    /// Which edition it is.
+    pub edition: u32,
+    /// The document.
+    pub bytes: Bytes,
+    /// What it says, where a key opens it.
+    pub manifest: Option<Manifest>,
+}
+
+impl Repository {
+    /// Opens the repository in `store`, sealed or not, for what needs no key: to move its objects as they are.
+    ///
+    /// # Errors
+    /// Those of [`Repository::open`].
+    pub async fn open_as_stored(store: Store) -> Result<Repository, RepositoryError> {
+        let config = read_config(&store).await?;
+        Ok(Repository::with(store, config, Keyring::plain(), None))
+    }
+
+    /// Whether manifests and maps can be read: not in a sealed repository that was opened without a key.
+    pub fn opens_maps(&self) -> bool {
+        self.keyring.is_sealed() || !self.config.is_sealed()
+    }
+
+    /// The copy of this repository in `store`, with the keys of this one; nothing where there is no repository at all.
+    ///
+    /// # Errors
+    /// [`RepositoryError::Another`] when it is none of this one's; those of [`Repository::open`].
+    pub async fn find_copy(&self, store: &Store) -> Result<Option<Repository>, RepositoryError> {
+        let config = match read_config(store).await {
+            Err(RepositoryError::Missing { .. }) => return Ok(None),
+            config => config?,
+        };
+        let url = || store.origin().url.clone();
+        if config.repository_id != self.config.repository_id {
+            let (expected, found) = (self.config.repository_id, config.repository_id);
+            return Err(RepositoryError::Another { url: url(), expected, found });
+        }
+        if config.seal != self.config.seal {
+            return Err(RepositoryError::UnlikeSeal { url: url() });
+        }
+        Ok(Some(Repository::with(store.clone(), config, self.keyring.clone(), self.slot)))
+    }
+
+    /// Makes a copy of this repository in `store`, without any backups yet, and tells what is wrong with key slots that were not copied. Its
+    /// objects are not locked, whatever this one's are: nobody extends the locks of what a copy shares.
+    ///
+    /// # Errors
+    /// When the store refuses, or another run makes a repository there.
+    pub async fn make_copy(&self, store: &Store) -> Result<(Repository, Vec<String>), RepositoryError> {
+        let config = Config { lock: None, ..self.config.clone() };
+        let copy = Repository::with(store.clone(), config, self.keyring.clone(), self.slot);
+        // Before haulout.json, as `init` does it.
+        let (_, faults) = self.copy_slots(&copy).await?;
+        put_config(&copy.store, &copy.config).await?;
+        Ok((copy, faults))
+    }
+
+    /// Puts the key slots into `copy` that it lacks; tells how many, and what is wrong with those that cannot be copied.
+    ///
+    /// # Errors
+    /// When a store does not answer or refuses.
+    pub async fn copy_slots(&self, copy: &Repository) -> Result<(u64, Vec<String>), RepositoryError> {
+        let there = copy.slot_ids().await?;
+        let (mut copied, mut faults) = (0, Vec::new());
+        for id in self.slot_ids().await? {
+            if there.contains(&id) {
+                continue;
+            }
+            let key = ObjectKey::Slot(id);
+            let bytes = match self.store.get(&store_key(&key)?, DOCUMENT_BYTES_MAX).await {
+                Ok(bytes) => bytes,
+                // Listed, and gone since: somebody removes one.
+                Err(error) if error.is_not_found() => continue,
+                Err(error) => return Err(error.into()),
+            };
+            match decode_document::<KeySlot>(&key.text(), &bytes) {
+                Ok(slot) if slot.id == id && slot.repository_id == self.config.repository_id => {
+                    copy.store.put(&store_key(&key)?, bytes).await?;
+                    copied += 1;
+                }
+                // One of another repository opens nothing here.
+                Ok(slot) if slot.id == id => {}
+                Ok(slot) => faults.push(format!("key slot {id} is not copied: it is that of slot {}", slot.id)),
+                Err(error) => faults.push(format!("key slot {id} is not copied: {error}")),
+            }
+        }
+        Ok((copied, faults))
+    }
+
+    async fn slot_ids(&self) -> Result<Vec<SlotId>, RepositoryError> {
+        let mut ids = Vec::new();
+        let mut objects = self.store.list(Some(&Key::new(ObjectKey::SLOTS)?));
+        while let Some(object) = objects.try_next().await? {
+            if let Some(ObjectKey::Slot(id)) = ObjectKey::parse(object.key.as_str()) {
+                ids.push(id);
+            }
+            if ids.len() == SLOTS_COPIED_MAX {
+                break;
+            }
+        }
+        Ok(ids)
+    }
+
+    /// The manifest of a backup that was listed, as it is stored: its newest edition that can be read, or, where no key opens it, whose
+    /// envelope is right. Nothing when it is gone since.
+    ///
+    /// # Errors
+    /// What is wrong with the newest edition where none is of use; what the store says.
+    pub async fn stored_manifest(&self, backup: &StoredBackup) -> Result<Option<StoredManifest>, RepositoryError> {
+        let mut fault = None;
+        for (edition, _) in backup.editions.iter().rev() {
+            let key = ObjectKey::edition(&backup.id, *edition);
+            let bytes = match self.store.get(&store_key(&key)?, DOCUMENT_BYTES_MAX).await {
+                Ok(bytes) => bytes,
+                Err(error) if error.is_not_found() => continue,
+                Err(error) => match RepositoryError::from(error) {
+                    // Longer than any document.
+                    error if error.kind() == Kind::Corrupt => {
+                        fault.get_or_insert(error);
+                        continue;
+                    }
+                    error => return Err(error),
+                },
+            };
+            match self.prove_stored_manifest(&backup.id, *edition, &bytes) {
+                Ok(manifest) => {
+                    return Ok(Some(StoredManifest { id: backup.id.clone(), edition: *edition, bytes, manifest }));
+                }
+                Err(error) => drop(fault.get_or_insert(error)),
+            }
+        }
+        fault.map_or(Ok(None), Err)
+    }
+
+    fn prove_stored_manifest(
+        &self,
+        id: &BackupId,
+        edition: u32,
+        bytes: &[u8],
+    ) -> Result<Option<Manifest>, RepositoryError> {
+        if self.opens_maps() {
+            return self.prove_manifest(id, edition, bytes).map(Some);
+        }
+        let key = ObjectKey::edition(id, edition).text();
+        let word = check_envelope(&key, bytes)?;
+        if word == Manifest::WORD {
+            return Ok(None);
+        }
+        let problem = format!("it is a {word:?}, expected a {:?}", Manifest::WORD);
+        Err(FormatError::Document { what: key, problem }.into())
+    }
+
+    /// Stores a manifest that another copy of this repository has: from here on the backup exists in this one.
+    ///
+    /// # Errors
+    /// When the store refuses, or has another manifest under the name.
+    pub async fn put_stored_manifest(&self, manifest: &StoredManifest) -> Result<(), RepositoryError> {
+        let key = ObjectKey::edition(&manifest.id, manifest.edition);
+        self.store.put(&store_key(&key)?, manifest.bytes.clone()).await?;
+        Ok(())
+    }
+
+    /// A whole pack, proven by its name.
+    ///
+    /// # Errors
+    /// Those of [`Repository::read_pack`]; [`RepositoryError::Pack`] when its bytes have another name.
+    pub async fn read_proven_pack(&self, id: PackId) -> Result<Bytes, RepositoryError> {
+        let bytes = self.read_pack(id).await?;
+        pack::check_name(id, &bytes).map_err(|source| RepositoryError::Pack { pack: id, source })?;
+        Ok(bytes)
+    }
+}
