@@ -5,22 +5,24 @@ set -euo pipefail
 
 usage() {
   cat <<USAGE
-usage: integration/setup.sh [--s3] [--ci] [--bench] [--plugins]
+usage: integration/setup.sh [--s3] [--ci] [--bench] [--copy-bench] [--plugins]
 
 Installs MariaDB's server and backup tool, a C compiler (parts of the object store's TLS and zstd are C), and:
 --s3       what localstack/run.sh needs
 --ci       what .ci/run needs beyond that
 --bench    what integration/bench.sh needs beyond that
+--copy-bench  what integration/copy_bench.sh needs beyond that
 --plugins  the server's plugins that the tests load (integration/plugins.sh), and mariadb-dump
 USAGE
 }
 
-s3='' ci='' bench='' plugins=''
+s3='' ci='' bench='' copy_bench='' plugins=''
 for argument; do
   case $argument in
     --s3) s3=yes ;;
     --ci) ci=yes ;;
     --bench) bench=yes ;;
+    --copy-bench) copy_bench=yes ;;
     --plugins) plugins=yes ;;
     -h | --help) usage; exit ;;
     *) usage >&2; exit 2 ;;
@@ -55,6 +57,10 @@ if [ -n "$bench" ]; then
   need sysbench sysbench
   need jq jq
   [ -z "$s3" ] || need aws awscli
+fi
+if [ -n "$copy_bench" ]; then
+  need jq jq
+  need rclone rclone
 fi
 if [ -n "$plugins" ]; then
   # A page of the runbook dumps a table.
