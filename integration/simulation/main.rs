@@ -28,7 +28,7 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
 // The made-up server calls the rooms as the library does.
-use haulout::{backup, mariadb, model};
+use haulout::{backup, mariadb, model, repository::References};
 
 #[path = "../../src/backup/made_up.rs"]
 #[allow(dead_code, reason = "the pipeline's own tests use the rest of it")]
@@ -128,6 +128,15 @@ async fn rot(site: &Site, rng: &mut StdRng) -> bool {
     let kept = ["haulout.json", "keys/", "leases/"];
     let mut keys: Vec<&str> = objects.iter().map(|object| object.key.as_str()).collect();
     keys.retain(|key| !kept.iter().any(|kept| key.starts_with(kept)));
+    // What no backup needs is read by no check: nobody could tell the next backup not to go on from it.
+    let mut references = References::default();
+    for (_, manifest) in repository.manifests().await.unwrap() {
+        if let Ok(manifest) = manifest {
+            references.add(&repository, &manifest).await.ok();
+        }
+    }
+    let is_needed = |name: &str| name.parse().is_ok_and(|pack| references.need(&pack));
+    keys.retain(|key| !key.starts_with("packs/") || key.rsplit('/').next().is_some_and(is_needed));
     if rng.random_bool(0.6) {
         keys.retain(|key| key.starts_with("packs/"));
     }

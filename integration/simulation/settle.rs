@@ -50,8 +50,13 @@ impl Site {
             assert!(again.damages.iter().all(|damage| damage.backups.is_empty()), "seed {seed}: {again:#?}");
             report = self.checked(&repository, Selection::All).await;
             self.all_restore(&repository, &report).await;
-            // In the place of an edition that rotted, so that what is needed can be counted.
+            // In the place of an edition that rotted, so that what is needed can be counted; a plan that rotted is removed before. What
+            // is superseded goes once there is a newer backup.
+            self.must(Work::Prune { last: 100, daily: 0, grace_hours: 24 }).await;
             self.must(Work::Compact { live_share: 50, pieces_max: 8 }).await;
+            self.clock.pass(DAY);
+            self.source.0.lock().unwrap().live();
+            self.must(Work::Backup(Want::Either)).await;
         }
         self.garbage_goes(&repository, &report).await;
         self.records_go(&repository).await;
@@ -94,7 +99,9 @@ impl Site {
         }
         if let Some(newest) = committed.last() {
             let lost = self.lost.lock().unwrap().contains(newest);
-            assert!(lost || there.contains(newest), "seed {seed}: the newest backup {newest} is gone");
+            // One that is newer may be there although its run was told of a failure: the answer was lost.
+            let newer = there.last().is_some_and(|last| last >= newest);
+            assert!(lost || newer, "seed {seed}: the newest backup {newest} is gone");
         }
     }
 

@@ -615,10 +615,20 @@ fn what_is_told_on_the_way_and_of_a_failure_is_as_reviewed() {
 #[test]
 fn every_message_type_and_field_is_documented() {
     let documentation = include_str!("../OUTPUT.md");
-    let names =
-        [
-            "summaries", "messages", "show", "list", "list-damaged", "list-proven", "drill", "tables", "prune", "compact", "copy", "list-copy",
-        ];
+    let names = [
+        "summaries",
+        "messages",
+        "show",
+        "list",
+        "list-damaged",
+        "list-proven",
+        "drill",
+        "tables",
+        "prune",
+        "compact",
+        "copy",
+        "list-copy",
+    ];
     for name in names.map(|name| format!("{name}.jsonl")) {
         let path = format!("{}/src/cli/snapshots/{name}", env!("CARGO_MANIFEST_DIR"));
         for line in std::fs::read_to_string(path).unwrap().lines() {

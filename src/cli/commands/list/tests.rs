@@ -54,7 +54,14 @@ fn told_with(
     json: bool,
 ) -> (Finish, String, String) {
     told_of(
-        Listing { url: "s3://backups/db1".to_owned(), entries, planned, proofs: BTreeMap::new(), sealed: false, copy: None },
+        Listing {
+            url: "s3://backups/db1".to_owned(),
+            entries,
+            planned,
+            proofs: BTreeMap::new(),
+            sealed: false,
+            copy: None,
+        },
         columns,
         json,
     )
@@ -95,7 +102,7 @@ fn how_far_a_copy_is_behind_is_as_reviewed() {
         behind.sort();
         let copy = Some(("s3://backups-west/db1".to_owned(), Lag { backups: has(days), behind }));
         let (url, entries) = ("s3://backups/db1".to_owned(), entries.clone());
-        let listing = Listing { url, entries, planned: Vec::new(), sealed: false, copy };
+        let listing = Listing { url, entries, planned: Vec::new(), proofs: BTreeMap::new(), sealed: false, copy };
         let (output, out, _) = sheets(OutputOptions { columns: Some(80), ..OutputOptions::default() });
         assert_eq!(tell(&listing, false, &output), Finish::Done);
         texts += &out.text();
@@ -161,6 +168,7 @@ fn what_was_proven_is_shown_beside_each_backup() {
         planned: Vec::new(),
         proofs: proofs(),
         sealed: false,
+        copy: None,
     };
     for (name, columns) in [("list-proven-80.txt", Some(80)), ("list-proven-wide.txt", None)] {
         let (finish, out, err) = told_of(listing(sound()), columns, false);
