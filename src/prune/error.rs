@@ -38,6 +38,12 @@ pub enum PruneError {
         /// The backup.
         id: BackupId,
     },
+    /// The backup's plan is being carried out.
+    #[error("whether backup {id} stays is not known: a prune that lets go of it has begun")]
+    Sweeping {
+        /// The backup.
+        id: BackupId,
+    },
     /// Something came between a compaction and its editions.
     #[error("nothing was compacted: {what}")]
     Overtaken {
@@ -63,7 +69,7 @@ impl Diagnose for PruneError {
             | PruneError::Stays { .. }
             | PruneError::NotPlanned { .. }
             | PruneError::TooLate { .. } => Kind::Failed,
-            PruneError::Overtaken { .. } => Kind::Locked,
+            PruneError::Overtaken { .. } | PruneError::Sweeping { .. } => Kind::Locked,
             PruneError::Editions { .. } => Kind::Failed,
             PruneError::Interrupted => Kind::Interrupted,
         }
@@ -80,6 +86,9 @@ impl Diagnose for PruneError {
             PruneError::NotPlanned { .. } => "`haulout list` tells which backups are to go",
             PruneError::TooLate { .. } => {
                 "its grace period was over; a bucket with versions, or a copy, may still have its objects"
+            }
+            PruneError::Sweeping { .. } => {
+                "it stays if that prune had not looked yet: run `haulout prune` once more, so that it comes to its end, and see `haulout list`"
             }
             PruneError::Overtaken { .. } => "what it wrote is deleted by a later prune; run it again",
             PruneError::Editions { .. } => "let go of it by `haulout prune --let-go`",

@@ -178,6 +178,13 @@ impl Pending {
         named.any(|entry| entry.id == *backup && entry.edition == edition)
     }
 
+    /// Whether a plan that lets go of `backup`, or one of which that is not known, is being carried out, or was begun by a prune that died.
+    fn may_be_sweeping(&self, backup: &BackupId) -> bool {
+        let begun = |id: &PlanId| self.state.plans.get(id).is_some_and(|plan| plan.begun.is_some());
+        let names = |plan: &PrunePlan| plan.backups.iter().any(|entry| entry.id == *backup);
+        self.plans.values().any(|(plan, _)| names(plan) && begun(&plan.id)) || self.damaged.iter().any(begun)
+    }
+
     /// The plan that lets go of `backup`, unless somebody said since that it stays.
     fn planned(&self, backup: &BackupId) -> Option<Planned> {
         self.plans.values().find_map(|(plan, stored)| {
@@ -207,7 +214,8 @@ pub async fn planned(repository: &Repository, backups: &[BackupId]) -> Result<Ve
 /// Has backups stay that plans let go of, and whatever the rules of later runs say.
 ///
 /// # Errors
-/// When a backup is gone, was never there as far as anything tells, or no plan names it; those before it in the list stay then.
+/// When a backup is gone, was never there as far as anything tells, no plan names it, or a prune that carries its plan out may have looked
+/// before; those before it in the list stay then.
 pub async fn undelete(repository: &Repository, ids: &[BackupId], entropy: &dyn Entropy) -> Result<(), PruneError> {
     for id in ids {
         let pending = Pending::read(repository).await?;
@@ -222,10 +230,14 @@ pub async fn undelete(repository: &Repository, ids: &[BackupId], entropy: &dyn E
             Some(_) => {}
         }
         repository.put_keep(id, entropy).await?;
-        // A sweep reads what stays after it has said that it begins, and before it deletes anything. One that had begun already may have
-        // read too early; its manifests go first.
+        // A sweep reads what stays after it has said that it begins, and before it deletes anything: where none has begun by now, the
+        // next one reads this. One that had begun already may have read too early.
+        let begun = Pending::read(repository).await?.may_be_sweeping(id);
         if !repository.backup_ids().await?.contains(id) {
             return Err(PruneError::TooLate { id: id.clone() });
+        }
+        if begun {
+            return Err(PruneError::Sweeping { id: id.clone() });
         }
     }
     Ok(())

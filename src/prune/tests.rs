@@ -9,7 +9,7 @@ use object_store::{ObjectStore, ObjectStoreExt};
 use super::synthetic::{KEY_FILE, Synthetic};
 use super::*;
 use crate::error::{Diagnose, Kind};
-use crate::format::{KeySlot, SecretKey, key_of_file};
+use crate::format::{KeySlot, PruneStep, SecretKey, SweepTally, key_of_file};
 use crate::model::{ProofId, Silent, SystemEntropy};
 use crate::repository::{Access, KeySource, LEASE_SECONDS, ObjectKey};
 use crate::store::faulty::{Fault, FaultyStore, Operation, Rule, Script};
@@ -256,6 +256,23 @@ async fn what_was_undeleted_stays_until_it_is_named() {
     assert!(matches!(gone, PruneError::TooLate { .. }), "{gone}");
     let not_planned = undelete(&repository, &[bench.id(3)], &*bench.entropy).await.unwrap_err();
     assert!(matches!(not_planned, PruneError::NotPlanned { .. }), "{not_planned}");
+}
+
+/// A prune that has begun may have read what stays before the mark was there: nobody is told that the backup stays.
+#[tokio::test]
+async fn nobody_is_told_that_a_backup_stays_whose_plan_is_being_carried_out() {
+    let bench = Bench::new(4, 4).await;
+    let plan = bench.prune(&keep(1)).await.made.unwrap().plan.unwrap();
+    let repository = bench.open(Vec::new()).await.unwrap();
+    let step = |done| PruneStep { plan: plan.clone(), done, deleted: SweepTally::default() };
+    repository.put_prune_step(&step(false)).await.unwrap();
+    let error = undelete(&repository, &[bench.id(0)], &*bench.entropy).await.unwrap_err();
+    assert!(matches!(error, PruneError::Sweeping { .. }), "{error}");
+    assert_eq!(error.kind(), Kind::Locked);
+    // That prune died, and had not looked yet: the mark counts for the one that ends it.
+    bench.pass(2 * DAY);
+    assert_eq!(bench.prune(&keep(1)).await.swept[0].spared, [bench.id(0)]);
+    assert_eq!(bench.there().await, [bench.id(0), bench.id(3)]);
 }
 
 #[tokio::test]
