@@ -8,8 +8,8 @@ use std::collections::BTreeMap;
 
 use futures::{StreamExt, TryStreamExt};
 
-use super::{DOCUMENTS_IN_FLIGHT, ObjectKey, Repository, RepositoryError, store_key};
-use crate::format::{DOCUMENT_BYTES_MAX, FormatError, Manifest};
+use super::{DOCUMENTS_IN_FLIGHT, ObjectKey, Repository, RepositoryError};
+use crate::format::{FormatError, Manifest};
 use crate::model::{BackupId, Timestamp};
 use crate::store::Key;
 
@@ -126,8 +126,10 @@ impl Repository {
     /// # Errors
     /// [`RepositoryError::NoBackup`] when it is not there, or what is wrong with it.
     pub async fn manifest_edition(&self, id: &BackupId, edition: u32) -> Result<Manifest, RepositoryError> {
-        let bytes = match self.store.get(&store_key(&ObjectKey::edition(id, edition))?, DOCUMENT_BYTES_MAX).await {
-            Err(error) if error.is_not_found() => return Err(RepositoryError::NoBackup { id: id.to_string() }),
+        let bytes = match self.document_bytes(&ObjectKey::edition(id, edition)).await {
+            Err(RepositoryError::Store(error)) if error.is_not_found() => {
+                return Err(RepositoryError::NoBackup { id: id.to_string() });
+            }
             bytes => bytes?,
         };
         self.prove_manifest(id, edition, &bytes)

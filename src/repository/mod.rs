@@ -282,8 +282,16 @@ impl Repository {
     /// # Errors
     /// What the store says, that there is none among it; or what is wrong with the document, such as that it is too long for one.
     pub async fn get_document<D: Document>(&self, key: &ObjectKey) -> Result<D, RepositoryError> {
+        self.decode_document(key, &self.document_bytes(key).await?)
+    }
+
+    /// The bytes that are stored as `key`, which are at most those of a document.
+    ///
+    /// # Errors
+    /// When it cannot be read; one that is too long is damaged.
+    async fn document_bytes(&self, key: &ObjectKey) -> Result<Bytes, RepositoryError> {
         match self.store.get(&store_key(key)?, DOCUMENT_BYTES_MAX).await {
-            Ok(bytes) => self.decode_document(key, &bytes),
+            Ok(bytes) => Ok(bytes),
             Err(StoreError::TooLarge { expected, found, .. }) => {
                 let problem = format!("it has {found} bytes, and at most {expected} are read");
                 Err(FormatError::Document { what: key.text(), problem }.into())
