@@ -66,7 +66,8 @@ impl Message for FleetSummary {
 pub(super) async fn list(settings: &StoreSettings, context: &Context) -> Result<Option<Finish>, Failure> {
     let store = open::store(settings, false, context).await?;
     let (found, cut) = find(&store).await?;
-    if found.is_empty() {
+    // A repository that cannot be opened is no fleet: why it cannot is told as of any other.
+    if found.iter().any(Vec::is_empty) || found.is_empty() {
         return Ok(None);
     }
     let base = settings.url.trim_end_matches('/');
