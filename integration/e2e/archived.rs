@@ -17,8 +17,8 @@ fn archived_packs_are_named_as_such_and_a_restore_succeeds_once_they_are_thawed(
 
     data.iter().for_each(|key| bucket.archive(key));
     assert_says(&site.haulout.run(restore), 22, "is archived", "restore-object");
-    // Sizes can be asked for, and maps read. What an incremental compares pages with lies in the packs: it says so, or has come to its end
-    // without it, because it waits for nothing that the capture would have to wait for.
+    // Sizes can be asked for, and maps read. What an incremental compares pages with lies in the packs: it says so, or stores its pages
+    // all the same: both were seen.
     site.haulout.run(["check"]).ok();
     site.change();
     let run = site.backup(&[]);
