@@ -13,7 +13,7 @@ use std::{
         mpsc::{Receiver, channel},
     },
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions};
@@ -26,6 +26,12 @@ const TAIL_LINES: usize = 30;
 
 /// Time a tool has between the polite signals and SIGKILL; it holds nothing that it could save.
 const STOP_LIMIT: Duration = Duration::from_secs(3);
+
+/// Time that the rest of a tool's group has, once the tool was waited for: the kernel takes back what a killed process had.
+const GROUP_LIMIT: Duration = Duration::from_secs(3);
+
+/// Pause between two looks at the group.
+const GROUP_PAUSE: Duration = Duration::from_millis(5);
 
 /// Gets each line that the tool prints on stderr, in the reading thread.
 pub(super) trait Listener: Send + 'static {
@@ -99,13 +105,18 @@ impl<L: Listener> Process<L> {
         let stopped = self.stopper.lock().stopped;
         Ok(Ended { status, listener, tail, stopped })
     }
+}
 
-    /// Takes the exit status. From here on the process id can belong to someone else, so that no signal may follow.
+impl<L> Process<L> {
+    /// Takes the exit status, and waits for the end of what the tool started. From here on the process id can belong to someone else, so
+    /// that no signal may follow.
     fn reap(&mut self) -> io::Result<ExitStatus> {
         let mut state = self.stopper.lock();
         state.pid = None;
         let status = self.child.wait();
         self.stopper.shared.1.notify_all();
+        drop(state);
+        await_group(Pid::from_child(&self.child));
         status
     }
 }
@@ -121,9 +132,7 @@ impl<L> Drop for Process<L> {
         if self.ended.recv_timeout(STOP_LIMIT).is_err() {
             self.stopper.signal(&[Signal::KILL]);
         }
-        self.stopper.lock().pid = None;
-        drop(self.child.wait());
-        self.stopper.shared.1.notify_all();
+        drop(self.reap());
     }
 }
 
@@ -175,6 +184,14 @@ impl Stopper {
 fn await_end(pid: Pid) {
     let options = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
     while matches!(rustix::process::waitid(WaitId::Pid(pid), options), Err(rustix::io::Errno::INTR)) {}
+}
+
+/// Blocks until no process is left in the group of a tool that was waited for, [`GROUP_LIMIT`] at most.
+fn await_group(group: Pid) {
+    let begun = Instant::now();
+    while rustix::process::test_kill_process_group(group).is_ok() && begun.elapsed() < GROUP_LIMIT {
+        thread::sleep(GROUP_PAUSE);
+    }
 }
 
 fn listen<L: Listener>(stderr: Option<impl Read>, mut listener: L) -> (L, Vec<String>) {
@@ -295,6 +312,19 @@ mod tests {
         drop(process);
         assert!(rustix::process::test_kill_process(pid).is_err());
         stopper.stop();
+    }
+
+    #[test]
+    fn what_a_tool_had_started_is_gone_with_it() {
+        // Both take their time, and neither holds the pipe of messages.
+        let quiet = "exec 2>/dev/null; trap 'sleep 0.2; exit' TERM; while :; do sleep 0.01; done";
+        for end in ["exit 0", "wait"] {
+            let script = format!("({quiet}) & echo ready >&2; sleep 0.1; kill $!; {end}");
+            let process = Process::spawn(shell(&script), Lines::default()).unwrap();
+            let group = process.pid();
+            process.wait(Some(Duration::from_secs(60))).unwrap();
+            assert!(rustix::process::test_kill_process_group(group).is_err(), "{end}");
+        }
     }
 
     #[test]

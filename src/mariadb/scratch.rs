@@ -40,7 +40,7 @@ const ERRORS_MAX: usize = 20;
 ///
 /// The one that waits for that ends with the server, and before the server's number can belong to another process.
 const KEEPER: &str = "exec 3<&0; \"$@\" </dev/null & server=$!; { read -r line <&3; kill $server; } >/dev/null 2>&1 & \
-                      keeper=$!; wait $server; status=$?; kill $keeper 2>/dev/null; exit $status";
+                      keeper=$!; wait $server; status=$?; { kill $keeper; wait $keeper; } 2>/dev/null; exit $status";
 
 /// A running server; dropping it ends it.
 #[derive(Debug)]

@@ -4,6 +4,7 @@
 //! place. `window` says how they are gathered, and what bounds memory.
 
 use std::collections::HashSet;
+use std::convert::Infallible;
 use std::fs;
 use std::io;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
@@ -11,8 +12,10 @@ use std::path::Path;
 use std::sync::Arc;
 
 use futures::{StreamExt, TryStreamExt};
+use tokio::sync::mpsc;
 
 use super::RestoreError;
+use super::cancel::Cancel;
 use super::choice::TableChoice;
 use super::plan::{Modes, directories_of, file_mode, join};
 use super::steps::Watch;
@@ -36,7 +39,8 @@ pub struct FetchFigures {
     pub requests: u64,
 }
 
-/// Writes the files of `manifest`'s backup that `tables` needs into the empty directory `root`.
+/// Writes the files of `manifest`'s backup that `tables` needs into the empty directory `root`. Whatever it returns, it has done with
+/// `root` then: a task that writes goes on when the one that waits for it is dropped.
 pub(super) async fn fetch_files(
     repository: &Repository,
     manifest: &Manifest,
@@ -45,22 +49,13 @@ pub(super) async fn fetch_files(
     options: FetchOptions,
     watch: &Watch,
 ) -> Result<FetchFigures, RestoreError> {
-    let Watch { progress, cancel } = watch;
-    let map = repository.map_root(manifest).await?;
-    let mut walk = Walk::of(repository, &map, tables);
+    let (writing, mut written) = mpsc::channel(1);
     let (directories, figures) = (HashSet::new(), FetchFigures::default());
-    let progress = progress.as_ref();
-    let mut fetch = Fetch { repository, manifest, progress, options, root, directories, figures };
-    let mut window = Window::default();
-    while let Some(step) = cancel.or(walk.next()).await? {
-        window.add(step)?;
-        if window.is_full() {
-            let next = window.next();
-            cancel.or(fetch.window(std::mem::replace(&mut window, next))).await?;
-        }
-    }
-    cancel.or(fetch.window(window)).await?;
-    Ok(fetch.figures)
+    let progress = watch.progress.as_ref();
+    let fetch = Fetch { repository, manifest, progress, options, root, writing, directories, figures };
+    let fetched = fetch.all(tables, &watch.cancel).await;
+    while written.recv().await.is_some() {}
+    fetched
 }
 
 struct Fetch<'a> {
@@ -69,12 +64,29 @@ struct Fetch<'a> {
     progress: &'a dyn Progress,
     options: FetchOptions,
     root: &'a Path,
+    /// Each task that writes has one of these as long as it runs.
+    writing: mpsc::Sender<Infallible>,
     /// Directories that exist, by path.
     directories: HashSet<String>,
     figures: FetchFigures,
 }
 
 impl Fetch<'_> {
+    async fn all(mut self, tables: &TableChoice, cancel: &Cancel) -> Result<FetchFigures, RestoreError> {
+        let map = self.repository.map_root(self.manifest).await?;
+        let mut walk = Walk::of(self.repository, &map, tables);
+        let mut window = Window::default();
+        while let Some(step) = cancel.or(walk.next()).await? {
+            window.add(step)?;
+            if window.is_full() {
+                let next = window.next();
+                cancel.or(self.window(std::mem::replace(&mut window, next))).await?;
+            }
+        }
+        cancel.or(self.window(window)).await?;
+        Ok(self.figures)
+    }
+
     async fn window(&mut self, mut window: Window) -> Result<(), RestoreError> {
         self.make(window.new_files()).await?;
         let requests = window.requests(self.options);
@@ -108,7 +120,9 @@ impl Fetch<'_> {
         let paths = files.iter().map(|file| Ok((join(self.root, &file.path)?, file.clone())));
         let files: Vec<_> = paths.collect::<Result<_, RestoreError>>()?;
         self.figures.files += files.len() as u64;
+        let writing = self.writing.clone();
         tokio::task::spawn_blocking(move || {
+            let _writing = writing;
             directories.iter().try_for_each(|(path, mode)| make_directory(path, *mode))?;
             files.iter().try_for_each(|(path, file)| make_file(path, file))
         })
@@ -125,8 +139,12 @@ impl Fetch<'_> {
             let stored = stored.map_err(|source| RestoreError::Unread { file: batch.file_of(&request), source })?;
             figures.requests += 1;
             figures.bytes_fetched += stored.len() as u64;
-            let (task_batch, task_request) = (batch.clone(), request.clone());
-            match tokio::task::spawn_blocking(move || task_batch.write(&task_request, &stored)).await? {
+            let (task_batch, task_request, writing) = (batch.clone(), request.clone(), self.writing.clone());
+            let task = tokio::task::spawn_blocking(move || {
+                let _writing = writing;
+                task_batch.write(&task_request, &stored)
+            });
+            match task.await? {
                 // Bytes can be spoiled on their way; those that are spoiled in the store are so at the second look too.
                 Err(RestoreError::Damaged { .. }) if !second_look => second_look = true,
                 Err(error) => return Err(error),

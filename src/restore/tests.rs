@@ -385,6 +385,32 @@ async fn a_restore_that_is_stopped_ends_its_child_and_leaves_no_trace() {
     assert_eq!(place.names(), ["pid"]);
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_fetch_that_is_stopped_while_it_makes_files_leaves_no_trace() {
+    let mut server = Synthetic::populated(16).await;
+    for number in 0..2000 {
+        server.add_file(&format!("shop/{number}.MYI"), 10);
+    }
+    let manifest = server.backup().await;
+    let dir = tempfile::tempdir().unwrap();
+    for turn in 0..3 {
+        let target = dir.path().join(turn.to_string());
+        let (ask, asked) = tokio::sync::watch::channel(false);
+        let watch = Watch { cancel: asked.into(), ..watch() };
+        let first = target.join("shop");
+        let stop = tokio::task::spawn_blocking(move || {
+            while !first.exists() {
+                std::thread::yield_now();
+            }
+            ask.send_replace(true);
+        });
+        let result = fetch(&server.repository, &manifest, &target, FetchOptions::default(), &watch).await;
+        assert!(matches!(result, Err(RestoreError::Interrupted)), "{result:?}");
+        stop.await.unwrap();
+        assert!(!target.exists(), "{:?}", tree::descendants(&target));
+    }
+}
+
 #[tokio::test]
 async fn what_was_fetched_can_be_kept_and_is_used_by_the_next_run() {
     let mut server = Synthetic::populated(12).await;
