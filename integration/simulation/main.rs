@@ -1,6 +1,6 @@
 //! Agents at work on one repository, each of which can die at any request, on a store that fails and a clock that jumps.
 //!
-//! A seed decides what happens: backups of a made-up server, prunes, compactions, undeletes, checks, repairs and fetches, up to four at
+//! A seed decides what happens: backups of a made-up server, prunes, compactions, undeletes, checks, repairs, copies and fetches, up to four at
 //! a time, some on a store with faults, some killed after so many requests, some asleep for longer than a lease holds, each with a
 //! clock that is wrong by minutes. It also decides what the repository is: sealed or not, in a bucket with object lock or not, in a store
 //! that passes over conditions, that lists in pages of different moments, and whether something that is stored rots. Then the weather
@@ -11,7 +11,9 @@
 //! - a backup that was committed is there unless a plan let go of it, and what was undeleted is there;
 //! - what a backup needs was locked for the period when it was committed, and nothing was deleted while it was locked;
 //! - after one more backup and a prune with its grace period, nothing is left that nobody needs, and after a month no records;
-//! - what rotted is stored anew by the next full backup after `check --repair`.
+//! - what rotted is stored anew by the next full backup after `check --repair`;
+//! - of half of the seeds, which have a copy in another bucket: all that is in it comes back byte for byte, and after one more `copy` all that is
+//!   newer is.
 //!
 //! The threads of a capture are not under the seed's command: a seed repeats the plan and the faults, and mostly the interleaving.
 //! `HAULOUT_SIMULATION_FIRST=seed HAULOUT_SIMULATION_SEEDS=1` runs one again.
@@ -85,6 +87,9 @@ async fn history(seed: u64, told: Arc<Mutex<Vec<String>>>) -> Tally {
     let rounds = rng.random_range(3..9);
     let rots_in = rng.random_range(1..rounds);
     let (mut pruned, mut rotten) = (false, false);
+    // By chance of its own, so that seeds of repositories without a copy are what they were.
+    let mut of_copy = StdRng::seed_from_u64(seed ^ 0xc09e);
+    let has_copy = of_copy.random_bool(0.5);
     // A lineage to begin with.
     for _ in 0..rng.random_range(0..4) {
         site.agent(0, Work::Backup(backup::Want::Either), Weather::Fair, 0).await;
@@ -95,6 +100,13 @@ async fn history(seed: u64, told: Arc<Mutex<Vec<String>>>) -> Tally {
         let agents = if !site.habits.quarrel && rng.random_bool(0.3) { 1 } else { rng.random_range(2..5) };
         let works: Vec<(Work, Weather)> =
             (0..agents).map(|_| (Work::of(&mut rng, site.habits.quarrel), Weather::of(&mut rng))).collect();
+        let works: Vec<(Work, Weather)> = works
+            .into_iter()
+            .map(|(work, weather)| match has_copy && of_copy.random_bool(0.25) {
+                true => (Work::of_copy(&mut of_copy), weather),
+                false => (work, weather),
+            })
+            .collect();
         pruned |= works.iter().any(|(work, _)| matches!(work, Work::Prune { .. }));
         site.say(format!("round {round}:"));
         if site.habits.quarrel || rng.random_bool(0.5) {
@@ -117,6 +129,9 @@ async fn history(seed: u64, told: Arc<Mutex<Vec<String>>>) -> Tally {
         site.clock.pass([60, 400, 3 * 3600, DAY, 2 * DAY][rng.random_range(0..5)]);
     }
     site.settle(pruned, rotten).await;
+    if has_copy {
+        site.copy_is_right(rotten).await;
+    }
     site.tally.into_inner().unwrap()
 }
 

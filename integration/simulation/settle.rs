@@ -7,7 +7,7 @@ use futures::TryStreamExt;
 use haulout::backup::Want;
 use haulout::model::{BackupId, PackId, Silent};
 use haulout::prune::{self, KeepPolicy, PruneOptions};
-use haulout::repository::{ObjectKey, References, Repository};
+use haulout::repository::{ObjectKey, References, Repository, RepositoryError};
 use haulout::verify::{self, CheckReport, Selection};
 
 use crate::DAY;
@@ -65,6 +65,35 @@ impl Site {
         assert_eq!(report.damaged_backups, [], "seed {seed}");
         self.all_restore(&repository, &report).await;
         assert_eq!(self.bucket.hidden_though_locked(), [""; 0], "seed {seed}: deleted though locked");
+    }
+
+    /// Whatever came into the copy is whole, and it catches up.
+    pub async fn copy_is_right(&self, rotten: bool) {
+        let seed = self.seed;
+        self.clock.pass(DAY);
+        for caught_up in [false, true] {
+            if caught_up {
+                self.must(Work::Copy { all: false }).await;
+            }
+            let machine = self.machine().await;
+            let copy = match self.open(machine.copy).await {
+                Ok(copy) => copy,
+                Err(RepositoryError::Missing { .. }) if !caught_up => continue,
+                Err(error) => panic!("seed {seed}: the copy: {error}"),
+            };
+            let report = self.checked(&copy, Selection::All).await;
+            assert!(report.is_clean(), "seed {seed}: the copy: {report:#?}");
+            let there = copy.backup_ids().await.unwrap();
+            for id in &there {
+                self.fetched(&copy, id).await.unwrap_or_else(|error| panic!("seed {seed}: {id} of the copy: {error}"));
+                self.tally(|tally| tally.of_copy += 1);
+            }
+            let newest = machine.repository.backup_ids().await.unwrap().into_iter().max();
+            assert!(
+                !caught_up || rotten || there.iter().max() >= newest.as_ref(),
+                "seed {seed}: the copy lacks {newest:?}"
+            );
+        }
     }
 
     /// Does `work`, which must end well.

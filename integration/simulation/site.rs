@@ -189,6 +189,8 @@ impl Habits {
 /// An agent's machine: its way to the store, its clock.
 pub struct Machine {
     pub repository: Arc<Repository>,
+    /// The store of the copy, reached as well as that of the repository.
+    pub copy: Store,
     pub clock: Arc<dyn Clock>,
 }
 
@@ -198,6 +200,8 @@ pub struct Site {
     pub bucket: Bucket,
     /// The way to it that all others stand beside.
     way: FaultyStore,
+    /// The way to the bucket of the copy.
+    copy_way: FaultyStore,
     pub clock: Arc<Hand>,
     pub entropy: Arc<Seeded>,
     pub source: Arc<MadeUp>,
@@ -222,6 +226,9 @@ pub struct Tally {
     pub killed: usize,
     pub deleted: usize,
     pub compacted: usize,
+    /// Backups that came across into the copy, and those of it that were restored.
+    pub copied: usize,
+    pub of_copy: usize,
     pub faults: u64,
     pub requests: u64,
     /// Packs whose locks were looked at when a backup that needs them had been committed.
@@ -239,6 +246,8 @@ impl Tally {
         self.killed += other.killed;
         self.deleted += other.deleted;
         self.compacted += other.compacted;
+        self.copied += other.copied;
+        self.of_copy += other.of_copy;
         self.faults += other.faults;
         self.requests += other.requests;
         self.locks += other.locks;
@@ -269,6 +278,10 @@ impl Site {
         let site = Site {
             seed,
             way: FaultyStore::over_bucket(&bucket, Script::default()),
+            copy_way: FaultyStore::over_bucket(
+                &Bucket::plain(Arc::new(Steady(clock.clone())), limits),
+                Script::default(),
+            ),
             bucket,
             clock,
             access: Access { keys: Arc::new(KeyFile(key.clone())), entropy: entropy.clone() },
@@ -283,7 +296,7 @@ impl Site {
             tally: Mutex::new(Tally { sealed: usize::from(habits.sealed), ..Tally::default() }),
             habits,
         };
-        let store = site.store(Script::default(), site.clock.clone()).0;
+        let store = site.store(&site.way, Script::default(), site.clock.clone()).0;
         let slot = NewSlot { credential: Credential::File(key), wraps: Wraps::All, label: String::new() };
         let (lock, clock, entropy) = (site.habits.lock, &*site.clock, site.entropy.clone());
         match lock {
@@ -295,7 +308,7 @@ impl Site {
         site
     }
 
-    fn store(&self, script: Script, clock: Arc<dyn Clock>) -> (Store, FaultyStore) {
+    fn store(&self, at: &FaultyStore, script: Script, clock: Arc<dyn Clock>) -> (Store, FaultyStore) {
         // Whoever is dead needs no second attempt, and where nothing hangs a busy machine is no fault.
         let by_chance = script.odds != Odds::default();
         let (attempts_max, silence_max) = if by_chance { (4, SILENCE) } else { (1, Duration::from_secs(30)) };
@@ -306,12 +319,13 @@ impl Site {
             silence_max,
             ..RetryPolicy::default()
         };
-        let way = self.way.beside(script);
+        let way = at.beside(script);
         let options = StoreOptions { retry, clock, entropy: self.entropy.clone(), ..StoreOptions::default() };
-        (way.store("memory:///", options), way)
+        let name = if std::ptr::eq(at, &self.copy_way) { "memory:///copy" } else { "memory:///" };
+        (way.store(name, options), way)
     }
 
-    async fn open(&self, store: Store) -> Result<Arc<Repository>, RepositoryError> {
+    pub async fn open(&self, store: Store) -> Result<Arc<Repository>, RepositoryError> {
         let opened = match self.habits.sealed {
             true => Repository::unlock(store, &self.access).await?,
             false => Repository::open(store).await?,
@@ -322,16 +336,18 @@ impl Site {
     /// A machine on which all is well, and which never sleeps.
     pub async fn machine(&self) -> Machine {
         let clock = Arc::new(Steady(self.clock.clone()));
-        let store = self.store(Script::default(), clock.clone()).0;
-        Machine { repository: self.open(store).await.unwrap(), clock }
+        let store = self.store(&self.way, Script::default(), clock.clone()).0;
+        let copy = self.store(&self.copy_way, Script::default(), clock.clone()).0;
+        Machine { repository: self.open(store).await.unwrap(), copy, clock }
     }
 
     /// A machine in `weather`, and its way to the store; or why there is none.
     pub async fn machine_in(&self, weather: &Weather, seed: u64) -> (Result<Machine, RepositoryError>, FaultyStore) {
         let clock = Arc::new(Skewed(self.clock.clone(), SKEWS[seed as usize % SKEWS.len()]));
         let script = weather.script(self.habits.turns_max, seed);
-        let (store, way) = self.store(script, clock.clone());
-        (self.open(store).await.map(|repository| Machine { repository, clock }), way)
+        let copy = self.store(&self.copy_way, script.clone(), clock.clone()).0;
+        let (store, way) = self.store(&self.way, script, clock.clone());
+        (self.open(store).await.map(|repository| Machine { repository, copy, clock }), way)
     }
 
     pub fn say(&self, text: String) {

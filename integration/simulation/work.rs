@@ -9,6 +9,7 @@ use rand::rngs::StdRng;
 use tokio::sync::watch;
 
 use haulout::backup::{self, BackupOptions, SpoolOptions, Want};
+use haulout::copy::{self, CopyOptions, Wanted};
 use haulout::error::Diagnose;
 use haulout::model::{BackupId, Phase, Progress, Silent};
 use haulout::prune::{self, CompactOptions, KeepPolicy, PruneOptions};
@@ -27,6 +28,8 @@ pub enum Work {
     Undelete(usize),
     Check { repair: bool },
     Fetch(usize),
+    Copy { all: bool },
+    PruneCopy { last: u32 },
 }
 
 impl Work {
@@ -44,6 +47,14 @@ impl Work {
             16..18 => Work::Undelete(rng.random_range(0..9)),
             18 => Work::Check { repair: rng.random_bool(0.5) },
             _ => Work::Fetch(rng.random_range(0..9)),
+        }
+    }
+
+    /// Some work of a repository that has a copy.
+    pub fn of_copy(rng: &mut StdRng) -> Work {
+        match rng.random_range(0..10) {
+            0..7 => Work::Copy { all: rng.random_bool(0.5) },
+            _ => Work::PruneCopy { last: rng.random_range(1..3) },
         }
     }
 }
@@ -135,6 +146,24 @@ impl Site {
                     return Ok(format!("{damages} damages, {recorded:?}, {} packs known", known.packs.len()));
                 }
                 Ok(format!("{damages} damages"))
+            }
+            Work::Copy { all } => {
+                let context =
+                    copy::Context { source: repository, target: machine.copy.clone(), entropy, progress, cancel };
+                let wanted = if *all { Wanted::All } else { Wanted::default() };
+                let options =
+                    CopyOptions { wanted, packs_in_flight: 2, sweep_pause: Duration::from_millis(1), dry_run: false };
+                let report = Box::pin(copy::copy(&context, &options)).await.map_err(|error| failed(&error))?;
+                self.tally(|tally| tally.copied += report.copied.len());
+                let ids: Vec<&BackupId> = report.copied.iter().map(|copied| &copied.id).collect();
+                Ok(format!("copied {ids:?}, let go {:?}, skipped {:?}", report.let_go, report.skipped))
+            }
+            Work::PruneCopy { last } => {
+                let repository = self.open(machine.copy.clone()).await.map_err(|error| failed(&error))?;
+                let policy = KeepPolicy { last: *last, ..KeepPolicy::default() };
+                let options = PruneOptions { policy, ..PruneOptions::default() };
+                let context = prune::Context { repository, clock, entropy, progress, cancel };
+                self.prune(&context, &options).await
             }
             Work::Fetch(number) => {
                 let ids = repository.backup_ids().await.map_err(|error| failed(&error))?;
