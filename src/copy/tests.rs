@@ -606,6 +606,31 @@ async fn sealed_data_is_copied_with_a_key_for_maps_and_without_any_and_shows_not
 }
 
 #[tokio::test]
+async fn no_copy_is_made_that_nothing_opens_because_the_slots_are_listed_late() {
+    let mut bench = Bench::sealed(23, 1).await;
+    let mut refused = 0;
+    for (key, skip) in [(Key::None, 0), (Key::None, 1), (bench.key, 0), (bench.key, 1), (bench.key, 2)] {
+        bench.elsewhere();
+        let late = Rule { skip, ..Rule::once(Operation::List, Fault::OldList(1)).on_keys("keys") };
+        match bench.run_with((key, &CopyOptions::default()), vec![late], Vec::new()).await {
+            Ok(_) => assert_eq!(bench.there().await, bench.ids([0])),
+            // The source itself does not open.
+            Err(CopyError::Repository(RepositoryError::WrongKey { .. })) if skip == 0 => {}
+            Err(CopyError::Repository(error @ RepositoryError::NoSlots { .. })) => {
+                assert!(error.kind() == Kind::Corrupt && error.hint().unwrap().contains("again"), "{error}");
+                assert!(bench.there().await.is_empty());
+                refused += 1;
+            }
+            Err(error) => panic!("{error}"),
+        }
+        bench.pass_lease();
+        bench.run(&CopyOptions::default()).await;
+        assert_eq!(bench.there().await, bench.ids([0]));
+    }
+    assert!(refused > 0);
+}
+
+#[tokio::test]
 async fn without_a_key_a_damaged_pack_keeps_every_backup_away_and_says_what_to_do() {
     let bench = Bench::sealed(13, 2).await;
     let (own, _) = bench.packs_of(&[1]).await;

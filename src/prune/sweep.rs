@@ -122,7 +122,7 @@ impl Run<'_> {
             return Ok(());
         }
         let Some(mut swept) = self.delete_manifests(plans, backups, report).await? else { return Ok(()) };
-        if !self.count_the_rest(count, report).await? {
+        if !self.count_the_rest(count, backups, &swept, report).await? {
             return Ok(());
         }
         let packs = repository.packs().await?;
@@ -246,9 +246,34 @@ impl Run<'_> {
     }
 
     /// Counts what all backups need that are left, each edition of them; false when that cannot be known.
-    async fn count_the_rest(&self, count: &mut Count, report: &mut PruneReport) -> Result<bool, PruneError> {
+    ///
+    /// Those that were there when this run began, and that it has not deleted, are among them whatever the store lists now: a listing can
+    /// be old, and a backup that was undeleted has not been counted before.
+    async fn count_the_rest(
+        &self,
+        count: &mut Count,
+        known: &[Decided],
+        swept: &[Swept],
+        report: &mut PruneReport,
+    ) -> Result<bool, PruneError> {
         let repository = &self.context.repository;
         let backups = repository.editions().await?;
+        let deleted = |id: &BackupId| swept.iter().any(|swept| swept.backups.contains(id));
+        for Decided { judged, manifest, .. } in known.iter().filter(|known| !deleted(&known.judged.id)) {
+            let (id, is_listed) = (&judged.id, backups.iter().any(|listed| listed.id == judged.id));
+            let counted = match manifest {
+                Some(manifest) => count.add(repository, manifest).await?,
+                None if is_listed => continue,
+                None => {
+                    count.failed = true;
+                    Err(Skip::lost(format!("the manifest of backup {id} could not be read, so no pack goes")))
+                }
+            };
+            if let Err(skip) = counted {
+                report.skipped.push(skip);
+                return Ok(false);
+            }
+        }
         let progress = &self.context.progress;
         progress.begin(Phase::Check, Some(backups.len() as u64));
         let lost = |backup: &Editions| backup.newest().is_none();

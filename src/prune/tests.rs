@@ -258,6 +258,45 @@ async fn what_was_undeleted_stays_until_it_is_named() {
     assert!(matches!(not_planned, PruneError::NotPlanned { .. }), "{not_planned}");
 }
 
+/// Undeletes a backup as soon as a prune counts what those need that stay.
+struct Undeletes {
+    repository: Arc<Repository>,
+    id: BackupId,
+    entropy: Arc<Counting>,
+}
+
+impl Progress for Undeletes {
+    fn begin(&self, phase: Phase, _: Option<u64>) {
+        if phase == Phase::Check {
+            // The second time it is at work already.
+            futures::executor::block_on(undelete(&self.repository, std::slice::from_ref(&self.id), &*self.entropy))
+                .ok();
+        }
+    }
+    fn advance(&self, _: Phase, _: u64) {}
+    fn end(&self, _: Phase) {}
+    fn note(&self, _: &str) {}
+    fn warn(&self, _: &str) {}
+}
+
+/// A backup that a plan let go of has not been counted when the plan is carried out.
+#[tokio::test]
+async fn what_is_undeleted_just_before_a_sweep_keeps_its_packs_though_a_listing_is_old() {
+    let bench = Bench::new(24, 4).await;
+    bench.prune(&keep(1)).await;
+    bench.pass(2 * DAY);
+    for skip in 0..8 {
+        let copy = bench.fork().await;
+        let repository = copy.open(Vec::new()).await.unwrap();
+        let undeletes = Undeletes { repository, id: bench.id(2), entropy: copy.entropy.clone() };
+        let old = Rule { skip, ..Rule::once(Operation::List, Fault::OldList(2)).on_keys("backups") };
+        let context = copy.context(copy.open(vec![old]).await.unwrap());
+        prune(&Context { progress: Arc::new(undeletes), ..context }, &keep(1)).await.unwrap();
+        assert!(copy.there().await.ends_with(&[bench.id(2), bench.id(3)]), "old listing {skip}");
+        copy.unneeded().await;
+    }
+}
+
 /// A prune that has begun may have read what stays before the mark was there: nobody is told that the backup stays.
 #[tokio::test]
 async fn nobody_is_told_that_a_backup_stays_whose_plan_is_being_carried_out() {

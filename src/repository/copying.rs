@@ -70,12 +70,15 @@ impl Repository {
     /// objects are not locked, whatever this one's are: nobody extends the locks of what a copy shares.
     ///
     /// # Errors
-    /// When the store refuses, or another run makes a repository there.
+    /// When the store refuses, another run makes a repository there, or no key slot of a sealed one is listed: none would open its copy.
     pub async fn make_copy(&self, store: &Store) -> Result<(Repository, Vec<String>), RepositoryError> {
         let config = Config { lock: None, ..self.config.clone() };
         let copy = Repository::with(store.clone(), config, self.keyring.clone(), self.slot);
         // Before haulout.json, as `init` does it.
-        let (_, faults) = self.copy_slots(&copy).await?;
+        let (copied, faults) = self.copy_slots(&copy).await?;
+        if self.config.is_sealed() && copied == 0 && faults.is_empty() && copy.slot_ids().await?.is_empty() {
+            return Err(RepositoryError::NoSlots { url: self.store.origin().url.clone() });
+        }
         put_config(&copy.store, &copy.config).await?;
         Ok((copy, faults))
     }

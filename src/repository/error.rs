@@ -152,6 +152,12 @@ pub enum RepositoryError {
         /// What went wrong with single slots, beside that the key does not fit.
         faults: Vec<String>,
     },
+    /// A sealed repository of which no key slot is listed.
+    #[error("no key slot is listed at {url}, which is sealed")]
+    NoSlots {
+        /// The place.
+        url: String,
+    },
     /// The key opens names and maps alone.
     #[error("the key is one of the sort `map`: it opens neither pages nor files")]
     MapKeyOnly,
@@ -221,6 +227,7 @@ impl Diagnose for RepositoryError {
             | RepositoryError::Foreign { .. }
             | RepositoryError::Misplaced { .. }
             | RepositoryError::UnlikeSeal { .. }
+            | RepositoryError::NoSlots { .. }
             | RepositoryError::Headless { .. } => Kind::Corrupt,
             RepositoryError::Another { .. } => Kind::Usage,
             RepositoryError::Missing { .. } => Kind::NoRepository,
@@ -266,6 +273,10 @@ impl Diagnose for RepositoryError {
             }
             RepositoryError::WrongKey { .. } => {
                 "check that the key is that of this repository, and that its slot was not removed"
+            }
+            RepositoryError::NoSlots { .. } => {
+                "run the command again, because a store may list late; without its slots nothing opens the repository, so bring back what \
+                 somebody removed from `keys/`"
             }
             RepositoryError::MapKeyOnly => "use a key whose slot wraps `all`; `haulout key list` shows the slots",
             RepositoryError::NoSlot { .. } => "`haulout key list` shows the slots there are",
