@@ -388,7 +388,7 @@ mod tests {
 
     #[test]
     fn what_is_wrong_with_a_backup_is_a_verdict_and_what_is_wrong_with_the_machine_is_none() {
-        let damaged = |damage| PrepareError::Damaged { damage, message: "it says so".to_owned() };
+        let damaged = |damage| PrepareError::Damaged { damage, message: "it says so".to_owned(), in_parts: false };
         let pack = crate::model::PackId([7; 32]);
         let of_backup: [RestoreError; 4] = [
             RepositoryError::PackMissing { pack }.into(),

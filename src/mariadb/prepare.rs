@@ -81,6 +81,8 @@ pub enum PrepareEvent {
     Damaged(Damage),
     /// There is not the memory that it was to use.
     NoMemory,
+    /// Its memory does not hold the records of the whole redo log, which is applied in parts.
+    InParts,
     /// No more files can be opened.
     OpenFiles,
     /// A page cannot be written, which the tool tries again without end.
@@ -113,6 +115,10 @@ impl PrepareEvent {
             && let Some(end) = line.split_once('/').and_then(|(_, rest)| lsn_after(rest, ""))
         {
             return PrepareEvent::Recovered(at, end);
+        }
+        // MariaDB `log0recv.cc` (`recv_sys_t::parse`).
+        if line.contains("Multi-batch recovery needed at LSN ") {
+            return PrepareEvent::InParts;
         }
         // MariaDB `buf0buf.cc` and `os0file.cc` (`os_file_handle_error_cond_exit`).
         if line.contains("Cannot map innodb_buffer_pool_size")
@@ -236,7 +242,7 @@ impl Prepare {
             return Err(PrepareError::Killed { signal, tail });
         }
         if let Some((damage, message)) = findings.damage {
-            return Err(PrepareError::Damaged { damage, message });
+            return Err(PrepareError::Damaged { damage, message, in_parts: findings.in_parts });
         }
         if !status.success() {
             return Err(PrepareError::Failed { status, tail });
@@ -276,6 +282,8 @@ struct Findings {
     errors: Vec<String>,
     /// What it says of memory that is not there.
     no_memory: Option<String>,
+    /// True when it applied the redo log in parts.
+    in_parts: bool,
     /// True when it could open no more files.
     open_files: bool,
     /// The first page that could not be written.
@@ -311,6 +319,7 @@ impl Listener for Watch {
             PrepareEvent::NoMemory => {
                 findings.no_memory.get_or_insert_with(|| sentence(line).to_owned());
             }
+            PrepareEvent::InParts => findings.in_parts = true,
             PrepareEvent::OpenFiles => findings.open_files = true,
             PrepareEvent::Unwritten => {
                 findings.unwritten.get_or_insert_with(|| sentence(line).to_owned());
@@ -374,6 +383,8 @@ pub enum PrepareError {
         damage: Damage,
         /// The tool's sentence.
         message: String,
+        /// True when it applied the redo log in parts, because its memory did not hold all records at once.
+        in_parts: bool,
     },
     /// The redo log ends before the backup does.
     #[error("redo log ends at LSN {found}, but the backup needs it up to {expected}")]
@@ -520,6 +531,17 @@ END";
         assert!(run_on(&short, 318751547, true).is_err(), "a short redo log is");
         let leftover = line.replace("./db/t.ibd", "./db/#sql-ib21.ibd");
         assert!(run(&format!("echo '{leftover}' >&2; {DONE}"), 1).is_ok());
+    }
+
+    #[test]
+    fn what_was_found_while_the_redo_log_was_applied_in_parts_says_so() {
+        let parts = "2026-11-22 17:33:04 0 [Note] InnoDB: Multi-batch recovery needed at LSN 310411590";
+        let damage = "2026-11-22 17:33:05 0 [ERROR] InnoDB: Unable to apply log to corrupted page 0 in file ddl/d5.ibd
+mariadb-backup: srv_start() returned 11 (Generic error).";
+        for (script, expected) in [(format!("{parts}\n{damage}"), true), (damage.to_owned(), false)] {
+            let error = run(&format!("echo '{script}' >&2; exit 1"), 1).unwrap_err();
+            assert!(matches!(error, PrepareError::Damaged { in_parts, .. } if in_parts == expected), "{error:?}");
+        }
     }
 
     #[test]

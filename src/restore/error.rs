@@ -257,8 +257,11 @@ impl Diagnose for RestoreError {
             RestoreError::Replica(error) => return error.hint(),
             RestoreError::Datadir(error) => return error.hint(),
             RestoreError::Prepare(error) => return error.hint(),
-            RestoreError::LittleMemory { redo_bytes, .. } => {
-                let wanted = memory::to_take_at_once(*redo_bytes).div_ceil(1 << 20);
+            RestoreError::LittleMemory { redo_bytes, memory_bytes, .. } => {
+                let at_once = memory::to_take_at_once(*redo_bytes);
+                // Many short records take more than that.
+                let enough = if *memory_bytes < at_once { at_once } else { memory_bytes.saturating_mul(2) };
+                let wanted = enough.div_ceil(1 << 20);
                 return Some(format!(
                     "recovery in parts can spoil tables that are sound: give it --use-memory={wanted}M or more, and restore again"
                 ));

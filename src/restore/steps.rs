@@ -278,8 +278,8 @@ pub(super) async fn run_prepare(
 /// in parts, and then MariaDB was seen to call sound pages corrupted and to put files under others' names.
 fn short_of_memory(error: RestoreError, memory_bytes: Option<u64>, redo_bytes: u64) -> RestoreError {
     match (error, memory_bytes) {
-        (RestoreError::Prepare(source @ PrepareError::Damaged { .. }), Some(memory_bytes))
-            if memory_bytes < memory::to_take_at_once(redo_bytes) =>
+        (RestoreError::Prepare(source @ PrepareError::Damaged { in_parts, .. }), Some(memory_bytes))
+            if in_parts || memory_bytes < memory::to_take_at_once(redo_bytes) =>
         {
             RestoreError::LittleMemory { memory_bytes, redo_bytes, source }
         }
@@ -477,16 +477,20 @@ mod tests {
 
     #[test]
     fn damage_that_too_little_memory_can_have_made_is_told_as_such() {
-        let damaged = || -> RestoreError {
+        let damaged = |in_parts| -> RestoreError {
             let message = "InnoDB: Unable to apply log to corrupted page 9 in file ddl/d1.ibd".to_owned();
-            PrepareError::Damaged { damage: Damage::Start, message }.into()
+            PrepareError::Damaged { damage: Damage::Start, message, in_parts }.into()
         };
-        let little = short_of_memory(damaged(), Some(64 << 20), 40 << 20);
+        let little = short_of_memory(damaged(false), Some(64 << 20), 40 << 20);
         assert_eq!(little.kind(), Kind::Failed);
         assert!(little.hint().unwrap().contains("--use-memory=120M"), "{:?}", little.hint());
         for (memory_bytes, redo_bytes) in [(Some(120 << 20), 40 << 20), (None, 40 << 20)] {
-            assert_eq!(short_of_memory(damaged(), memory_bytes, redo_bytes).kind(), Kind::Corrupt);
+            assert_eq!(short_of_memory(damaged(false), memory_bytes, redo_bytes).kind(), Kind::Corrupt);
         }
+        // Many short records take more than three times their length.
+        let in_parts = short_of_memory(damaged(true), Some(64 << 20), 20 << 20);
+        assert_eq!(in_parts.kind(), Kind::Failed);
+        assert!(in_parts.hint().unwrap().contains("--use-memory=128M"), "{:?}", in_parts.hint());
         assert_eq!(short_of_memory(RestoreError::Interrupted, Some(1), 9).kind(), Kind::Interrupted);
     }
 }
