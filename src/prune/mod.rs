@@ -180,9 +180,14 @@ impl Pending {
 
     /// Whether a plan that lets go of `backup`, or one of which that is not known, is being carried out, or was begun by a prune that died.
     fn may_be_sweeping(&self, backup: &BackupId) -> bool {
-        let begun = |id: &PlanId| self.state.plans.get(id).is_some_and(|plan| plan.begun.is_some());
         let names = |plan: &PrunePlan| plan.backups.iter().any(|entry| entry.id == *backup);
-        self.plans.values().any(|(plan, _)| names(plan) && begun(&plan.id)) || self.damaged.iter().any(begun)
+        self.plans.values().any(|(plan, _)| names(plan) && self.has_begun(&plan.id))
+            || self.damaged.iter().any(|id| self.has_begun(id))
+    }
+
+    /// Whether a plan is being carried out, or was begun by a prune that died.
+    fn has_begun(&self, id: &PlanId) -> bool {
+        self.state.plans.get(id).is_some_and(|plan| plan.begun.is_some())
     }
 
     /// The plan that lets go of `backup`, unless somebody said since that it stays.

@@ -235,6 +235,13 @@ impl Run<'_> {
     async fn backups(&self, report: &mut CompactReport) -> Result<Option<Vec<Editions>>, PruneError> {
         let repository = &self.context.repository;
         let pending = Pending::read(repository).await?;
+        if let Some(plan) = pending.damaged.iter().find(|plan| pending.has_begun(plan)) {
+            // It may name any pack that is written: see `is_overtaken`.
+            let what =
+                format!("plan {plan}, which was begun and has not ended, cannot be read, so nothing is compacted");
+            report.skipped.push(Skip::new(what).with_hint("`haulout prune` removes it a month after it was begun"));
+            return Ok(None);
+        }
         let mut backups = repository.editions().await?;
         if let Some(chosen) = &self.options.backup
             && !backups.iter().any(|backup| backup.id == *chosen)
@@ -499,7 +506,12 @@ impl Run<'_> {
         // Whoever began to delete, and sleeps, goes on by what he counted: a pack of the same bytes as one that a compaction left that
         // died is not safe from him.
         for (id, _) in state.pending().filter(|(_, plan)| plan.begun.is_some()) {
-            let plan = repository.prune_plan(id).await?;
+            let plan = match repository.prune_plan(id).await {
+                Err(RepositoryError::Format(error)) => {
+                    return Ok(Some(format!("plan {id} has become unreadable: {error}")));
+                }
+                plan => plan?,
+            };
             let names = repository.prune_packs(&plan).await?;
             if names.unread.is_some() || names.packs.iter().any(|pack| written.contains(pack)) {
                 return Ok(Some(format!(

@@ -3,7 +3,7 @@
 use crate::error::Diagnose;
 use crate::format::map::{FileSource, Location, SpaceRecord};
 use crate::format::pack::{self, PackKind};
-use crate::format::{Credential, NewSlot, StoredChunk, Wraps, key_of_file};
+use crate::format::{Credential, NewSlot, PruneStep, StoredChunk, SweepTally, Wraps, key_of_file};
 use crate::model::ExtentNo;
 use crate::prune::tests::{Bench, DAY, access, keep};
 use crate::repository::{LEASE_SECONDS, ObjectKey, Repository};
@@ -348,6 +348,26 @@ async fn a_backup_that_began_before_a_compaction_and_ends_after_it_is_whole() {
     history.compact().await;
     history.pruned().await;
     assert_eq!(history.whole().await, []);
+}
+
+#[tokio::test]
+async fn a_plan_that_was_begun_and_cannot_be_read_puts_compactions_off_for_a_month() {
+    let history = History::new(25, 5, &[1]).await;
+    let keep = keep(3);
+    let plan = history.bench.prune(&keep).await.made.unwrap().plan.unwrap();
+    let key = format!("prune/{plan}-plan.json");
+    assert!(history.bench.objects().await.contains_key(&key));
+    let repository = history.bench.open(Vec::new()).await.unwrap();
+    repository.put_prune_step(&PruneStep { plan, done: false, deleted: SweepTally::default() }).await.unwrap();
+    history.bench.tamper(&key, b"{".to_vec()).await;
+    let report = history.compact_with(&wanted(), Vec::new()).await.unwrap();
+    let [skip] = report.skipped.as_slice() else { panic!("{report:?}") };
+    assert!(skip.message.contains("cannot be read") && skip.hint.is_some(), "{skip:?}");
+    assert_eq!((report.written_packs, report.editions), (0, Vec::new()));
+    history.bench.pass(31 * DAY);
+    history.bench.prune(&keep).await;
+    assert!(!history.compact().await.editions.is_empty());
+    history.whole().await;
 }
 
 #[tokio::test]
