@@ -70,14 +70,14 @@ impl Repository {
     /// objects are not locked, whatever this one's are: nobody extends the locks of what a copy shares.
     ///
     /// # Errors
-    /// When the store refuses, another run makes a repository there, or no key slot of a sealed one is listed: none would open its copy.
+    /// When the store refuses, another run makes a repository there, or no key slot of a sealed one can be copied: nothing would open its copy.
     pub async fn make_copy(&self, store: &Store) -> Result<(Repository, Vec<String>), RepositoryError> {
         let config = Config { lock: None, ..self.config.clone() };
         let copy = Repository::with(store.clone(), config, self.keyring.clone(), self.slot);
         // Before haulout.json, as `init` does it.
         let (copied, faults) = self.copy_slots(&copy).await?;
-        if self.config.is_sealed() && copied == 0 && faults.is_empty() && copy.slot_ids().await?.is_empty() {
-            return Err(RepositoryError::NoSlots { url: self.store.origin().url.clone() });
+        if self.config.is_sealed() && copied == 0 && copy.slot_ids().await?.is_empty() {
+            return Err(RepositoryError::NoSlots { url: self.store.origin().url.clone(), faults });
         }
         put_config(&copy.store, &copy.config).await?;
         Ok((copy, faults))
@@ -95,12 +95,12 @@ impl Repository {
                 continue;
             }
             let key = ObjectKey::Slot(id);
-            let bytes = match self.store.get(&store_key(&key)?, DOCUMENT_BYTES_MAX).await {
-                Ok(bytes) => bytes,
-                // Listed, and gone since: somebody removes one.
-                Err(error) if error.is_not_found() => continue,
-                Err(error) => return Err(error.into()),
-            };
+            let Some(mut bytes) = self.slot_bytes(&key).await? else { continue };
+            if decode_document::<KeySlot>(&key.text(), &bytes).is_err() {
+                // Bytes can be spoiled on their way; those that are spoiled in the store are so at the second look too.
+                let Some(again) = self.slot_bytes(&key).await? else { continue };
+                bytes = again;
+            }
             match decode_document::<KeySlot>(&key.text(), &bytes) {
                 Ok(slot) if slot.id == id && slot.repository_id == self.config.repository_id => {
                     copy.store.put(&store_key(&key)?, bytes).await?;
@@ -113,6 +113,15 @@ impl Repository {
             }
         }
         Ok((copied, faults))
+    }
+
+    /// What a key slot's document is; nothing when it is gone since it was listed.
+    async fn slot_bytes(&self, key: &ObjectKey) -> Result<Option<Bytes>, RepositoryError> {
+        match self.store.get(&store_key(key)?, DOCUMENT_BYTES_MAX).await {
+            Ok(bytes) => Ok(Some(bytes)),
+            Err(error) if error.is_not_found() => Ok(None),
+            Err(error) => Err(error.into()),
+        }
     }
 
     async fn slot_ids(&self) -> Result<Vec<SlotId>, RepositoryError> {

@@ -152,11 +152,13 @@ pub enum RepositoryError {
         /// What went wrong with single slots, beside that the key does not fit.
         faults: Vec<String>,
     },
-    /// A sealed repository of which no key slot is listed.
-    #[error("no key slot is listed at {url}, which is sealed")]
+    /// A sealed repository of which no key slot is listed, or none can be read.
+    #[error("there is no key slot at {url}, which is sealed{}", reasons(faults))]
     NoSlots {
         /// The place.
         url: String,
+        /// What is wrong with those that are listed.
+        faults: Vec<String>,
     },
     /// The key opens names and maps alone.
     #[error("the key is one of the sort `map`: it opens neither pages nor files")]
