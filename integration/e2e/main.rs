@@ -38,6 +38,7 @@ mod repair;
 mod replica;
 mod replica_bucket;
 mod restore;
+mod restore_plan;
 mod restore_table;
 mod rules;
 mod runbook;

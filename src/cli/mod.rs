@@ -21,6 +21,7 @@ pub mod open;
 pub mod options;
 pub mod output;
 pub mod paint;
+mod programs;
 pub mod progress;
 pub mod report;
 #[cfg(test)]

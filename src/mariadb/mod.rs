@@ -17,6 +17,7 @@ pub mod facts;
 pub mod filename;
 pub mod identity;
 pub mod messages;
+pub mod packages;
 pub mod page;
 mod page_checksum;
 pub mod page_set;

@@ -23,6 +23,9 @@ const VERSION_BYTES_MAX: usize = 64 << 10;
 const STANDARD_DIRECTORIES: [&str; 6] =
     ["/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/usr/local/mysql/bin", "/usr/libexec"];
 
+/// Names of the server's program, the newer one first.
+const SERVER_NAMES: [&str; 2] = ["mariadbd", "mysqld"];
+
 /// Version of a MariaDB server or of a tool built with it, such as `10.11.19-MariaDB-log`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ServerVersion {
@@ -168,8 +171,7 @@ impl Tools {
         // Side by side: each of them loads its libraries for longer than it speaks.
         let (backup, client, server) = thread::scope(|scope| {
             let client = scope.spawn(|| find(&paths.mariadb, &["mariadb", "mysql"]));
-            let server =
-                scope.spawn(|| if with_server { find(&paths.mariadbd, &["mariadbd", "mysqld"]) } else { Ok(None) });
+            let server = scope.spawn(|| if with_server { find(&paths.mariadbd, &SERVER_NAMES) } else { Ok(None) });
             let backup = find(&paths.mariadb_backup, &["mariadb-backup", "mariabackup"]);
             (backup, client.join(), server.join())
         });
@@ -177,6 +179,15 @@ impl Tools {
         let asked = |answer: thread::Result<_>| answer.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
         let (client, server) = (asked(client)?, asked(server)?);
         Ok(Tools { backup, client, server, environment: paths.environment.clone() })
+    }
+
+    /// The server `mariadbd` of a machine that need not have `mariadb-backup`.
+    ///
+    /// # Errors
+    /// When it is there and does not start, or is not MariaDB's.
+    pub fn server_alone(paths: &ToolPaths) -> Result<Option<Tool>, ToolError> {
+        let path = paths.mariadbd.clone().or_else(|| search(&paths.search, &SERVER_NAMES));
+        path.map(|path| ask_version(path, &paths.environment)).transpose()
     }
 
     /// The client `mariadb`.

@@ -12,6 +12,8 @@ use crate::store::Key;
 
 /// Proofs of one backup that are read, the newest: what is older speaks of the same bytes.
 const PROOFS_READ_MAX: usize = 16;
+/// Newest proofs of any backup that are read for what they measured.
+const NEWEST_READ_MAX: usize = 8;
 /// Proofs read at the same time.
 const PROOFS_IN_FLIGHT: usize = 16;
 
@@ -78,6 +80,19 @@ impl Repository {
             }
         }
         Ok(proofs)
+    }
+
+    /// The newest proofs of any backup, eight at most, the newest first. Those that cannot be read are left out.
+    ///
+    /// # Errors
+    /// When the store does not answer.
+    pub async fn newest_proofs(&self) -> Result<Vec<Proof>, RepositoryError> {
+        let mut stored = self.stored_proofs().await?;
+        stored.sort_by(|one, other| other.id.cmp(&one.id));
+        stored.truncate(NEWEST_READ_MAX);
+        let reads = stored.iter().map(|proof| self.read_proof(proof));
+        let reads: Vec<_> = futures::stream::iter(reads).buffered(PROOFS_IN_FLIGHT).try_collect().await?;
+        Ok(reads.into_iter().flatten().filter_map(Result::ok).collect())
     }
 
     /// The newest of `backups`, which ascend, of which a restore was proven; and proofs that could not be read on the way to it.
@@ -203,6 +218,21 @@ mod tests {
         assert_eq!((ids.len(), ids[0]), (PROOFS_READ_MAX, "20261123T190000Z-7c01d2"));
         assert!(ids.is_sorted_by(|one, other| one > other));
         assert!(proofs[&backup(1)].iter().all(|(id, proof)| proof.as_ref().unwrap().id == *id));
+    }
+
+    #[tokio::test]
+    async fn the_newest_proofs_come_first_whatever_their_backups() {
+        let (objects, repository) = repository().await;
+        for hour in 0..10 {
+            put(&repository, 20 - hour, hour, true).await;
+        }
+        let newest = repository.newest_proofs().await.unwrap();
+        let backups: Vec<BackupId> = newest.iter().map(|proof| proof.backup.clone()).collect();
+        assert_eq!((backups.len(), &backups[0]), (NEWEST_READ_MAX, &backup(11)));
+        assert!(newest.is_sorted_by(|one, other| one.id > other.id));
+        let damaged = put(&repository, 1, 12, true).await;
+        objects.put(&damaged.as_str().into(), b"{}".to_vec().into()).await.unwrap();
+        assert_eq!(repository.newest_proofs().await.unwrap()[0].backup, backup(11));
     }
 
     #[tokio::test]

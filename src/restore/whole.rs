@@ -1,5 +1,6 @@
 //! A whole restore: from a backup to a datadir that a server can be started on.
 
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -76,37 +77,41 @@ pub struct PlacedPlan {
     pub work_dir: PathBuf,
     /// Bytes that are free there.
     pub free_bytes: u64,
+    /// True when that is on another file system than the datadir, so that the files are copied there in the end.
+    pub copied: bool,
 }
 
-/// Reads the plan of a restore into `datadir` and checks all that can be checked before anything is written.
+/// Reads the plan of a restore into `datadir`, and what of this machine is in its way: a datadir that is not free, too little room.
+///
+/// The tools are not looked at: whoever plans may be about to install them.
 ///
 /// # Errors
-/// When the backup's map is damaged, the datadir is not free, there is no room, or the tool does not fit.
+/// When the backup's map is damaged, or the directories cannot be looked at.
 pub async fn plan_restore(
     repository: &Repository,
     manifest: &Manifest,
     datadir: &Path,
-    tools: &Tools,
     options: &RestoreOptions,
     watch: &Watch,
-) -> Result<PlacedPlan, RestoreError> {
-    check_tool(&manifest.server.version, tools)?;
-    let place = look(datadir)?;
+) -> Result<(PlacedPlan, Vec<RestoreError>), RestoreError> {
+    let place = Datadir::look(datadir)?;
+    let mut in_the_way: Vec<RestoreError> = check_free(&place).err().into_iter().collect();
     let work_dir = work_dir(options, &place)?;
     let plan = RestorePlan::read(repository, manifest, options.fetch, &watch.cancel).await?;
     let on_disk = existing_ancestor(&work_dir)?;
     let free_bytes = available_bytes(&on_disk)?;
-    plan.check_space(&on_disk, free_bytes)?;
-    Ok(PlacedPlan { plan, datadir: place.path().to_owned(), work_dir, free_bytes })
+    in_the_way.extend(plan.check_space(&on_disk, free_bytes).err());
+    let copied = device(&on_disk)? != device(place.on_disk())?;
+    Ok((PlacedPlan { plan, datadir: place.path().to_owned(), work_dir, free_bytes, copied }, in_the_way))
 }
 
-/// Looks at a datadir, which must be free unless an earlier run has left something to be put right.
-fn look(datadir: &Path) -> Result<Datadir, RestoreError> {
-    let place = Datadir::look(datadir)?;
-    if place.work().symlink_metadata().is_err() {
-        place.check_vacant()?;
-    }
-    Ok(place)
+fn device(path: &Path) -> Result<u64, RestoreError> {
+    Ok(std::fs::metadata(path).map_err(RestoreError::io("look at", path))?.dev())
+}
+
+/// A datadir must be free unless an earlier run has left something to be put right.
+fn check_free(place: &Datadir) -> Result<(), RestoreError> {
+    if place.work().symlink_metadata().is_err() { place.check_vacant() } else { Ok(()) }
 }
 
 /// Where files are gathered: apart from the datadir, which a rename could not replace otherwise.
@@ -164,7 +169,8 @@ impl Run<'_> {
         let Run { repository, manifest, tools, options, watch } = self;
         let begun = Instant::now();
         check_tool(&manifest.server.version, tools)?;
-        let place = look(datadir)?;
+        let place = Datadir::look(datadir)?;
+        check_free(&place)?;
         let plan = RestorePlan::read(repository, manifest, options.fetch, &watch.cancel).await?;
         let work = work_dir(options, &place)?;
         let (work_dir, marker) = (work.clone(), Marker::filling(manifest));

@@ -227,6 +227,9 @@ Examples:
 Stop the server first, and move the old datadir away: it must be empty or absent. Until the last step it is not \
 touched. The single steps are `fetch`, `prepare`, and `move-back` or `copy-back`.
 
+With --dry-run nothing is written. It tells sizes and what is in the way, the packages that this machine lacks, and how long it may take, \
+by the last drill and by what it reads of the backup for that, some 85 MiB at the most.
+
 With --as-replica the datadir has a file haulout-replica.sql with `SET GLOBAL gtid_slave_pos` and `CHANGE MASTER TO`: start the server, \
 whose server_id must be its own, and run `mariadb < haulout-replica.sql`. With --start-replica 'systemctl start mariadb' that is \
 done here; the options of the connection say how the restored server is reached.")]

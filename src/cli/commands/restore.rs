@@ -1,5 +1,7 @@
 //! `haulout restore`.
 
+mod plan;
+
 use std::{path::Path, sync::Arc, time::Instant};
 
 use super::{Context, Finish};
@@ -9,15 +11,16 @@ use crate::{
         failure::Failure,
         open,
         options::RestoreSettings,
+        programs::{self, Programs},
         progress::Unit,
-        report::{ReplicaReport, RestorePlan, RestoreSummary, StepSeconds},
+        report::{ReplicaReport, RestoreSummary, StepSeconds, announcement},
         start_command,
     },
     format::Manifest,
-    mariadb::tool::Tools,
+    mariadb::{packages::Program, tool::Tools},
     model::{Progress, Silent},
-    repository::Repository,
-    restore::{self, Attached, ReplicaPlan, RestoreError, RestoreOptions},
+    repository::{ProcessIdentity, Repository},
+    restore::{self, Attached, DrillTimes, ReplicaPlan, RestoreError, RestoreOptions},
 };
 
 /// Brings a backup back, or says what that would take.
@@ -28,8 +31,7 @@ pub async fn run(args: &RestoreArgs, context: &Context) -> Result<Finish, Failur
     let settings = context.settle(RestoreSettings::assemble(&context.layers, context.url(), args))?;
     let progress = context.progress(Unit::Bytes);
     if settings.dry_run {
-        let plan = plan(&settings, progress, context).await?;
-        context.output.summary(&plan, RestorePlan::text);
+        plan::tell(&settings, progress, context).await?;
     } else {
         let (summary, attaching) = operation(&settings, progress, context).await?;
         context.output.summary(&summary, RestoreSummary::text);
@@ -38,7 +40,6 @@ pub async fn run(args: &RestoreArgs, context: &Context) -> Result<Finish, Failur
     Ok(Finish::Done)
 }
 
-/// What plan and restore both need.
 struct Order {
     repository: Arc<Repository>,
     manifest: Manifest,
@@ -48,41 +49,49 @@ struct Order {
 }
 
 async fn order(settings: &RestoreSettings, context: &Context) -> Result<Order, Failure> {
-    let options = RestoreOptions {
-        owner: open::owner(settings.owner.as_ref())?,
+    let programs = Programs::look(&settings.prepare.tools)?;
+    let repository = open::repository(&settings.read.store, context).await?;
+    let manifest = open::chosen(&repository, &settings.backup, context).await?;
+    // Before anything is fetched: a replica that could not go on from there is not what was asked for.
+    let replica = replica(settings, &manifest)?;
+    let needs = programs.needs(&manifest)?;
+    // The tool comes before the owner: the server's package makes the server's user, too.
+    let tools = programs.fitting(&needs)?;
+    let options = options(settings, open::owner(settings.owner.as_ref())?);
+    if let Some((lacking, hint)) = needs.lacks(Program::Server).zip(needs.hint(programs::package_system())) {
+        // It may be started on another machine.
+        let text = format!("to start the server here: {lacking}; {hint}");
+        if lacking.found.is_some() { context.output.warn(&text) } else { context.output.note(&text) }
+    }
+    let drill = newest_drill(&repository, context).await;
+    context.output.note(&announcement(&manifest, drill.as_ref()));
+    Ok(Order { repository, manifest, tools, options, replica })
+}
+
+/// How the restored server becomes a replica, where that is wanted.
+fn replica(settings: &RestoreSettings, manifest: &Manifest) -> Result<Option<ReplicaPlan>, Failure> {
+    let plan = settings.replica.as_ref().map(|replica| ReplicaPlan::new(manifest, &replica.source)).transpose();
+    Ok(plan.map_err(RestoreError::from)?)
+}
+
+/// How the backup is restored, to `owner`.
+fn options(settings: &RestoreSettings, owner: Option<restore::Owner>) -> RestoreOptions {
+    RestoreOptions {
+        owner,
         work_dir: settings.work_dir.clone(),
         keep_fetched: false,
         fetch: open::fetching(&settings.read),
         prepare: open::preparing(&settings.prepare),
-    };
-    let tools = open::discover(&settings.prepare.tools)?;
-    let repository = open::repository(&settings.read.store, context).await?;
-    let manifest = open::chosen(&repository, &settings.backup, context).await?;
-    // Before anything is fetched: a replica that could not go on from there is not what was asked for.
-    let replica = settings.replica.as_ref().map(|replica| ReplicaPlan::new(&manifest, &replica.source)).transpose();
-    let replica = replica.map_err(RestoreError::from)?;
-    Ok(Order { repository, manifest, tools, options, replica })
+    }
 }
 
-async fn plan(
-    settings: &RestoreSettings,
-    progress: Arc<dyn Progress>,
-    context: &Context,
-) -> Result<RestorePlan, Failure> {
-    let Order { repository, manifest, tools, options, .. } = order(settings, context).await?;
-    let watch = open::watch(progress, context);
-    let placed = restore::plan_restore(&repository, &manifest, &settings.datadir, &tools, &options, &watch).await?;
-    Ok(RestorePlan {
-        dry_run: true,
-        backup_id: manifest.id,
-        datadir: placed.datadir,
-        work_dir: placed.work_dir,
-        lsn: manifest.lsn.last,
-        files: placed.plan.files.len() as u64,
-        written_bytes: placed.plan.written_bytes,
-        fetched_bytes: placed.plan.fetched_bytes,
-        requests: placed.plan.requests,
-        free_bytes: placed.free_bytes,
+/// What the last drill took. A restore does without: what keeps it from being known is told, and no more.
+async fn newest_drill(repository: &Repository, context: &Context) -> Option<DrillTimes> {
+    let host = ProcessIdentity::current().host;
+    let drill = restore::newest_drill(repository, &host).await;
+    drill.unwrap_or_else(|error| {
+        context.output.warn(&format!("what drills took is not known: {error}"));
+        None
     })
 }
 

@@ -10,6 +10,7 @@ mod prune;
 mod repair;
 mod restore;
 mod restore_table;
+mod restore_terms;
 mod tables;
 mod unhide;
 
@@ -29,6 +30,8 @@ pub use restore::{
     FetchSummary, MoveAction, MoveSummary, PrepareSummary, ReplicaReport, RestorePlan, RestoreSummary, StepSeconds,
 };
 pub use restore_table::{RestoreTablePlan, RestoreTableSummary, TableStepSeconds};
+pub(in crate::cli) use restore_terms::announcement;
+pub use restore_terms::{LackingProgram, RestoreTerms};
 pub use tables::{TableLine, TablesSummary};
 pub use unhide::{Unhidden, UnhideSummary};
 

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
-use super::Facts;
+use super::{Facts, RestoreTerms};
 use crate::{
     cli::{human, output::Message, paint::Paint},
     format::GtidPosition,
@@ -133,6 +133,9 @@ pub struct RestorePlan {
     pub requests: u64,
     /// Free space where the files would be put together.
     pub free_bytes: u64,
+    /// The machine, and the time.
+    #[serde(flatten)]
+    pub terms: RestoreTerms,
 }
 
 impl Message for RestorePlan {
@@ -142,15 +145,19 @@ impl Message for RestorePlan {
 impl RestorePlan {
     /// For people.
     pub fn text(&self, paint: Paint) -> String {
+        let to_write = format!(
+            "{}; {} must be free, {} are",
+            written(self.written_bytes, self.files),
+            human::bytes(self.terms.needed_bytes),
+            human::bytes(self.free_bytes)
+        );
         let facts = Facts::default()
             .with("datadir", self.datadir.display().to_string())
             .with("work dir", self.work_dir.display().to_string())
             .with("state", format!("LSN {}", self.lsn))
-            .with(
-                "to write",
-                format!("{}; {} are free", written(self.written_bytes, self.files), human::bytes(self.free_bytes)),
-            )
+            .with("to write", to_write)
             .with("to fetch", fetched(self.fetched_bytes, self.requests));
+        let facts = self.terms.tell(facts);
         let id = paint.bold(self.backup_id.as_str());
         format!("would restore backup {id}; nothing was done\n{}", facts.text(paint))
     }

@@ -1,0 +1,97 @@
+//! `haulout restore --dry-run`: what a restore takes, what this machine lacks for it, and how long it may take.
+
+use std::sync::Arc;
+
+use super::super::Context;
+use crate::{
+    cli::{
+        failure::Failure,
+        open,
+        options::RestoreSettings,
+        programs::{self, Programs},
+        report::{RestorePlan, RestoreTerms},
+    },
+    error::Kind,
+    mariadb::tool::Tool,
+    model::Progress,
+    restore::{self, Estimate, PlacedPlan},
+};
+
+/// Tells all that is known beforehand, also where something is in the way.
+///
+/// # Errors
+/// With the first thing that is in the way, once all was told; at once when the backup cannot be read.
+pub(super) async fn tell(
+    settings: &RestoreSettings,
+    progress: Arc<dyn Progress>,
+    context: &Context,
+) -> Result<(), Failure> {
+    let programs = Programs::look(&settings.prepare.tools)?;
+    let repository = open::repository(&settings.read.store, context).await?;
+    let manifest = open::chosen(&repository, &settings.backup, context).await?;
+    super::replica(settings, &manifest)?;
+    let needs = programs.needs(&manifest)?;
+    let version = |tool: Option<&Tool>| tool.map(|tool| tool.version.to_string());
+    let (tool_version, mariadbd_version) = (version(programs.backup()), version(programs.server()));
+
+    let mut obstacles: Vec<Failure> = programs.fitting(&needs).err().into_iter().collect();
+    let owner = open::owner(settings.owner.as_ref()).unwrap_or_else(|failure| {
+        obstacles.push(failure);
+        None
+    });
+    let options = super::options(settings, owner);
+    let watch = open::watch(progress, context);
+    let (placed, in_the_way) =
+        restore::plan_restore(&repository, &manifest, &settings.datadir, &options, &watch).await?;
+    obstacles.extend(in_the_way.into_iter().map(Failure::from));
+    let measured = match restore::read_stretch(&repository, &manifest, options.fetch, &watch.cancel).await {
+        Ok(measured) => measured,
+        Err(error) => {
+            let failure = Failure::from(error);
+            if failure.kind == Kind::Interrupted {
+                return Err(failure);
+            }
+            obstacles.push(failure);
+            None
+        }
+    };
+    let drill = super::newest_drill(&repository, context).await;
+    let PlacedPlan { plan, datadir, work_dir, free_bytes, copied } = placed;
+    let estimate = Estimate::new(&manifest, plan.fetched_bytes, measured.as_ref(), drill.as_ref());
+    let terms = RestoreTerms {
+        server_version: manifest.server.version.clone(),
+        tool_version,
+        mariadbd_version,
+        lacking: RestoreTerms::lacking_of(&needs),
+        install: needs.commands(programs::package_system()),
+        logical_bytes: plan.logical_bytes,
+        redo_bytes: manifest.redo.bytes,
+        needed_bytes: plan.needed_bytes(),
+        copied,
+        estimate: if copied { estimate.with_a_copy() } else { estimate },
+        measured,
+        drill,
+        obstacles: obstacles.iter().map(sentence).collect(),
+    };
+    let summary = RestorePlan {
+        dry_run: true,
+        backup_id: manifest.id,
+        datadir,
+        work_dir,
+        lsn: manifest.lsn.last,
+        files: plan.files.len() as u64,
+        written_bytes: plan.written_bytes,
+        fetched_bytes: plan.fetched_bytes,
+        requests: plan.requests,
+        free_bytes,
+        terms,
+    };
+    context.output.summary(&summary, RestorePlan::text);
+    obstacles.into_iter().next().map_or(Ok(()), Err)
+}
+
+/// A failure and its causes, in one sentence.
+fn sentence(failure: &Failure) -> String {
+    let causes = failure.causes.iter().map(String::as_str);
+    std::iter::once(failure.message.as_str()).chain(causes).collect::<Vec<_>>().join(": ")
+}
