@@ -131,6 +131,7 @@ fn every_variable_in_infra_is_in_the_settings() {
         "helm/rendered.json",
         "helm/haulout/templates/_helpers.tpl",
         "systemd/etc/agent.env",
+        "systemd/etc/copier.env",
         "systemd/etc/pruner.env",
         "systemd/etc/reader.env",
         "systemd/etc/sealed.conf",

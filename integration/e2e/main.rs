@@ -42,6 +42,7 @@ mod restore_plan;
 mod restore_table;
 mod rules;
 mod runbook;
+mod runbook_region;
 mod sealed;
 mod smoke;
 mod stopped;

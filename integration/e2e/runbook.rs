@@ -10,7 +10,7 @@ use std::{
 use haulout::format::{Manifest, decode_document, encode_document};
 use serde_json::Value;
 
-use crate::support::{Bucket, Haulout, LocalStack, MariaDb, ServerOptions, scratch, site::listing};
+use crate::support::{Bucket, Haulout, LocalStack, MariaDb, ServerOptions, scratch, server::copy, site::listing};
 
 const RUNBOOK: &str = include_str!("../../infra/RUNBOOK.md");
 
@@ -40,33 +40,38 @@ for unit; do
 done
 "#;
 
-/// The page that is not for the server that is backed up.
 const REPLICA: &str = "replica to be seeded";
+/// Pages that are not for a bad day of the server that is backed up.
+const APART: [&str; 3] = [REPLICA, "region lost, before that day", "region lost"];
 
 /// The shell blocks of a page, in order, after those of all pages.
 fn page(name: &str) -> String {
     let mut blocks = Vec::new();
+    let mut own = 0;
     for block in RUNBOOK.split("<!-- page: ").skip(1) {
         let (of, rest) = block.split_once(" -->\n```sh\n").expect("a block of shell");
-        if of == "all" || of == name || (of == "all but a replica's" && name != REPLICA) {
+        own += usize::from(of == name);
+        if of == "all" || of == name || (of == "all of the server that is backed up" && !APART.contains(&name)) {
             blocks.push(rest.split("\n```").next().unwrap());
         }
     }
-    assert!(blocks.len() > 2, "the runbook has no page {name:?}");
+    assert!(own > 0, "the runbook has no page {name:?}");
     blocks.join("\n")
 }
 
 /// A machine with a server and a repository in a bucket.
-struct Machine {
-    bucket: Bucket,
+pub struct Machine {
+    pub bucket: Bucket,
     place: tempfile::TempDir,
-    key: Option<String>,
-    checksums: Vec<String>,
+    pub key: Option<String>,
+    pub checksums: Vec<String>,
+    /// What its environment has besides.
+    pub environment: Vec<(&'static str, String)>,
 }
 
 impl Machine {
     /// With `init` as given, which may seal and lock, and a backup. The server is stopped.
-    fn new(bucket: Bucket, init: &[&str]) -> Machine {
+    pub fn new(bucket: Bucket, init: &[&str]) -> Machine {
         let mut machine = Machine::without_repository(bucket);
         if init.contains(&"--encrypt") {
             let key = machine.path("etc/haulout.key");
@@ -80,38 +85,47 @@ impl Machine {
     }
 
     fn without_repository(bucket: Bucket) -> Machine {
+        let machine = Machine::without_server(bucket);
+        let mut server = MariaDb::start();
+        server.sql("CREATE DATABASE shop; USE shop; CREATE TABLE item (id INT PRIMARY KEY) AS SELECT seq AS id FROM seq_1_to_1000");
+        server.stop();
+        copy(server.datadir(), &machine.path("mysql"));
+        machine
+    }
+
+    /// With nothing but the program and an account for the bucket.
+    pub fn without_server(bucket: Bucket) -> Machine {
         let folder = scratch();
         let place = folder.path();
         for name in ["bin", "tmp", "etc", "safe", "timers", "srv"] {
             fs::create_dir(place.join(name)).unwrap();
         }
-        let mut server = MariaDb::start();
-        server.sql("CREATE DATABASE shop; USE shop; CREATE TABLE item (id INT PRIMARY KEY) AS SELECT seq AS id FROM seq_1_to_1000");
-        server.stop();
-        assert!(
-            Command::new("cp").arg("-a").arg(server.datadir()).arg(place.join("mysql")).status().unwrap().success()
-        );
-        let systemctl = place.join("bin/systemctl");
-        let units = Path::new(env!("CARGO_MANIFEST_DIR")).join("infra/systemd");
-        let stub = SYSTEMCTL.replace("PLACE", place.to_str().unwrap()).replace("UNITS", units.to_str().unwrap());
-        fs::write(&systemctl, stub).unwrap();
-        fs::set_permissions(&systemctl, fs::Permissions::from_mode(0o755)).unwrap();
         std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_haulout"), place.join("bin/haulout")).unwrap();
-        Machine { bucket, place: folder, key: None, checksums: Vec::new() }
+        let machine = Machine { bucket, place: folder, key: None, checksums: Vec::new(), environment: Vec::new() };
+        let units = Path::new(env!("CARGO_MANIFEST_DIR")).join("infra/systemd");
+        machine.command("systemctl", &SYSTEMCTL.replace("UNITS", units.to_str().unwrap()));
+        machine
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    /// Puts a script on its PATH, in which `PLACE` is where everything of it is.
+    pub fn command(&self, name: &str, script: &str) {
+        let path = self.path("bin").join(name);
+        fs::write(&path, script.replace("PLACE", self.place.path().to_str().unwrap())).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
         self.place.path().join(name)
     }
 
     /// The program with the key that it has from the beginning.
-    fn haulout(&self) -> Haulout {
+    pub fn haulout(&self) -> Haulout {
         let key = self.key.iter().map(|key| ("HAULOUT_KEY_FILE", key.clone()));
         Haulout::in_bucket(&self.bucket, "db1").with(key)
     }
 
     /// Runs `act` on the running server, which is stopped again.
-    fn served<T>(&self, act: impl FnOnce(&MariaDb) -> T) -> T {
+    pub fn served<T>(&self, act: impl FnOnce(&MariaDb) -> T) -> T {
         let mut server = MariaDb::on(&self.path("mysql"), ServerOptions::new());
         let result = act(&server);
         server.stop();
@@ -119,7 +133,7 @@ impl Machine {
     }
 
     /// Changes the server by `sql` statements and takes a backup.
-    fn backed_up(&mut self, sql: &[&str]) -> Value {
+    pub fn backed_up(&mut self, sql: &[&str]) -> Value {
         let (backup, checksums) = self.served(|server| {
             sql.iter().for_each(|sql| drop(server.sql(sql)));
             (self.haulout().backup(server, &[]).ok().summary().clone(), format!("{:?}", server.checksums()))
@@ -130,7 +144,7 @@ impl Machine {
 
     /// Runs a page with these words in the place of its own, then `after`; all that was said.
     #[track_caller]
-    fn follows(&self, name: &str, words: &[(&str, &str)], after: &str) -> String {
+    pub fn follows(&self, name: &str, words: &[(&str, &str)], after: &str) -> String {
         let place = self.place.path().to_str().unwrap();
         let mut script = page(name);
         for (word, instead) in words {
@@ -146,22 +160,23 @@ impl Machine {
             .replace("/run/mysqld/mysqld.sock", &format!("{place}/socket"))
             .replace("mysql:mysql", "root:root")
             .replace("--user=mysql", "--user=root");
-        let all = format!(
-            "trap 'systemctl stop mariadb; kill $(jobs -p) || true' EXIT\nsystemctl start mariadb\n{script}\n{after}\n"
-        );
+        let start = if self.path("mysql").exists() { "systemctl start mariadb" } else { "" };
+        let all = format!("trap 'systemctl stop mariadb; kill $(jobs -p) || true' EXIT\n{start}\n{script}\n{after}\n");
         for timer in ["haulout-backup.timer", "haulout-prune.timer"] {
             fs::write(self.path("timers").join(timer), "").unwrap();
         }
         let path = format!("{place}/bin:{}", std::env::var("PATH").unwrap());
         let mut command = Command::new("bash");
         command.args(["-euxo", "pipefail", "-c", &all]).env_clear().envs(self.bucket.environment());
+        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         let output =
             command.env("PATH", path).env("HOME", place).env("TMPDIR", format!("{place}/tmp")).output().unwrap();
         let said = format!("{}\n{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
         assert!(output.status.success(), "{said}");
         // What was stopped at the beginning runs again at the end.
         for timer in ["haulout-backup.timer", "haulout-prune.timer"] {
-            assert!(name == REPLICA || script.contains("systemctl stop haulout-backup.timer haulout-prune.timer"));
+            let stopped = script.contains("systemctl stop haulout-backup.timer haulout-prune.timer");
+            assert!(stopped || APART.contains(&name), "{name}");
             assert!(self.path("timers").join(timer).exists(), "{timer} was not started again");
         }
         said
@@ -169,7 +184,7 @@ impl Machine {
 
     /// Panics unless `backup` restores to what the server held when it was the `number`th.
     #[track_caller]
-    fn restores(&self, backup: &Value, number: usize) {
+    pub fn restores(&self, backup: &Value, number: usize) {
         let id = backup["backup_id"].as_str().unwrap();
         let datadir = self.path(&format!("of-{id}"));
         self.haulout().run(["restore", "--backup", id, "--datadir", datadir.to_str().unwrap()]).ok();
@@ -183,9 +198,9 @@ fn locked() -> Bucket {
     LocalStack::shared().bucket_with_locks()
 }
 
-const COUNT: &str =
+pub const COUNT: &str =
     r#"mariadb --socket="$HAULOUT_SOCKET" --user=root -NBe 'SELECT CONCAT("rows ", COUNT(*)) FROM shop.item'"#;
-const MORE: &str = "USE shop; INSERT INTO shop.item SELECT seq FROM seq_1001_to_2000";
+pub const MORE: &str = "USE shop; INSERT INTO shop.item SELECT seq FROM seq_1001_to_2000";
 
 #[test]
 fn the_page_for_an_emptied_bucket_brings_everything_back() {
@@ -286,6 +301,24 @@ fn the_page_for_a_lost_key_without_another_begins_anew_with_two_keys() {
         anew.run(["check", "--read-data"]).ok();
         let permissions = fs::metadata(&key).unwrap().permissions().mode();
         assert_eq!(permissions & 0o077, 0, "others may read {name}");
+    }
+}
+
+/// Names of pages stand in the tests that follow them.
+#[test]
+fn every_page_of_the_runbook_is_run_by_a_test() {
+    let tests = [include_str!("runbook.rs"), include_str!("runbook_region.rs")];
+    let blocks = RUNBOOK.matches("\n```sh\n").count();
+    let marked: Vec<&str> =
+        RUNBOOK.split("<!-- page: ").skip(1).map(|rest| rest.split(" -->\n```sh\n").next().unwrap()).collect();
+    assert_eq!(marked.len(), blocks, "a block of shell is no page's");
+    for name in &marked {
+        let named = tests.iter().any(|test| test.contains(&format!("\"{name}\"")));
+        assert!(named, "no test runs the page {name:?}");
+    }
+    for day in ["region", "bucket", "server", "table", "key", "credentials", "replica"] {
+        let heading = RUNBOOK.lines().filter(|line| line.starts_with("## ")).any(|line| line.contains(day));
+        assert!(heading, "the runbook has no page for a {day}");
     }
 }
 

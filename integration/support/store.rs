@@ -129,6 +129,18 @@ impl Bucket {
         listing.contents().iter().filter_map(|object| object.key()).map(str::to_owned).collect()
     }
 
+    /// Deletes the bucket with all that is in it; it has no versions.
+    pub fn destroy(self) {
+        loop {
+            let keys = self.keys("");
+            if keys.is_empty() {
+                break;
+            }
+            keys.iter().for_each(|key| self.delete(key));
+        }
+        RUNTIME.block_on(self.client.delete_bucket().bucket(&self.name).send()).expect("the bucket can be deleted");
+    }
+
     pub fn get(&self, key: &str) -> Vec<u8> {
         RUNTIME.block_on(async {
             let answer =
