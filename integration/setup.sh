@@ -12,7 +12,7 @@ Installs MariaDB's server and backup tool, a C compiler (parts of the object sto
 --ci       what .ci/run needs beyond that
 --bench    what integration/bench.sh needs beyond that
 --copy-bench  what integration/copy_bench.sh needs beyond that
---plugins  the server's plugins that the tests load (integration/plugins.sh), and mariadb-dump
+--plugins  the server's plugins that the tests load (integration/plugins.sh), Galera's library (integration/galera.sh), and mariadb-dump
 USAGE
 }
 
@@ -91,4 +91,6 @@ install_missing() {
 [ ${#missing[@]} -eq 0 ] || install_missing
 [ -z "$s3" ] || [ -n "${HAULOUT_TEST_S3_ENDPOINT-}" ] || "$top/localstack/run.sh" install
 [ -z "$plugins" ] || "$top/integration/plugins.sh" >/dev/null
+# Not every distribution has it; the test that wants it says so.
+[ -z "$plugins" ] || "$top/integration/galera.sh" >/dev/null || true
 find_cargo

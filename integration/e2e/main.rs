@@ -11,6 +11,7 @@ mod drill;
 mod drill_killed;
 mod fleet;
 mod forced_full;
+mod galera;
 mod garage;
 mod holds_crypt;
 mod holds_engines;

@@ -429,6 +429,8 @@ pub struct RestoreSettings {
     pub dry_run: bool,
     /// How the server becomes a replica, if it does.
     pub replica: Option<ReplicaSettings>,
+    /// Whether the server is told where it stands in its Galera cluster.
+    pub galera: bool,
 }
 
 /// How a restored server becomes a replica.
@@ -480,6 +482,7 @@ impl RestoreSettings {
             work_dir: layers.pick(&keys::WORK_DIR, args.work_dir.clone())?,
             dry_run: args.dry_run,
             replica: ReplicaSettings::assemble(layers, &args.replica, &args.connection)?,
+            galera: args.galera,
         })
     }
 }

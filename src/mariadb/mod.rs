@@ -15,6 +15,7 @@ pub mod delta;
 pub mod drill_server;
 pub mod facts;
 pub mod filename;
+pub mod galera;
 pub mod identity;
 pub mod messages;
 pub mod packages;

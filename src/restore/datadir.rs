@@ -22,12 +22,13 @@ const INSIDE_NAME: &str = ".haulout";
 
 /// Files of a prepared backup that a datadir does not need, and that `mariadb-backup --copy-back` leaves behind too
 /// (MariaDB `backup_copy.cc`, `copy_back`); `backup-my.cnf` can hold secrets.
-const LEFT_OUT: [&str; 7] = [
+const LEFT_OUT: [&str; 8] = [
     "backup-my.cnf",
     "xtrabackup_binary",
     "xtrabackup_binlog_info",
     "mariadb_backup_binlog_info",
     "xtrabackup_galera_info",
+    "mariadb_backup_galera_info",
     "xtrabackup_checkpoints",
     "mariadb_backup_checkpoints",
 ];

@@ -17,6 +17,7 @@ mod datadir;
 mod error;
 mod estimate;
 mod fetch;
+mod galera;
 mod holes;
 mod links;
 mod marker;

@@ -12,8 +12,9 @@ use super::plan::{RestorePlan, available_bytes, check_tool};
 use super::steps::{self, Passage, PrepareSettings, Watch, blocking};
 use super::tree::{self, Owner};
 use super::workdir::{Leftovers, WorkDir};
-use super::{FetchOptions, RestoreError};
+use super::{FetchOptions, RestoreError, galera};
 use crate::format::Manifest;
+use crate::mariadb::galera::GaleraState;
 use crate::mariadb::tool::Tools;
 use crate::model::BackupId;
 use crate::repository::Repository;
@@ -32,6 +33,8 @@ pub struct RestoreOptions {
     pub fetch: FetchOptions,
     /// How they are prepared.
     pub prepare: PrepareSettings,
+    /// Whether the datadir tells the server where it stands in its Galera cluster.
+    pub galera: bool,
 }
 
 /// How long the parts of a restore took.
@@ -61,6 +64,8 @@ pub struct RestoreOutcome {
     pub logical_bytes: u64,
     /// How the files came into the datadir.
     pub passage: Passage,
+    /// Where the server stands in its Galera cluster, when that was wanted and is known.
+    pub galera: Option<GaleraState>,
     /// How long each part took.
     pub seconds: PhaseSeconds,
 }
@@ -187,6 +192,14 @@ impl Run<'_> {
                 return Err(error);
             }
         };
+        let (path, wanted) = (dir.path().to_owned(), options.galera);
+        let galera = match blocking(move || galera::settle(&path, wanted)).await {
+            Ok(galera) => galera,
+            Err(error) => {
+                *kept = give_up(dir, options.keep_fetched).await;
+                return Err(error);
+            }
+        };
         let begun = Instant::now();
         let moved = steps::move_in(dir, place, options.owner, watch).await;
         seconds.move_in = begun.elapsed().as_secs_f64();
@@ -203,7 +216,7 @@ impl Run<'_> {
         };
         let (backup, logical_bytes) = (manifest.id.clone(), plan.logical_bytes);
         let steps::Moved { passage, datadir, .. } = moved;
-        Ok(RestoreOutcome { backup, datadir, figures, logical_bytes, passage, seconds })
+        Ok(RestoreOutcome { backup, datadir, figures, logical_bytes, passage, galera, seconds })
     }
 
     /// Fills and prepares the directory, as far as an earlier run had not.

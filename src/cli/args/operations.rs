@@ -232,7 +232,11 @@ by the last drill and by what it reads of the backup for that, some 85 MiB at th
 
 With --as-replica the datadir has a file haulout-replica.sql with `SET GLOBAL gtid_slave_pos` and `CHANGE MASTER TO`: start the server, \
 whose server_id must be its own, and run `mariadb < haulout-replica.sql`. With --start-replica 'systemctl start mariadb' that is \
-done here; the options of the connection say how the restored server is reached.")]
+done here; the options of the connection say how the restored server is reached.
+
+With --galera the server joins its cluster by an incremental state transfer (IST), if some node still has in its gcache what comes after the \
+backup: there `SHOW STATUS LIKE 'wsrep_local_cached_downto'` is not above the number that is printed. If none has, the cluster sends \
+everything (SST), and what was restored is lost.")]
 pub struct RestoreArgs {
     /// Datadir to restore into, empty or absent
     #[arg(long, value_name = "DIR")]
@@ -252,6 +256,9 @@ pub struct RestoreArgs {
     /// Reads from the store in flight [default: 16]
     #[arg(long, value_name = "N")]
     pub connections: Option<Connections>,
+    /// Leave grastate.dat in the datadir, by which the server joins its Galera cluster where it stands
+    #[arg(long, conflicts_with = "as_replica")]
+    pub galera: bool,
     /// Preparing.
     #[command(flatten)]
     pub prepare: PrepareArgs,

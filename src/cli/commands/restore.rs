@@ -13,9 +13,10 @@ use crate::{
         options::RestoreSettings,
         programs::{self, Programs},
         progress::Unit,
-        report::{ReplicaReport, RestoreSummary, StepSeconds, announcement},
+        report::{GaleraReport, ReplicaReport, RestoreSummary, StepSeconds, announcement},
         start_command,
     },
+    error::Kind,
     format::Manifest,
     mariadb::{packages::Program, tool::Tools},
     model::{Progress, Silent},
@@ -82,6 +83,7 @@ fn options(settings: &RestoreSettings, owner: Option<restore::Owner>) -> Restore
         keep_fetched: false,
         fetch: open::fetching(&settings.read),
         prepare: open::preparing(&settings.prepare),
+        galera: settings.galera,
     }
 }
 
@@ -115,6 +117,13 @@ async fn operation(
         }
         report = Some(made);
     }
+    let galera = outcome.galera.map(|state| GaleraReport::new(state, &outcome.datadir));
+    if settings.galera && galera.is_none() {
+        let message = format!("backup {} knows of no Galera cluster: grastate.dat was not written", manifest.id);
+        let hint =
+            "its server was no node; the datadir is restored, and a cluster that it joins sends it everything (SST)";
+        attaching = Err(Failure::new(Kind::Failed, message).with_hint(hint));
+    }
     let summary = RestoreSummary {
         backup_id: manifest.id,
         datadir: outcome.datadir,
@@ -127,6 +136,7 @@ async fn operation(
         seconds: restored.as_secs_f64(),
         steps: StepSeconds { fetch: steps.fetch, prepare: steps.prepare, moving: steps.move_in },
         replica: report,
+        galera,
     };
     Ok((summary, attaching))
 }

@@ -1,6 +1,6 @@
 //! Restores and their steps.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
@@ -8,6 +8,7 @@ use super::{Facts, RestoreTerms};
 use crate::{
     cli::{human, output::Message, paint::Paint},
     format::GtidPosition,
+    mariadb::galera::{GaleraState, STATE_NAME},
     model::{BackupId, Lsn},
     restore::Attached,
 };
@@ -37,6 +38,38 @@ pub struct RestoreSummary {
     pub steps: StepSeconds,
     /// How it becomes a replica; null when that was not asked for.
     pub replica: Option<ReplicaReport>,
+    /// How it joins its Galera cluster; null when that was not asked for, or is not known.
+    pub galera: Option<GaleraReport>,
+}
+
+/// How a restored server joins its Galera cluster.
+#[derive(Debug, Clone, Serialize)]
+pub struct GaleraReport {
+    /// The file that tells it where it stands.
+    pub file: PathBuf,
+    /// The cluster, and the last write set.
+    #[serde(flatten)]
+    pub state: GaleraState,
+    /// The first write set that it lacks, which a node of the cluster must still have.
+    pub next_seqno: u64,
+}
+
+impl GaleraReport {
+    /// Of the server in `datadir`.
+    pub fn new(state: GaleraState, datadir: &Path) -> GaleraReport {
+        GaleraReport { file: datadir.join(STATE_NAME), next_seqno: state.next(), state }
+    }
+
+    fn text(&self) -> String {
+        let GaleraReport { file, state: GaleraState { uuid, seqno }, next_seqno } = self;
+        format!(
+            "{uuid}:{seqno}, in {}\n\
+             before it is started, ask the nodes: SHOW STATUS LIKE 'wsrep_local_cached_downto'\n\
+             {next_seqno} or less: that node can send the rest (IST); name it by wsrep_sst_donor\n\
+             more at each: none can; the cluster sends everything (SST), and what was restored is lost",
+            file.display()
+        )
+    }
 }
 
 /// How a restored server becomes a replica.
@@ -96,6 +129,7 @@ impl RestoreSummary {
             .with("written", written(self.written_bytes, self.files))
             .with("fetched", fetched(self.fetched_bytes, self.requests))
             .with("took", took)
+            .with_some("cluster", self.galera.as_ref().map(GaleraReport::text))
             .with_some("replica", self.replica.as_ref().map(|replica| replica.statements.join(";\n")))
             .with("next", self.replica.as_ref().map_or_else(|| "start the server".to_owned(), ReplicaReport::next));
         format!("restored backup {}\n{}", paint.bold(self.backup_id.as_str()), facts.text(paint))

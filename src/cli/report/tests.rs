@@ -13,6 +13,7 @@ use crate::{
     drill::DrillPlan,
     error::Kind,
     format::{GtidPosition, ProofTables},
+    mariadb::galera::GaleraState,
     model::{BackupId, LockMode, Lsn, RepositoryId, SlotId, Timestamp},
     prune::{CompactReport, Decided, Fate, Judged, Made, Planned, PruneReport, Skip, Swept, Usage},
     repository::RepositoryError,
@@ -123,6 +124,10 @@ fn every_summary_is_as_reviewed() {
                     ],
                     attached: None,
                 }),
+                galera: Some(GaleraReport::new(
+                    GaleraState { uuid: "fa90272c-eaaf-11f1-91e9-26ecaaad0201".to_owned(), seqno: 42 },
+                    &datadir,
+                )),
             },
             RestoreSummary::text,
         ),
