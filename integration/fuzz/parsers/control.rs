@@ -3,6 +3,8 @@
 use haulout::mariadb::{
     control::{BackupConfig, BackupInfo, BinlogPosition, Checkpoints},
     delta::DeltaMeta,
+    galera::GaleraState,
+    packages::PackageSystem,
 };
 
 /// Reads the bytes as each of the files.
@@ -18,6 +20,11 @@ pub fn check(input: &[u8]) {
     if let Ok(position) = BinlogPosition::parse(input) {
         assert!(!position.file.is_empty() && position.gtid.is_none_or(|gtid| !gtid.is_empty()));
     }
+    let text = String::from_utf8_lossy(input);
+    if let Some(state) = GaleraState::parse(&text) {
+        assert_eq!(GaleraState::parse(&format!("{}:{}", state.uuid, state.seqno)), Some(state));
+    }
+    let _ = PackageSystem::of(&text);
     let _ = BackupInfo::parse(input);
     if let Ok(config) = BackupConfig::parse(input) {
         let _ = (config.page_size(), config.undo_tablespaces());
