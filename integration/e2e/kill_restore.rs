@@ -71,7 +71,7 @@ fn held(prepare: &str) -> Tool {
 
 /// In place of the tool: the prepare stands still when it begins with the redo log, the first time it is wanted. When its run is killed
 /// the kernel wakes it (a process group that nobody waits for any more is sent SIGHUP and SIGCONT), and it goes on alone.
-fn stopped() -> Tool {
+pub fn stopped() -> Tool {
     Tool::new(
         "case \"$*\" in *--prepare*) ;; *) exec \"$real\" \"$@\";; esac
          [ ! -e \"$here/held\" ] || exec \"$real\" \"$@\"

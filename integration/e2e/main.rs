@@ -41,6 +41,7 @@ mod replica_bucket;
 mod restore;
 mod restore_plan;
 mod restore_table;
+mod reuse;
 mod rules;
 mod runbook;
 mod runbook_region;

@@ -425,6 +425,8 @@ pub struct RestoreSettings {
     pub owner: Option<Owner>,
     /// Where the files are put together; beside the datadir when absent.
     pub work_dir: Option<PathBuf>,
+    /// Write over what is in the datadir.
+    pub reuse: bool,
     /// Only say what would be done.
     pub dry_run: bool,
     /// How the server becomes a replica, if it does.
@@ -479,7 +481,9 @@ impl RestoreSettings {
             prepare: PrepareSettings::assemble(layers, &args.prepare)?,
             datadir: args.datadir.clone(),
             owner: layers.pick(&keys::OWNER, args.owner.clone())?,
-            work_dir: layers.pick(&keys::WORK_DIR, args.work_dir.clone())?,
+            // What is reused is put together where it is.
+            work_dir: layers.pick(&keys::WORK_DIR, args.work_dir.clone())?.filter(|_| !args.reuse),
+            reuse: args.reuse,
             dry_run: args.dry_run,
             replica: ReplicaSettings::assemble(layers, &args.replica, &args.connection)?,
             galera: args.galera,

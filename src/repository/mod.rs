@@ -60,7 +60,7 @@ const DOCUMENTS_IN_FLIGHT: usize = 16;
 /// Pack directories kept in memory: some 100 KiB each.
 const DIRECTORIES_KEPT: usize = 128;
 /// Bytes read from the end of a pack at first: the footer and, mostly, the whole directory.
-const PACK_TAIL_BYTES: u64 = 128 << 10;
+pub const PACK_TAIL_BYTES: u64 = 128 << 10;
 
 /// An opened repository.
 pub struct Repository {
@@ -458,6 +458,11 @@ impl Repository {
         let directory = Arc::new(footer.parse_directory(&stored, &self.keyring).map_err(damaged)?);
         self.keep_directory(pack, directory.clone());
         Ok(directory)
+    }
+
+    /// True when the directory of a pack is in memory, and asking for it costs no request.
+    pub fn has_directory(&self, pack: PackRef) -> bool {
+        lock(&self.directories).contains(&pack)
     }
 
     fn keep_directory(&self, pack: PackRef, directory: Arc<Vec<PackEntry>>) {

@@ -19,6 +19,10 @@ use crate::model::{Phase, Progress};
 const BESIDE_ENDING: &str = ".haulout";
 /// Name of the work directory in a datadir beside which there can be none.
 const INSIDE_NAME: &str = ".haulout";
+/// Ending, beside the name of the work directory, of where files go that a backup does not have.
+const ASIDE_ENDING: &str = "-aside";
+/// Directories of that sort, from as many runs, that are looked at for a free name.
+const ASIDES_MAX: u32 = 1000;
 
 /// Files of a prepared backup that a datadir does not need, and that `mariadb-backup --copy-back` leaves behind too
 /// (MariaDB `backup_copy.cc`, `copy_back`); `backup-my.cnf` can hold secrets.
@@ -46,6 +50,8 @@ pub(super) struct Datadir {
     path: PathBuf,
     /// Permission bits and owner of the directory that is there.
     existing: Option<(u32, Owner)>,
+    /// Permission bits and owner of the directory that was there, when it was taken over.
+    inherited: Option<(u32, Owner)>,
     work: PathBuf,
     inside: bool,
 }
@@ -76,8 +82,8 @@ impl Datadir {
             beside.push(BESIDE_ENDING);
             beside.into()
         };
-        let existing = meta.map(|meta| (meta.mode() & 0o777, Owner { uid: meta.uid(), gid: meta.gid() }));
-        Ok(Datadir { path, existing, work, inside })
+        let existing = meta.as_ref().map(mode_and_owner);
+        Ok(Datadir { path, existing, inherited: None, work, inside })
     }
 
     /// The datadir, without symbolic links.
@@ -105,8 +111,7 @@ impl Datadir {
     pub fn check_vacant(&self) -> Result<(), RestoreError> {
         match ensure_vacant(&self.path) {
             Err(DatadirError::NotEmpty { .. }) if self.inside => {
-                let own = Path::new(INSIDE_NAME);
-                let other = tree::entries(&self.path)?.into_iter().find(|name| name != own);
+                let other = tree::entries(&self.path)?.into_iter().find(|name| !is_own(name));
                 other.map_or(Ok(()), |found| Err(DatadirError::NotEmpty { datadir: self.path.clone(), found }.into()))
             }
             result => Ok(result?),
@@ -115,12 +120,60 @@ impl Datadir {
 
     /// Who the files are to belong to: `owner`, or whoever has the datadir already, where this process may give things away.
     pub fn owner(&self, owner: Option<Owner>) -> Option<Owner> {
-        owner.or_else(|| self.existing.map(|(_, owner)| owner).filter(|_| rustix::process::geteuid().is_root()))
+        let present = self.existing.or(self.inherited).map(|(_, owner)| owner);
+        owner.or_else(|| present.filter(|_| rustix::process::geteuid().is_root()))
     }
 
     fn mode(&self, marker: &Marker) -> u32 {
-        self.existing.map_or(marker.datadir_mode, |(mode, _)| mode)
+        self.existing.or(self.inherited).map_or(marker.datadir_mode, |(mode, _)| mode)
     }
+
+    /// True when files are gathered in the datadir itself.
+    pub fn is_inside(&self) -> bool {
+        self.inside
+    }
+
+    /// Names of what is in the datadir, what restores put there left out.
+    pub fn entries(&self) -> Result<Vec<PathBuf>, RestoreError> {
+        let entries = tree::entries(&self.path)?;
+        Ok(entries.into_iter().filter(|name| !self.inside || !is_own(name)).collect())
+    }
+
+    /// Notes that the datadir was taken over as the directory at `taken`, whose mode and owner the next one shall have.
+    pub fn inherit(&mut self, taken: &Path) -> Result<(), RestoreError> {
+        if !self.inside {
+            let meta = fs::metadata(taken).map_err(RestoreError::io("look at", taken))?;
+            (self.existing, self.inherited) = (None, Some(mode_and_owner(&meta)));
+        }
+        Ok(())
+    }
+
+    /// A name beside the work directory where nothing is yet, for files that a backup does not have.
+    ///
+    /// # Errors
+    /// When there are too many of them.
+    pub fn new_aside(&self) -> Result<PathBuf, RestoreError> {
+        let named = |number: u32| {
+            let mut name = self.work.clone().into_os_string();
+            name.push(ASIDE_ENDING);
+            if number > 1 {
+                name.push(format!("-{number}"));
+            }
+            PathBuf::from(name)
+        };
+        let free = (1..=ASIDES_MAX).map(named).find(|path| path.symlink_metadata().is_err());
+        free.ok_or_else(|| RestoreError::io("create", named(1))(io::ErrorKind::AlreadyExists.into()))
+    }
+}
+
+fn mode_and_owner(meta: &fs::Metadata) -> (u32, Owner) {
+    (meta.mode() & 0o777, Owner { uid: meta.uid(), gid: meta.gid() })
+}
+
+/// True for names in a datadir under which restores keep something there.
+pub(super) fn is_own(name: &Path) -> bool {
+    let rest = name.to_str().and_then(|name| name.strip_prefix(INSIDE_NAME));
+    rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(ASIDE_ENDING))
 }
 
 /// The place of a directory that does not exist, in a parent that does.

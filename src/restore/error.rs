@@ -192,6 +192,50 @@ pub enum RestoreError {
         /// Why it failed.
         source: Box<RestoreError>,
     },
+    /// A restore that reuses a datadir failed, after that had become the work directory.
+    #[error(
+        "restore of backup {backup} failed; what was datadir {datadir:?} is in {work_dir:?}, and no server can use it"
+    )]
+    Reusing {
+        /// The backup.
+        backup: BackupId,
+        /// The datadir that is not there any more.
+        datadir: PathBuf,
+        /// Where its files are.
+        work_dir: PathBuf,
+        /// Why it failed.
+        source: Box<RestoreError>,
+    },
+    /// The files of a datadir are in the way, which a restore was about to reuse.
+    #[error("directory {directory:?} is a datadir that `haulout restore --reuse` began to write over")]
+    TakenOver {
+        /// The directory.
+        directory: PathBuf,
+    },
+    /// There is a datadir, and a directory that was one.
+    #[error(
+        "datadir {datadir:?} is not empty, and {work_dir:?} is a datadir that `haulout restore --reuse` began to write over"
+    )]
+    BothThere {
+        /// The datadir.
+        datadir: PathBuf,
+        /// What was a datadir.
+        work_dir: PathBuf,
+    },
+    /// A datadir that was to be reused has hardly anything of the backup.
+    #[error(
+        "datadir {datadir:?} holds hardly anything of backup {backup}: of {looked_at} chunks that were looked for, {equal}"
+    )]
+    Foreign {
+        /// The backup.
+        backup: BackupId,
+        /// The datadir.
+        datadir: PathBuf,
+        /// Chunks that were looked for.
+        looked_at: u64,
+        /// Chunks that were found.
+        equal: u64,
+    },
     /// The operator or a signal stopped the restore.
     #[error("the restore was stopped")]
     Interrupted,
@@ -236,9 +280,12 @@ impl Diagnose for RestoreError {
             | RestoreError::SingleTables { .. }
             | RestoreError::Exported { .. }
             | RestoreError::NoTable { .. }
+            | RestoreError::TakenOver { .. }
+            | RestoreError::BothThere { .. }
+            | RestoreError::Foreign { .. }
             | RestoreError::WrongState { .. } => Kind::Usage,
             RestoreError::Busy { .. } => Kind::Locked,
-            RestoreError::Restore { source, .. } => source.kind(),
+            RestoreError::Restore { source, .. } | RestoreError::Reusing { source, .. } => source.kind(),
             RestoreError::Interrupted => Kind::Interrupted,
             RestoreError::Io { .. }
             | RestoreError::NoSpace { .. }
@@ -267,6 +314,17 @@ impl Diagnose for RestoreError {
                 ));
             }
             RestoreError::Restore { kept, source, .. } => return Some(next_step(kept, source)),
+            RestoreError::Reusing { source, .. } => {
+                let first = source.hint().map(|hint| format!("{hint}; then ")).unwrap_or_default();
+                return Some(format!("{first}run the same command again, with --reuse: it goes on with what is there"));
+            }
+            RestoreError::TakenOver { .. } => {
+                "go on with `haulout restore --reuse`, or move the directory away: nobody else removes it"
+            }
+            RestoreError::BothThere { .. } => "move away the one that is not wanted any more",
+            RestoreError::Foreign { .. } => {
+                "if it is what should be replaced, move it away and restore without --reuse"
+            }
             RestoreError::Unread { source, .. } if source.kind() != Kind::Corrupt => return source.hint(),
             RestoreError::Map { .. }
             | RestoreError::Unread { .. }

@@ -107,6 +107,12 @@ impl Estimate {
         Estimate { fetch_seconds, prepare_seconds, start_seconds, seconds }
     }
 
+    /// The same where the datadir is written over and only what differs is fetched.
+    #[must_use]
+    pub fn of_what_differs(self) -> Estimate {
+        Estimate { fetch_seconds: None, seconds: None, ..self }
+    }
+
     /// The same where the files are copied into the datadir.
     #[must_use]
     pub fn with_a_copy(self) -> Estimate {

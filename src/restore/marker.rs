@@ -25,11 +25,15 @@ const MARKER_BYTES_MAX: u64 = 64 << 20;
 const MARKER_FORMAT: u32 = 1;
 /// Version of the file of single tables: who knows the first alone must not take them for a whole backup.
 const PARTIAL_FORMAT: u32 = 2;
+/// Version of the file of a directory whose files are written over: who does not know of it must not remove a datadir.
+const REUSE_FORMAT: u32 = 3;
 
 /// How far a directory is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum State {
+    /// The entries of a datadir are being moved in, whose files are reused.
+    Taking,
     /// Files are being written.
     Filling,
     /// All files are there, as the backup has them.
@@ -48,6 +52,7 @@ impl State {
     /// The word in messages.
     pub const fn name(self) -> &'static str {
         match self {
+            State::Taking => "half taken over",
             State::Filling => "half fetched",
             State::Fetched => "fetched",
             State::Preparing => "half prepared",
@@ -65,6 +70,15 @@ pub(super) struct Moving {
     pub datadir: PathBuf,
     /// Names of the entries.
     pub entries: Vec<String>,
+}
+
+/// What a restore writes over.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Reuse {
+    /// True when the files were those of the datadir itself: nobody but a restore that reuses them may remove them.
+    pub taken: bool,
+    /// Where those go that the backup does not have.
+    pub aside: PathBuf,
 }
 
 /// What a directory holds.
@@ -95,6 +109,9 @@ pub(super) struct Marker {
     /// True when the prepare made its tables ready for other servers.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub exported: bool,
+    /// What was there when it began to be filled, where that is reused.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reuse: Option<Reuse>,
 }
 
 impl Marker {
@@ -113,12 +130,31 @@ impl Marker {
             moving: None,
             partial: false,
             exported: false,
+            reuse: None,
         }
     }
 
     /// The same of single tables.
     pub fn of_tables(self) -> Marker {
         Marker { format: PARTIAL_FORMAT, partial: true, ..self }
+    }
+
+    /// The same of a directory that holds something, which is written over.
+    pub fn over(self, reuse: Reuse) -> Marker {
+        Marker { format: REUSE_FORMAT, reuse: Some(reuse), ..self }
+    }
+
+    /// True when the directory was the datadir.
+    pub fn is_taken(&self) -> bool {
+        self.reuse.as_ref().is_some_and(|reuse| reuse.taken)
+    }
+
+    fn expected_format(&self) -> u32 {
+        match (&self.reuse, self.partial) {
+            (Some(_), _) => REUSE_FORMAT,
+            (None, true) => PARTIAL_FORMAT,
+            (None, false) => MARKER_FORMAT,
+        }
     }
 
     /// True when the directory holds the same of the same backup as `other`.
@@ -147,8 +183,7 @@ impl Marker {
         let mut bytes = Vec::new();
         file.take(MARKER_BYTES_MAX).read_to_end(&mut bytes).map_err(RestoreError::io("read", &path))?;
         let marker: Option<Marker> = serde_json::from_slice(&bytes).ok();
-        let known = |marker: &Marker| marker.format == if marker.partial { PARTIAL_FORMAT } else { MARKER_FORMAT };
-        Ok(marker.filter(|marker| known(marker) && marker.names_are_plain()))
+        Ok(marker.filter(|marker| marker.format == marker.expected_format() && marker.names_are_plain()))
     }
 
     /// Writes the marker of `directory`, which is then either the old one or the new one, also after a power cut.

@@ -8,11 +8,14 @@
 //! - `workdir` is the directory in which files are gathered. Its `marker` says how far it is; a lock says that somebody
 //!   works there. Whatever instruction a run is killed at, the next one knows from them what to do.
 //! - `datadir` brings prepared files in, all or none.
+//! - `reuse` makes a datadir that holds much of the backup already the work directory; `others` sets aside what the backup does
+//!   not have, and `compare` proves what need not be fetched.
 
 mod cancel;
 mod catalogue;
 mod checkpoints;
 mod choice;
+mod compare;
 mod datadir;
 mod error;
 mod estimate;
@@ -23,9 +26,11 @@ mod links;
 mod marker;
 mod memory;
 mod misplaced;
+mod others;
 mod plan;
 mod remains;
 mod replica;
+mod reuse;
 mod steps;
 mod table;
 mod tree;
@@ -56,5 +61,5 @@ pub use steps::{
 };
 pub use table::{TableError, TableOptions, TableOutcome, TablePlan, TableTarget, plan_table, restore_table};
 pub use tree::Owner;
-pub use whole::{PhaseSeconds, PlacedPlan, RestoreOptions, RestoreOutcome, plan_restore, restore};
+pub use whole::{Aside, PhaseSeconds, PlacedPlan, RestoreOptions, RestoreOutcome, plan_restore, restore};
 pub use window::FetchOptions;

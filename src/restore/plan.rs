@@ -99,8 +99,7 @@ impl RestorePlan {
 
     /// Bytes that must be free on the file system of the files.
     pub fn needed_bytes(&self) -> u64 {
-        let bytes = self.disk_bytes.saturating_add(self.prepare_bytes);
-        bytes.saturating_add(bytes / RESERVE_SHARE)
+        with_reserve(self.disk_bytes.saturating_add(self.prepare_bytes))
     }
 
     /// Checks that `available` bytes on the file system of `directory` are enough.
@@ -108,12 +107,24 @@ impl RestorePlan {
     /// # Errors
     /// [`RestoreError::NoSpace`].
     pub fn check_space(&self, directory: &Path, available: u64) -> Result<(), RestoreError> {
-        let needed = self.needed_bytes();
+        self.check_space_over(directory, available, 0)
+    }
+
+    /// As [`RestorePlan::check_space`], where the files take `held` bytes already that are written over.
+    ///
+    /// # Errors
+    /// [`RestoreError::NoSpace`].
+    pub fn check_space_over(&self, directory: &Path, available: u64, held: u64) -> Result<(), RestoreError> {
+        let needed = with_reserve(self.disk_bytes.saturating_sub(held).saturating_add(self.prepare_bytes));
         if available >= needed {
             return Ok(());
         }
         Err(RestoreError::NoSpace { directory: directory.to_owned(), needed, available })
     }
+}
+
+fn with_reserve(bytes: u64) -> u64 {
+    bytes.saturating_add(bytes / RESERVE_SHARE)
 }
 
 async fn read(

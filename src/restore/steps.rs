@@ -6,13 +6,13 @@ use std::time::Instant;
 
 use super::choice::TableChoice;
 use super::datadir::{Datadir, gather_copy, rename_into};
-use super::fetch::{FetchFigures, fetch_files};
+use super::fetch::{FetchFigures, Ground, fetch_files};
 use super::marker::{Marker, State};
 use super::misplaced::Expected;
 use super::plan::{RestorePlan, available_bytes, check_tool};
 use super::tree::{self, Owner};
 use super::workdir::{Leftovers, WorkDir};
-use super::{Cancel, FetchOptions, RestoreError, checkpoints, holes, links, memory};
+use super::{Cancel, FetchOptions, RestoreError, checkpoints, holes, links, memory, others};
 use crate::format::Manifest;
 use crate::mariadb::prepare::{OnPrepareLine, Prepare, PrepareError, PrepareEvent, PrepareOptions};
 use crate::mariadb::tool::{ToolFit, Tools};
@@ -153,10 +153,19 @@ pub(super) async fn fill(
     options: FetchOptions,
     watch: &Watch,
 ) -> Result<FetchFigures, RestoreError> {
-    plan.check_space(dir.path(), available_bytes(dir.path())?)?;
+    let ground = match dir.marker().reuse.clone() {
+        None => Ground::Empty,
+        Some(reuse) => {
+            let (path, plan) = (dir.path().to_owned(), plan.clone());
+            blocking(move || others::clear_away(&path, &plan, &reuse)).await?;
+            Ground::Files
+        }
+    };
+    let held = if ground == Ground::Files { others::held_bytes(dir.path(), plan)? } else { 0 };
+    plan.check_space_over(dir.path(), available_bytes(dir.path())?, held)?;
     let progress = watch.progress.as_ref();
     progress.begin(Phase::Fetch, Some(plan.written_bytes));
-    let fetched = fetch_files(repository, manifest, tables, dir.path(), options, watch).await;
+    let fetched = fetch_files(repository, manifest, tables, (dir.path(), ground), options, watch).await;
     progress.end(Phase::Fetch);
     let figures = fetched?;
     let linked = links::remove(dir.path(), plan)?;
@@ -190,6 +199,7 @@ pub async fn prepare(
         State::Fetched if !checkpoints::says_prepared(target) => "",
         State::Fetched | State::Prepared => "go on with `haulout move-back` or `haulout copy-back`",
         State::Filling | State::Preparing => "fetch the backup again",
+        State::Taking => "run `haulout restore --reuse` again",
         State::Moving | State::Moved => "start the server",
     };
     if dir.state() == State::Fetched && !hint.is_empty() {
@@ -371,6 +381,7 @@ fn open_prepared(target: &Path, datadir: &Path) -> Result<(WorkDir, Datadir), Re
         State::Prepared => (true, ""),
         State::Fetched => (checkpoints::says_prepared(target), "run `haulout prepare` first"),
         State::Filling | State::Preparing => (false, "fetch the backup again"),
+        State::Taking => (false, "run `haulout restore --reuse` again"),
         State::Moving | State::Moved => (false, "start the server"),
     };
     let Marker { partial, exported, .. } = *dir.marker();

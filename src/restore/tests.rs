@@ -20,6 +20,8 @@ use crate::mariadb::datadir::DatadirError;
 use crate::mariadb::tool::{ToolPaths, Tools};
 use crate::model::{Silent, SpaceId};
 
+mod over;
+
 const CHECKPOINTS: &str = "xtrabackup_checkpoints";
 
 fn watch() -> Watch {
@@ -497,6 +499,11 @@ async fn a_half_prepared_directory_has_to_be_fetched_again() {
     fetch_to(&server, &manifest, &target).await.unwrap();
 }
 
+/// A shell that stays, with no other descriptor than that of the directory `$0`: it must not keep the locks of other tests.
+const KEEP_ONE: &str = r#"for fd in /proc/$$/fd/*; do
+        [ "${fd##*/}" -lt 3 ] || [ "$(readlink "$fd")" = "$0" ] || eval "exec ${fd##*/}>&-"
+    done; exec sleep 1000"#;
+
 #[tokio::test]
 async fn a_prepare_that_outlived_its_run_is_in_nobodys_way() {
     let mut server = Synthetic::populated(22).await;
@@ -506,11 +513,8 @@ async fn a_prepare_that_outlived_its_run_is_in_nobodys_way() {
     fetch_to(&server, &manifest, &work).await.unwrap();
     let mut dir = workdir::WorkDir::open(&work).unwrap();
     dir.set_state(State::Preparing).unwrap();
-    // The prepare inherits the lock; its run is gone. It must not keep the locks that other tests hold at the moment.
-    let keep_one = r#"for fd in /proc/$$/fd/*; do
-        [ "${fd##*/}" -lt 3 ] || [ "$(readlink "$fd")" = "$0" ] || eval "exec ${fd##*/}>&-"
-    done; exec sleep 1000"#;
-    let mut orphan = Command::new("/bin/bash").args(["-c", keep_one]).arg(&work).spawn().unwrap();
+    // The prepare inherits the lock; its run is gone.
+    let mut orphan = Command::new("/bin/bash").args(["-c", KEEP_ONE]).arg(&work).spawn().unwrap();
     drop(dir);
     let error = fetch_to(&server, &manifest, &work).await.unwrap_err();
     assert!(matches!(error, RestoreError::Busy { .. }), "as long as the run lives: {error}");

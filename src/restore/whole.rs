@@ -9,10 +9,11 @@ use super::datadir::Datadir;
 use super::fetch::FetchFigures;
 use super::marker::{Marker, State};
 use super::plan::{RestorePlan, available_bytes, check_tool};
+use super::reuse::{self, Source};
 use super::steps::{self, Passage, PrepareSettings, Watch, blocking};
 use super::tree::{self, Owner};
 use super::workdir::{Leftovers, WorkDir};
-use super::{FetchOptions, RestoreError, galera};
+use super::{FetchOptions, RestoreError, galera, others};
 use crate::format::Manifest;
 use crate::mariadb::galera::GaleraState;
 use crate::mariadb::tool::Tools;
@@ -27,6 +28,8 @@ pub struct RestoreOptions {
     /// Where files are gathered, in place of the place that is chosen; it is empty or missing, and gone afterwards. On
     /// another file system than the datadir's it costs a copy.
     pub work_dir: Option<PathBuf>,
+    /// Whether a datadir that is there is written over, and what is right of it left as it is; not with a `work_dir`.
+    pub reuse: bool,
     /// Whether files that were fetched stay when the restore fails, so that the next run need not fetch them again.
     pub keep_fetched: bool,
     /// How files are fetched.
@@ -62,12 +65,25 @@ pub struct RestoreOutcome {
     pub figures: FetchFigures,
     /// Bytes of all files as the backup has them.
     pub logical_bytes: u64,
+    /// What was in the datadir and the backup does not have.
+    pub aside: Option<Aside>,
     /// How the files came into the datadir.
     pub passage: Passage,
     /// Where the server stands in its Galera cluster, when that was wanted and is known.
     pub galera: Option<GaleraState>,
     /// How long each part took.
     pub seconds: PhaseSeconds,
+}
+
+/// Files of a datadir that the backup does not have, and where they went.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct Aside {
+    /// The directory that they went to, or would.
+    pub directory: PathBuf,
+    /// Files.
+    pub files: u64,
+    /// Their bytes.
+    pub bytes: u64,
 }
 
 /// What a restore into a datadir does.
@@ -84,6 +100,10 @@ pub struct PlacedPlan {
     pub free_bytes: u64,
     /// True when that is on another file system than the datadir, so that the files are copied there in the end.
     pub copied: bool,
+    /// Bytes that are there already, and would not be written.
+    pub reused_bytes: u64,
+    /// What would go aside.
+    pub aside: Option<Aside>,
 }
 
 /// Reads the plan of a restore into `datadir`, and what of this machine is in its way: a datadir that is not free, too little room.
@@ -99,15 +119,49 @@ pub async fn plan_restore(
     options: &RestoreOptions,
     watch: &Watch,
 ) -> Result<(PlacedPlan, Vec<RestoreError>), RestoreError> {
-    let place = Datadir::look(datadir)?;
-    let mut in_the_way: Vec<RestoreError> = check_free(&place).err().into_iter().collect();
+    let place = if options.reuse { reuse::place(datadir)? } else { Datadir::look(datadir)? };
+    let source = if options.reuse { reuse::find(&place)? } else { Source::Nowhere };
+    let free = if options.reuse { Ok(()) } else { check_free(&place) };
+    let mut in_the_way: Vec<RestoreError> = free.err().into_iter().collect();
     let work_dir = work_dir(options, &place)?;
     let plan = RestorePlan::read(repository, manifest, options.fetch, &watch.cancel).await?;
+    if source != Source::Nowhere {
+        return plan_over(repository, manifest, plan, (&place, source), options, watch).await;
+    }
     let on_disk = existing_ancestor(&work_dir)?;
     let free_bytes = available_bytes(&on_disk)?;
     in_the_way.extend(plan.check_space(&on_disk, free_bytes).err());
     let copied = device(&on_disk)? != device(place.on_disk())?;
-    Ok((PlacedPlan { plan, datadir: place.path().to_owned(), work_dir, free_bytes, copied }, in_the_way))
+    let datadir = place.path().to_owned();
+    Ok((PlacedPlan { plan, datadir, work_dir, free_bytes, copied, reused_bytes: 0, aside: None }, in_the_way))
+}
+
+/// The plan of a restore over files, which are all read for it.
+async fn plan_over(
+    repository: &Repository,
+    manifest: &Manifest,
+    mut plan: RestorePlan,
+    (place, source): (&Datadir, Source),
+    options: &RestoreOptions,
+    watch: &Watch,
+) -> Result<(PlacedPlan, Vec<RestoreError>), RestoreError> {
+    let root = reuse::root(place, source);
+    let mut looked = FetchFigures::default();
+    if source == Source::Datadir {
+        looked = reuse::check_kin(repository, manifest, &plan, (place.path(), &root), watch).await?;
+    }
+    let free_bytes = reuse::check_space(&plan, &root)?;
+    let survey = reuse::survey(repository, manifest, &plan, &root, options.fetch, watch).await?;
+    let others = others::find(&root, &plan)?;
+    let (files, bytes) = others::figures(&root, &others)?;
+    let aside =
+        (files > 0).then(|| place.new_aside().map(|directory| Aside { directory, files, bytes })).transpose()?;
+    plan.written_bytes -= survey.reused_bytes;
+    plan.fetched_bytes = looked.bytes_fetched + survey.fetched_bytes;
+    plan.requests = looked.requests + survey.requests;
+    let (datadir, work_dir) = (place.path().to_owned(), place.work().to_owned());
+    let reused_bytes = survey.reused_bytes;
+    Ok((PlacedPlan { plan, datadir, work_dir, free_bytes, copied: false, reused_bytes, aside }, Vec::new()))
 }
 
 fn device(path: &Path) -> Result<u64, RestoreError> {
@@ -140,8 +194,10 @@ fn existing_ancestor(path: &Path) -> Result<PathBuf, RestoreError> {
 /// are prepared, given to their owner and durable do they come into the datadir, by one rename where that can be. So a run
 /// that is killed leaves the datadir as it was, and the next one removes or uses what it left.
 ///
+/// With `reuse` the datadir itself becomes that directory, where it holds something, and what is right in it stays.
+///
 /// # Errors
-/// [`RestoreError::Restore`] with the reason; the datadir is then as it was.
+/// [`RestoreError::Restore`] with the reason; the datadir is then as it was. [`RestoreError::Reusing`] once it was taken over.
 pub async fn restore(
     repository: &Repository,
     manifest: &Manifest,
@@ -150,15 +206,27 @@ pub async fn restore(
     options: &RestoreOptions,
     watch: &Watch,
 ) -> Result<RestoreOutcome, RestoreError> {
-    let mut kept = None;
+    let mut left = Left::Nothing;
     let run = Run { repository, manifest, tools, options, watch };
-    let result = run.attempt(datadir, &mut kept).await;
-    result.map_err(|source| RestoreError::Restore {
-        backup: manifest.id.clone(),
-        datadir: datadir.to_owned(),
-        kept,
-        source: Box::new(source),
+    let result = run.attempt(datadir, &mut left).await;
+    result.map_err(|source| {
+        let (backup, datadir, source) = (manifest.id.clone(), datadir.to_owned(), Box::new(source));
+        match left {
+            Left::Taken(work_dir) => RestoreError::Reusing { backup, datadir, work_dir, source },
+            Left::Kept(kept) => RestoreError::Restore { backup, datadir, kept: Some(kept), source },
+            Left::Nothing => RestoreError::Restore { backup, datadir, kept: None, source },
+        }
     })
+}
+
+/// What a restore that failed leaves behind.
+#[derive(Debug, PartialEq, Eq)]
+enum Left {
+    Nothing,
+    /// Files that were fetched.
+    Kept(PathBuf),
+    /// The files of the datadir.
+    Taken(PathBuf),
 }
 
 struct Run<'a> {
@@ -170,25 +238,34 @@ struct Run<'a> {
 }
 
 impl Run<'_> {
-    async fn attempt(&self, datadir: &Path, kept: &mut Option<PathBuf>) -> Result<RestoreOutcome, RestoreError> {
+    async fn attempt(&self, datadir: &Path, left: &mut Left) -> Result<RestoreOutcome, RestoreError> {
         let Run { repository, manifest, tools, options, watch } = self;
         let begun = Instant::now();
         check_tool(&manifest.server.version, tools)?;
-        let place = Datadir::look(datadir)?;
-        check_free(&place)?;
+        let place = if options.reuse { reuse::place(datadir)? } else { Datadir::look(datadir)? };
+        if !options.reuse {
+            check_free(&place)?;
+        }
+        let source = if options.reuse { reuse::find(&place)? } else { Source::Nowhere };
         let plan = RestorePlan::read(repository, manifest, options.fetch, &watch.cancel).await?;
         let work = work_dir(options, &place)?;
-        let (work_dir, marker) = (work.clone(), Marker::filling(manifest));
-        let mut dir = blocking(move || WorkDir::take(&work_dir, marker, Leftovers::Use)).await?;
+        let (place, mut dir, looked) = self.take(place, source, &work, &plan).await?;
+        if dir.marker().is_taken() {
+            *left = Left::Taken(work.clone());
+        }
         let mut seconds = PhaseSeconds { plan: begun.elapsed().as_secs_f64(), ..PhaseSeconds::default() };
         let gathered = match place.check_vacant() {
             Ok(()) => self.gather(&plan, &mut dir, &mut seconds).await,
             Err(error) => Err(error),
         };
         let figures = match gathered {
-            Ok(figures) => figures,
+            Ok(mut figures) => {
+                figures.bytes_fetched += looked.bytes_fetched;
+                figures.requests += looked.requests;
+                figures
+            }
             Err(error) => {
-                *kept = give_up(dir, options.keep_fetched).await;
+                give_up(dir, options.keep_fetched, left).await;
                 return Err(error);
             }
         };
@@ -196,10 +273,11 @@ impl Run<'_> {
         let galera = match blocking(move || galera::settle(&path, wanted)).await {
             Ok(galera) => galera,
             Err(error) => {
-                *kept = give_up(dir, options.keep_fetched).await;
+                give_up(dir, options.keep_fetched, left).await;
                 return Err(error);
             }
         };
+        let aside = dir.marker().reuse.as_ref().map(|reuse| reuse.aside.clone());
         let begun = Instant::now();
         let moved = steps::move_in(dir, place, options.owner, watch).await;
         seconds.move_in = begun.elapsed().as_secs_f64();
@@ -209,14 +287,52 @@ impl Run<'_> {
                 if !matches!(error, RestoreError::HalfMoved { .. })
                     && let Ok(dir) = WorkDir::open(&work)
                 {
-                    *kept = give_up(dir, options.keep_fetched).await;
+                    give_up(dir, options.keep_fetched, left).await;
                 }
                 return Err(error);
             }
         };
         let (backup, logical_bytes) = (manifest.id.clone(), plan.logical_bytes);
         let steps::Moved { passage, datadir, .. } = moved;
-        Ok(RestoreOutcome { backup, datadir, figures, logical_bytes, passage, galera, seconds })
+        let aside = aside.filter(|aside| aside.is_dir());
+        let aside = aside.map(|directory| {
+            let (files, bytes) = tree::figures(&directory, |_| false)?;
+            Ok::<_, RestoreError>(Aside { directory, files, bytes })
+        });
+        // The restore is done, whatever can be told of them.
+        let aside = aside.and_then(Result::ok);
+        Ok(RestoreOutcome { backup, datadir, figures, logical_bytes, aside, passage, galera, seconds })
+    }
+
+    /// Takes the directory in which files are gathered, which may be the datadir; tells what looking at that took.
+    async fn take(
+        &self,
+        mut place: Datadir,
+        source: Source,
+        work: &Path,
+        plan: &RestorePlan,
+    ) -> Result<(Datadir, WorkDir, FetchFigures), RestoreError> {
+        let Run { repository, manifest, watch, .. } = self;
+        let (work, marker) = (work.to_owned(), Marker::filling(manifest));
+        if source == Source::Nowhere {
+            let dir = blocking(move || WorkDir::take(&work, marker, Leftovers::Use)).await?;
+            if dir.marker().is_taken() {
+                place.inherit(dir.path())?;
+            }
+            return Ok((place, dir, FetchFigures::default()));
+        }
+        let root = reuse::root(&place, source);
+        let mut looked = FetchFigures::default();
+        if source == Source::Datadir {
+            looked = reuse::check_kin(repository, manifest, plan, (place.path(), &root), watch).await?;
+        }
+        reuse::check_space(plan, &root)?;
+        watch.cancel.check()?;
+        blocking(move || {
+            let dir = reuse::take(&mut place, source, marker)?;
+            Ok((place, dir, looked))
+        })
+        .await
     }
 
     /// Fills and prepares the directory, as far as an earlier run had not.
@@ -245,12 +361,15 @@ impl Run<'_> {
     }
 }
 
-/// Leaves what is whole when it should be kept, and removes it otherwise.
-async fn give_up(dir: WorkDir, keep: bool) -> Option<PathBuf> {
+/// Leaves what was there before, and what is whole when it should be kept, and removes it otherwise.
+async fn give_up(dir: WorkDir, keep: bool, left: &mut Left) {
+    if dir.marker().is_taken() {
+        return;
+    }
     if keep && matches!(dir.state(), State::Fetched | State::Prepared) {
-        return Some(dir.path().to_owned());
+        *left = Left::Kept(dir.path().to_owned());
+        return;
     }
     // Should files stay, the next restore removes them; the first error tells more.
     blocking(move || dir.remove_whole()).await.ok();
-    None
 }

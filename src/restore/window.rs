@@ -15,11 +15,11 @@ use std::sync::Arc;
 
 use super::RestoreError;
 use super::walk::{Step, TargetFile};
-use super::write::{Chunk, Need, Place, Request};
+use super::write::{Chunk, Need, Place, Request, Zeros, runs};
 use crate::format::SEAL_BYTES;
 use crate::format::map::{Content, Extent, FilePiece, FileSource, Location, PackRef};
 use crate::format::pack::CHUNK_BYTES_MAX;
-use crate::model::{ChunkId, PackId};
+use crate::model::{ChunkId, EXTENT_PAGES, PackId};
 
 /// Stored bytes that are in memory at the same time, fetched or being fetched.
 const IN_FLIGHT_BYTES: u64 = 48 << 20;
@@ -71,6 +71,9 @@ pub(super) struct Window {
     pub needs: Vec<Need>,
     /// The packs that hold the chunks.
     pub packs: Vec<PackRef>,
+    /// The stretches of zeros of them, where the files may hold something else already.
+    pub zeros: Vec<Zeros>,
+    over: bool,
     places: HashMap<PackId, u32>,
 }
 
@@ -78,7 +81,12 @@ impl Window {
     /// The window after this one, which goes on with the file in hand.
     pub fn next(&self) -> Window {
         let files: Vec<_> = self.files.last().cloned().into_iter().collect();
-        Window { made: files.len(), files, ..Window::default() }
+        Window { made: files.len(), files, over: self.over, ..Window::default() }
+    }
+
+    /// The first window of files that may be there already.
+    pub fn over() -> Window {
+        Window { over: true, ..Window::default() }
     }
 
     /// Takes a step of the walk in.
@@ -101,6 +109,11 @@ impl Window {
         self.needs.len() >= WINDOW_PIECES || self.files.len() >= WINDOW_FILES
     }
 
+    /// True when there are as many as `pieces` in it, or as many files as a window has.
+    pub fn holds(&self, pieces: usize) -> bool {
+        self.needs.len() + self.zeros.len() >= pieces || self.files.len() >= WINDOW_FILES
+    }
+
     /// Files that no window before this one had.
     pub fn new_files(&self) -> &[Arc<TargetFile>] {
         &self.files[self.made.min(self.files.len())..]
@@ -114,8 +127,15 @@ impl Window {
 
     fn add_extent(&mut self, extent: &Extent) -> Result<(), RestoreError> {
         for piece in &extent.pieces {
-            let Content::Chunk(chunk) = &piece.content else { continue };
             let page_bytes = self.file().and_then(|file| file.pages).map_or(0, |pages| pages.size.bytes());
+            let Content::Chunk(chunk) = &piece.content else {
+                let first = u64::from(extent.no.0) * u64::from(EXTENT_PAGES);
+                for run in runs(piece.mask) {
+                    let at = (first + u64::from(run.start)) * page_bytes as u64;
+                    self.add_zeros(at, run.len() as u64 * page_bytes as u64);
+                }
+                continue;
+            };
             let raw_bytes = chunk.pages.len() as usize * page_bytes;
             let place = Place::Pages { extent: extent.no, mask: piece.mask, pages: chunk.pages };
             self.need(chunk.id, chunk.at, raw_bytes, place)?;
@@ -129,10 +149,19 @@ impl Window {
             if let FileSource::Chunk { id, raw_bytes, skip, at: location } = piece.source {
                 let place = Place::Bytes { at, skip, bytes: piece.bytes };
                 self.need(id, location, raw_bytes as usize, place)?;
+            } else {
+                self.add_zeros(at, u64::from(piece.bytes));
             }
             at += u64::from(piece.bytes);
         }
         Ok(())
+    }
+
+    fn add_zeros(&mut self, at: u64, bytes: u64) {
+        if self.over {
+            let file = self.files.len().saturating_sub(1) as u32;
+            self.zeros.push(Zeros { file, at, bytes });
+        }
     }
 
     fn need(&mut self, id: ChunkId, at: Location, raw_bytes: usize, place: Place) -> Result<(), RestoreError> {

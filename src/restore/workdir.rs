@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use rustix::fs::{CWD, FlockOperation, Mode, OFlags, RenameFlags};
 use rustix::io::Errno;
 
-use super::marker::{Marker, Moving, State, is_marker};
+use super::marker::{Marker, Moving, Reuse, State, is_marker};
 use super::{RestoreError, tree};
 use crate::mariadb::datadir::{DatadirError, server_runs_on};
 
@@ -29,6 +29,8 @@ pub(super) enum Leftovers {
     Use,
     /// All is removed: nobody but restores uses the place.
     Remove,
+    /// What is whole and of the same backup is used, and all else written over.
+    Reuse,
 }
 
 /// A directory that this run alone works in.
@@ -48,7 +50,7 @@ impl WorkDir {
     /// What an earlier run left there is put right first: entries that were being moved into a datadir are put back.
     ///
     /// # Errors
-    /// When somebody works there, or there is something that no earlier run left.
+    /// When somebody works there, or there is something that no earlier run left, or a datadir that a run took over which reused it.
     pub fn take(path: &Path, wanted: Marker, leftovers: Leftovers) -> Result<WorkDir, RestoreError> {
         let path = &tree::resolved(path)?;
         let (made, lock) = lock(path, true)?;
@@ -58,8 +60,11 @@ impl WorkDir {
             put_back(path, &mut found)?;
             let whole = matches!(found.state, State::Fetched | State::Prepared);
             match leftovers {
-                Leftovers::Use if whole && found.is_of_same_backup(&dir.marker) => {
+                Leftovers::Use | Leftovers::Reuse if whole && found.is_of_same_backup(&dir.marker) => {
                     dir.marker.state = found.state;
+                    if let Some(reuse) = found.reuse {
+                        dir.marker = dir.marker.over(reuse);
+                    }
                     dir.marker.write(path)?;
                     return Ok(dir);
                 }
@@ -71,6 +76,16 @@ impl WorkDir {
                         hint: "go on with it, or name another directory",
                     });
                 }
+                // All that a datadir needs is in one: what is left here is nobody's.
+                _ if found.state == State::Moved => dir.clear()?,
+                Leftovers::Reuse => {
+                    // What is half taken over is no further than that, whatever the backup.
+                    dir.marker.state = if found.state == State::Taking { State::Taking } else { State::Filling };
+                    dir.marker = dir.marker.over(found.reuse.unwrap_or(Reuse { taken: false, aside: PathBuf::new() }));
+                    dir.marker.write(path)?;
+                    return Ok(dir);
+                }
+                _ if found.is_taken() => return Err(RestoreError::TakenOver { directory: path.to_owned() }),
                 _ => dir.clear()?,
             }
         }
@@ -99,6 +114,33 @@ impl WorkDir {
         marker.process = crate::repository::ProcessIdentity::current();
         marker.write(path)?;
         Ok(WorkDir { path: path.to_owned(), marker, made: false, _lock: lock })
+    }
+
+    /// Makes the datadir at `datadir` the work directory at `path`, where nothing is, by one rename; `wanted` was written into it before.
+    ///
+    /// # Errors
+    /// When somebody works there, or it cannot be renamed; it is then as it was.
+    pub fn adopt(datadir: &Path, path: &Path, wanted: Marker) -> Result<WorkDir, RestoreError> {
+        let (_, lock) = lock(datadir, false)?;
+        let dir = WorkDir { path: path.to_owned(), marker: wanted, made: false, _lock: lock };
+        dir.marker.write(datadir)?;
+        if let Err(error) = rename_to_nothing(datadir, path) {
+            Marker::remove(datadir).ok();
+            return Err(RestoreError::io("rename", datadir)(error.into()));
+        }
+        match path.parent().map_or(Ok(()), tree::sync_entries) {
+            Ok(()) => Ok(dir),
+            Err(error) => {
+                dir.give_back(datadir)?;
+                Err(RestoreError::io("make durable", path)(error))
+            }
+        }
+    }
+
+    /// Makes it the datadir again that it was before [`WorkDir::adopt`].
+    pub fn give_back(self, datadir: &Path) -> Result<(), RestoreError> {
+        rename_to_nothing(&self.path, datadir).map_err(|error| RestoreError::io("rename", &self.path)(error.into()))?;
+        Marker::remove(datadir)
     }
 
     /// Where it is.
@@ -148,6 +190,15 @@ impl WorkDir {
         self.clear()?;
         Marker::remove(&self.path)?;
         if self.made { self.remove_empty() } else { Ok(()) }
+    }
+
+    /// Removes it where nothing is in it but the marker.
+    pub fn leave(self) -> Result<(), RestoreError> {
+        if tree::entries(&self.path)?.iter().all(|name| name.to_str().is_some_and(is_marker)) {
+            Marker::remove(&self.path)?;
+            self.remove_empty()?;
+        }
+        Ok(())
     }
 
     /// Removes it with all that is in it.
@@ -222,14 +273,15 @@ fn is_at(directory: &OwnedFd, path: &Path) -> bool {
 }
 
 /// Who holds the lock; nobody any more where only the prepare of a run that was killed did, and its directory may be, and is,
-/// removed.
+/// removed. What was a datadir is not: the prepare is waited for.
 fn holder(path: &Path, may_remove: bool) -> Result<Option<String>, RestoreError> {
     let Some(marker) = Marker::read(path)? else { return Ok(Some("a run that just begins".to_owned())) };
     if !marker.process.is_known_dead() {
         return Ok(Some(marker.process.to_string()));
     }
     // The prepare goes on in files without names until it notices.
-    let removed = may_remove && marker.state == State::Preparing && fs::remove_dir_all(path).is_ok();
+    let removed =
+        may_remove && marker.state == State::Preparing && !marker.is_taken() && fs::remove_dir_all(path).is_ok();
     let who = if marker.state == State::Preparing { "the prepare that" } else { "what" };
     Ok((!removed).then(|| format!("{who} {} left behind", marker.process)))
 }

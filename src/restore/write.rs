@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use lru::LruCache;
+use rustix::fs::{FallocateFlags, fallocate};
+use rustix::io::Errno;
 
 use super::RestoreError;
 use super::plan::join;
@@ -21,6 +23,8 @@ use crate::model::{ChunkId, ExtentNo, PageMask};
 const OPEN_FILES: NonZeroUsize = NonZeroUsize::new(256).expect("256 is not zero");
 /// Block of a file system, in which the server punches holes at the ends of compressed pages.
 const HOLE_BYTES: usize = 4096;
+/// Zeros that are written at a time where there can be no holes.
+const ZEROS_BYTES: usize = 1 << 20;
 
 /// A chunk and where it lies in its pack.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -80,6 +84,17 @@ pub(super) struct Need {
     pub place: Place,
 }
 
+/// A stretch of a file that is all zero.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Zeros {
+    /// Place of the file in the batch.
+    pub file: u32,
+    /// Where it begins.
+    pub at: u64,
+    /// Its length.
+    pub bytes: u64,
+}
+
 /// A stretch of a pack, and which needs it serves.
 #[derive(Debug, Clone)]
 pub(super) struct Request {
@@ -100,6 +115,8 @@ pub(super) struct Batch {
     /// The packs that the needs speak of.
     pub packs: Vec<PackRef>,
     needs: Vec<Need>,
+    /// Whether the files may hold something already: zeros are then written too.
+    over: bool,
     open: Mutex<LruCache<u32, Arc<File>>>,
 }
 
@@ -118,9 +135,10 @@ impl Batch {
         files: Vec<Arc<TargetFile>>,
         packs: Vec<PackRef>,
         needs: Vec<Need>,
+        over: bool,
     ) -> Batch {
         let open = Mutex::new(LruCache::new(OPEN_FILES));
-        Batch { root: root.to_owned(), keyring: keyring.clone(), files, packs, needs, open }
+        Batch { root: root.to_owned(), keyring: keyring.clone(), files, packs, needs, over, open }
     }
 
     /// The first file that a request serves, for an error message.
@@ -151,11 +169,24 @@ impl Batch {
                 }
             };
             let out = self.file(need.file, &file.path)?;
-            written += put(&out, file.pages, &need.place, &chunk.raw)
+            written += put(&out, file.pages, &need.place, &chunk.raw, self.over)
                 .map_err(RestoreError::io("write", self.root.join(&file.path)))?;
             opened = Some(chunk);
         }
         Ok(written)
+    }
+
+    /// Makes stretches of zeros what they should be, in files that may hold something else.
+    ///
+    /// # Errors
+    /// When a file cannot be written.
+    pub fn clear(&self, zeros: &[Zeros]) -> Result<(), RestoreError> {
+        for Zeros { file, at, bytes } in zeros {
+            let path = &self.files[*file as usize].path;
+            let out = self.file(*file, path)?;
+            clear(&out, *at, *bytes).map_err(RestoreError::io("write", self.root.join(path)))?;
+        }
+        Ok(())
     }
 
     /// Decompresses a chunk and proves that it bears its name.
@@ -199,7 +230,7 @@ impl Batch {
 }
 
 /// Writes the bytes of a chunk that belong into `file`.
-fn put(file: &File, pages: Option<Pages>, place: &Place, raw: &[u8]) -> std::io::Result<u64> {
+fn put(file: &File, pages: Option<Pages>, place: &Place, raw: &[u8], over: bool) -> std::io::Result<u64> {
     let beyond = || std::io::Error::other("the chunk is shorter than the map says");
     match *place {
         Place::Bytes { at, skip, bytes } => {
@@ -217,7 +248,7 @@ fn put(file: &File, pages: Option<Pages>, place: &Place, raw: &[u8]) -> std::io:
                 let raw = raw.get(from..from + run.len() * page_bytes).ok_or_else(beyond)?;
                 let at = (first + u64::from(run.start)) * page_bytes as u64;
                 if pages.is_some_and(|pages| pages.compressed) {
-                    put_with_holes(file, raw, page_bytes, at)?;
+                    put_with_holes(file, raw, page_bytes, at, over)?;
                 } else {
                     file.write_all_at(raw, at)?;
                 }
@@ -227,18 +258,41 @@ fn put(file: &File, pages: Option<Pages>, place: &Place, raw: &[u8]) -> std::io:
     }
 }
 
-/// Writes pages without the zeros at their ends, which stay holes.
-fn put_with_holes(file: &File, pages: &[u8], page_bytes: usize, at: u64) -> std::io::Result<()> {
+/// Writes pages without the zeros at their ends, which stay holes, or become some.
+fn put_with_holes(file: &File, pages: &[u8], page_bytes: usize, at: u64, over: bool) -> std::io::Result<()> {
     for (place, page) in pages.chunks(page_bytes).enumerate() {
         let used = page.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
         let used = used.next_multiple_of(HOLE_BYTES).min(page.len());
-        file.write_all_at(&page[..used], at + (place * page_bytes) as u64)?;
+        let at = at + (place * page_bytes) as u64;
+        file.write_all_at(&page[..used], at)?;
+        if over && used < page.len() {
+            clear(file, at + used as u64, (page.len() - used) as u64)?;
+        }
+    }
+    Ok(())
+}
+
+/// Makes a stretch of a file a hole, or zeros where the file system knows no holes.
+fn clear(file: &File, at: u64, bytes: u64) -> std::io::Result<()> {
+    match fallocate(file, FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE, at, bytes) {
+        Err(Errno::OPNOTSUPP | Errno::NOSYS) => write_zeros(file, at, bytes),
+        punched => Ok(punched?),
+    }
+}
+
+fn write_zeros(file: &File, at: u64, bytes: u64) -> std::io::Result<()> {
+    let zeros = vec![0; ZEROS_BYTES.min(bytes as usize)];
+    let mut done = 0;
+    while done < bytes {
+        let part = (bytes - done).min(zeros.len() as u64);
+        file.write_all_at(&zeros[..part as usize], at + done)?;
+        done += part;
     }
     Ok(())
 }
 
 /// Stretches of consecutive pages in `mask`, ascending.
-fn runs(mask: PageMask) -> impl Iterator<Item = Range<u32>> {
+pub(super) fn runs(mask: PageMask) -> impl Iterator<Item = Range<u32>> {
     let mut rest = mask.0;
     std::iter::from_fn(move || {
         if rest == 0 {
@@ -275,7 +329,7 @@ mod tests {
             let raw: Vec<u8> = held.indices().flat_map(|index| vec![index as u8 + 1; 1024]).collect();
             let file = tempfile::tempfile().unwrap();
             file.set_len(128 * 1024).unwrap();
-            put(&file, Some(pages), &Place::Pages { extent: ExtentNo(1), mask, pages: held }, &raw).unwrap();
+            put(&file, Some(pages), &Place::Pages { extent: ExtentNo(1), mask, pages: held }, &raw, false).unwrap();
             let mut expected = vec![0; 128 * 1024];
             for index in mask.indices() {
                 let at = (64 + index as usize) * 1024;
@@ -295,12 +349,31 @@ mod tests {
         let file = tempfile::tempfile().unwrap();
         file.set_len(64 * 16384).unwrap();
         let all = PageMask::first(64);
-        put(&file, Some(pages), &Place::Pages { extent: ExtentNo(0), mask: all, pages: all }, &raw).unwrap();
+        put(&file, Some(pages), &Place::Pages { extent: ExtentNo(0), mask: all, pages: all }, &raw, false).unwrap();
         let mut found = vec![1; raw.len()];
         file.read_exact_at(&mut found, 0).unwrap();
         assert!(found == raw);
         // The file system's own blocks, which list so many stretches, count too once they are written.
         let most = 64 * 8192 + (64 << 10);
         assert!(file.metadata().unwrap().blocks() * 512 <= most, "half of each page is a hole");
+    }
+
+    #[test]
+    fn what_was_in_a_file_does_not_show_through_zeros() {
+        let pages = Pages { size: PageSize::new(16384).unwrap(), count: 64, compressed: true };
+        let mut raw = vec![0; 64 * 16384];
+        raw.chunks_mut(16384).for_each(|page| page[..5000].fill(7));
+        let file = tempfile::tempfile().unwrap();
+        file.write_all_at(&vec![9; 65 * 16384], 0).unwrap();
+        let all = PageMask::first(64);
+        let place = Place::Pages { extent: ExtentNo(0), mask: all, pages: all };
+        put(&file, Some(pages), &place, &raw, true).unwrap();
+        clear(&file, 64 * 16384, 1000).unwrap();
+        write_zeros(&file, 64 * 16384 + 1000, 1000).unwrap();
+        let mut found = vec![1; 65 * 16384];
+        file.read_exact_at(&mut found, 0).unwrap();
+        assert!(found[..raw.len()] == raw);
+        assert!(found[raw.len()..][..2000].iter().all(|byte| *byte == 0));
+        assert!(found[raw.len() + 2000..].iter().all(|byte| *byte == 9));
     }
 }

@@ -222,10 +222,16 @@ pub struct PrepareArgs {
 Examples:
   haulout restore --datadir /var/lib/mysql --owner mysql:mysql
   haulout restore --datadir /var/lib/mysql --backup 20261122T170445Z-3f9a1c --dry-run
+  haulout restore --datadir /var/lib/mysql --reuse
   haulout restore --datadir /var/lib/mysql --as-replica --source-host db1 --source-user repl --source-password-file /etc/repl
 
 Stop the server first, and move the old datadir away: it must be empty or absent. Until the last step it is not \
 touched. The single steps are `fetch`, `prepare`, and `move-back` or `copy-back`.
+
+With --reuse the datadir may hold an older or broken state of the same server: it is written over, and only what differs is \
+fetched. That needs no room for a second copy, and takes the old state away: the datadir becomes DATADIR.haulout, and \
+is a datadir again when the restore is done. What the backup does not have is moved to DATADIR.haulout-aside. A run that was \
+stopped is gone on with by the same command. With --dry-run all of it is read, and the bytes told that would be fetched.
 
 With --dry-run nothing is written. It tells sizes and what is in the way, the packages that this machine lacks, and how long it may take, \
 by the last drill and by what it reads of the backup for that, some 85 MiB at the most.
@@ -238,9 +244,12 @@ With --galera the server joins its cluster by an incremental state transfer (IST
 backup: there `SHOW STATUS LIKE 'wsrep_local_cached_downto'` is not above the number that is printed. If none has, the cluster sends \
 everything (SST), and what was restored is lost.")]
 pub struct RestoreArgs {
-    /// Datadir to restore into, empty or absent
+    /// Datadir to restore into, empty or absent but for --reuse
     #[arg(long, value_name = "DIR")]
     pub datadir: PathBuf,
+    /// Write over what the datadir holds, and fetch only what differs
+    #[arg(long, conflicts_with = "work_dir")]
+    pub reuse: bool,
     /// Backup to restore: its name, the beginning of one, or `latest`
     #[arg(long, value_name = "ID", default_value_t = BackupChoice::Latest)]
     pub backup: BackupChoice,

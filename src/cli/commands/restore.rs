@@ -27,7 +27,7 @@ use crate::{
 /// Brings a backup back, or says what that would take.
 ///
 /// # Errors
-/// When the settings are wrong or the backup was not restored; then the datadir is as it was.
+/// When the settings are wrong or the backup was not restored; then the datadir is as it was, unless it was to be reused.
 pub async fn run(args: &RestoreArgs, context: &Context) -> Result<Finish, Failure> {
     let settings = context.settle(RestoreSettings::assemble(&context.layers, context.url(), args))?;
     let progress = context.progress(Unit::Bytes);
@@ -80,6 +80,7 @@ fn options(settings: &RestoreSettings, owner: Option<restore::Owner>) -> Restore
     RestoreOptions {
         owner,
         work_dir: settings.work_dir.clone(),
+        reuse: settings.reuse,
         keep_fetched: false,
         fetch: open::fetching(&settings.read),
         prepare: open::preparing(&settings.prepare),
@@ -132,9 +133,11 @@ async fn operation(
         files: outcome.figures.files,
         written_bytes: outcome.figures.bytes_written,
         fetched_bytes: outcome.figures.bytes_fetched,
+        reused_bytes: outcome.figures.bytes_reused,
         requests: outcome.figures.requests,
         seconds: restored.as_secs_f64(),
         steps: StepSeconds { fetch: steps.fetch, prepare: steps.prepare, moving: steps.move_in },
+        aside: outcome.aside,
         replica: report,
         galera,
     };

@@ -10,7 +10,7 @@ use crate::{
     format::GtidPosition,
     mariadb::galera::{GaleraState, STATE_NAME},
     model::{BackupId, Lsn},
-    restore::Attached,
+    restore::{Aside, Attached},
 };
 
 /// Summary of `restore`.
@@ -30,12 +30,16 @@ pub struct RestoreSummary {
     pub written_bytes: u64,
     /// Bytes read from the store.
     pub fetched_bytes: u64,
+    /// Bytes that the datadir had already; 0 without `--reuse`.
+    pub reused_bytes: u64,
     /// Requests to the store.
     pub requests: u64,
     /// Time that the whole took.
     pub seconds: f64,
     /// Time that its steps took.
     pub steps: StepSeconds,
+    /// What the datadir had and the backup has not; null when there was nothing.
+    pub aside: Option<Aside>,
     /// How it becomes a replica; null when that was not asked for.
     pub replica: Option<ReplicaReport>,
     /// How it joins its Galera cluster; null when that was not asked for, or is not known.
@@ -128,6 +132,8 @@ impl RestoreSummary {
             .with_some("GTID", self.position.gtid.clone())
             .with("written", written(self.written_bytes, self.files))
             .with("fetched", fetched(self.fetched_bytes, self.requests))
+            .with_some("reused", reused(self.reused_bytes))
+            .with_some("aside", self.aside.as_ref().map(aside))
             .with("took", took)
             .with_some("cluster", self.galera.as_ref().map(GaleraReport::text))
             .with_some("replica", self.replica.as_ref().map(|replica| replica.statements.join(";\n")))
@@ -142,6 +148,16 @@ fn written(bytes: u64, files: u64) -> String {
 
 fn fetched(bytes: u64, requests: u64) -> String {
     format!("{} in {}", human::bytes(bytes), human::counted(requests, "request"))
+}
+
+fn reused(bytes: u64) -> Option<String> {
+    (bytes > 0).then(|| human::bytes(bytes))
+}
+
+/// Whoever is done with the restore decides what becomes of it.
+fn aside(aside: &Aside) -> String {
+    let (bytes, files) = (human::bytes(aside.bytes), human::counted(aside.files, "file"));
+    format!("{bytes} in {files} that the backup does not have, in {}", aside.directory.display())
 }
 
 /// Summary of `restore --dry-run`.
@@ -163,10 +179,14 @@ pub struct RestorePlan {
     pub written_bytes: u64,
     /// Bytes to read from the store.
     pub fetched_bytes: u64,
+    /// Bytes that the datadir has already; 0 without `--reuse`.
+    pub reused_bytes: u64,
     /// Requests to the store.
     pub requests: u64,
     /// Free space where the files would be put together.
     pub free_bytes: u64,
+    /// What would be set aside; null when there is nothing.
+    pub aside: Option<Aside>,
     /// The machine, and the time.
     #[serde(flatten)]
     pub terms: RestoreTerms,
@@ -190,7 +210,9 @@ impl RestorePlan {
             .with("work dir", self.work_dir.display().to_string())
             .with("state", format!("LSN {}", self.lsn))
             .with("to write", to_write)
-            .with("to fetch", fetched(self.fetched_bytes, self.requests));
+            .with("to fetch", fetched(self.fetched_bytes, self.requests))
+            .with_some("reused", reused(self.reused_bytes))
+            .with_some("aside", self.aside.as_ref().map(aside));
         let facts = self.terms.tell(facts);
         let id = paint.bold(self.backup_id.as_str());
         format!("would restore backup {id}; nothing was done\n{}", facts.text(paint))

@@ -233,6 +233,8 @@ pub(super) mod tests {
             written_bytes: 128_849_018_880,
             fetched_bytes: 33_500_000_000,
             requests: 2310,
+            reused_bytes: 0,
+            aside: None,
             free_bytes: 500 << 30,
             terms: bare(),
         };

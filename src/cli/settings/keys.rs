@@ -172,7 +172,7 @@ keys! {
     CONNECTIONS: Connections = "restore"."connections", Some("--connections"), Some("HAULOUT_CONNECTIONS"),
         "reads from the store in flight";
     WORK_DIR: PathBuf = "restore"."work_dir", Some("--work-dir"), Some("HAULOUT_WORK_DIR"),
-        "where files are put together before they move into the datadir";
+        "where files are put together before they move into the datadir; not used with `--reuse`";
     OWNER: Owner = "restore"."owner", Some("--owner"), Some("HAULOUT_OWNER"), "user and group of the restored files";
 
     DRILL_SCRATCH: PathBuf = "drill"."scratch", Some("--scratch"), Some("HAULOUT_DRILL_SCRATCH"),

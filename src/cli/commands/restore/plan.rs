@@ -44,7 +44,14 @@ pub(super) async fn tell(
     let (placed, in_the_way) =
         restore::plan_restore(&repository, &manifest, &settings.datadir, &options, &watch).await?;
     obstacles.extend(in_the_way.into_iter().map(Failure::from));
-    let measured = match restore::read_stretch(&repository, &manifest, options.fetch, &watch.cancel).await {
+    // What is read of a datadir that is written over is most of it then, and has no rate.
+    let stretch = async {
+        if options.reuse {
+            return Ok(None);
+        }
+        restore::read_stretch(&repository, &manifest, options.fetch, &watch.cancel).await
+    };
+    let measured = match stretch.await {
         Ok(measured) => measured,
         Err(error) => {
             let failure = Failure::from(error);
@@ -56,8 +63,13 @@ pub(super) async fn tell(
         }
     };
     let drill = super::newest_drill(&repository, context).await;
-    let PlacedPlan { plan, datadir, work_dir, free_bytes, copied } = placed;
+    let PlacedPlan { plan, datadir, work_dir, free_bytes, copied, reused_bytes, aside } = placed;
     let estimate = Estimate::new(&manifest, plan.fetched_bytes, measured.as_ref(), drill.as_ref());
+    let estimate = match (options.reuse, copied) {
+        (true, _) => estimate.of_what_differs(),
+        (false, true) => estimate.with_a_copy(),
+        (false, false) => estimate,
+    };
     let terms = RestoreTerms {
         server_version: manifest.server.version.clone(),
         tool_version,
@@ -68,7 +80,7 @@ pub(super) async fn tell(
         redo_bytes: manifest.redo.bytes,
         needed_bytes: plan.needed_bytes(),
         copied,
-        estimate: if copied { estimate.with_a_copy() } else { estimate },
+        estimate,
         measured,
         drill,
         obstacles: obstacles.iter().map(sentence).collect(),
@@ -82,8 +94,10 @@ pub(super) async fn tell(
         files: plan.files.len() as u64,
         written_bytes: plan.written_bytes,
         fetched_bytes: plan.fetched_bytes,
+        reused_bytes,
         requests: plan.requests,
         free_bytes,
+        aside,
         terms,
     };
     context.output.summary(&summary, RestorePlan::text);
