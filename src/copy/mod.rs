@@ -556,6 +556,32 @@ impl<'a> Run<'a> {
 
     async fn list_copy(&mut self, copy: &Repository) -> Result<(), CopyError> {
         self.arrived = copy.packs().await?.into_iter().map(|(id, pack)| (id, pack.bytes)).collect();
+        self.forget_swept(copy).await
+    }
+
+    /// Asks for packs that are listed although a sweep of the copy named them: a listing can be old. Without a key nobody knows which.
+    async fn forget_swept(&mut self, copy: &Repository) -> Result<(), CopyError> {
+        if !copy.opens_maps() {
+            return Ok(());
+        }
+        let state = copy.prune_state().await?;
+        for (id, _) in state.plans.iter().filter(|(_, plan)| plan.stored.is_some() && plan.begun.is_some()) {
+            let named = match copy.prune_plan(id).await {
+                Ok(plan) => copy.prune_packs(&plan).await,
+                Err(error) => Err(error),
+            };
+            let packs = match named {
+                Ok(named) => named.packs,
+                // `settle` looks at those that have not ended.
+                Err(error) if is_unfit(&error) => continue,
+                Err(error) => return Err(error.into()),
+            };
+            for pack in packs {
+                if self.arrived.contains_key(&pack) && !copy.has_pack(pack).await? {
+                    self.arrived.remove(&pack);
+                }
+            }
+        }
         Ok(())
     }
 

@@ -384,6 +384,33 @@ async fn what_a_prune_of_the_copy_let_go_of_does_not_come_back_unless_it_is_aske
 }
 
 #[tokio::test]
+async fn a_pack_that_a_sweep_of_the_copy_took_comes_back_though_an_old_listing_has_it() {
+    let bench = Bench::new(24, 3).await;
+    bench.run(&CopyOptions::default()).await;
+    let (own, _) = bench.packs_of(&[1]).await;
+    let own: BTreeSet<PackId> = own.into_iter().take(3).collect();
+    let mut plan = plan_of("20261122T010000Z", Vec::new());
+    let way = FaultyStore::new(Arc::new(bench.copy.timed.clone()), Script::default());
+    let store = |way: &FaultyStore| {
+        let retry = RetryPolicy { attempts_max: 1, ..RetryPolicy::default() };
+        Store::over(bench.copy.name, Arc::new(way.clone()), StoreOptions { retry, ..StoreOptions::default() })
+    };
+    let pruner = Repository::open(store(&way)).await.unwrap();
+    begin_sweep(&pruner, &mut plan, &own).await;
+    sweep(&pruner, &plan, &bench.ids([1]), &own).await;
+    bench.pass_lease();
+    let old = Rule::once(Operation::List, Fault::OldList(3)).on_keys("packs");
+    let old_way = way.beside(Script { rules: vec![old], ..Script::default() });
+    let context =
+        Context { target: store(&old_way), ..bench.context(Key::None, Vec::new(), Vec::new()).await.unwrap() };
+    let all = CopyOptions { wanted: Wanted::All, ..CopyOptions::default() };
+    let report = super::copy(&context, &all).await.unwrap();
+    assert_eq!(report.copied.len(), 1, "{report:?}");
+    assert_eq!(bench.there().await, bench.ids(0..3));
+    bench.unneeded().await;
+}
+
+#[tokio::test]
 async fn a_pack_that_is_damaged_or_gone_costs_the_backups_that_need_it_and_no_other() {
     for gone in [false, true] {
         let bench = Bench::new(6, 4).await;

@@ -197,6 +197,18 @@ impl Repository {
         Ok(())
     }
 
+    /// True when a pack is there, which a listing may tell too late.
+    ///
+    /// # Errors
+    /// When the store does not answer.
+    pub async fn has_pack(&self, id: PackId) -> Result<bool, RepositoryError> {
+        match self.store.head(&store_key(&ObjectKey::Pack(id))?).await {
+            Ok(_) => Ok(true),
+            Err(error) if error.is_not_found() => Ok(false),
+            Err(error) => Err(error.into()),
+        }
+    }
+
     /// A whole pack, proven by its name.
     ///
     /// # Errors
