@@ -64,14 +64,6 @@ cleanup() {
 }
 trap cleanup EXIT
 
-# Runs a command and keeps what it says, for the case that it fails.
-quiet() {
-  "$@" >"$scratch/said" 2>&1 || {
-    tail -n 40 "$scratch/said" >&2
-    die "failed: $*"
-  }
-}
-
 # Runs the command $3… and records its seconds as those of side $2 (stock, haulout) of comparison $1. The command may set
 # `peak_kib` and `uploaded_bytes`, and in `ended` when it was done, if it does more than what is measured.
 measure() {

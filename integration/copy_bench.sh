@@ -48,14 +48,6 @@ cleanup() {
 }
 trap cleanup EXIT
 
-# Runs a command and keeps what it says, for the case that it fails.
-quiet() {
-  "$@" >"$scratch/said" 2>&1 || {
-    tail -n 40 "$scratch/said" >&2
-    die "failed: $*"
-  }
-}
-
 # Runs the command $3… and records its seconds as those of side $2 (rclone, haulout) of comparison $1.
 measure() {
   local name=$1 side=$2 start end

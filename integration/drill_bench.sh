@@ -41,13 +41,6 @@ cleanup() {
 }
 trap cleanup EXIT
 
-quiet() {
-  "$@" >"$scratch/said" 2>&1 || {
-    tail -n 40 "$scratch/said" >&2
-    die "failed: $*"
-  }
-}
-
 # Runs the command $2… and adds its seconds to variable $1.
 timed() {
   local -n sum=$1

@@ -26,6 +26,14 @@ run() {
   "$@"
 }
 
+# Runs a command and keeps what it says in $scratch/said, for the case that it fails.
+quiet() {
+  "$@" >"${scratch:?}/said" 2>&1 || {
+    tail -n 40 "$scratch/said" >&2
+    die "failed: $*"
+  }
+}
+
 find_cargo() {
   if ! command -v cargo >/dev/null && [ -e "$HOME/.cargo/env" ]; then
     # shellcheck disable=SC1091

@@ -42,13 +42,6 @@ cleanup() {
 }
 trap cleanup EXIT
 
-quiet() {
-  "$@" >"$scratch/said" 2>&1 || {
-    tail -n 40 "$scratch/said" >&2
-    die "failed: $*"
-  }
-}
-
 # Restores over the datadir, and leaves the command's summary in $summary.
 restore() {
   quiet haulout --json --repo "$repository" restore --datadir "$restored" "$@"
