@@ -364,7 +364,11 @@ fn others(more: usize) -> String {
 
 /// How to go on after a restore that failed.
 fn next_step(kept: &Option<PathBuf>, source: &RestoreError) -> String {
-    let first = source.hint().map(|hint| format!("{hint}; then ")).unwrap_or_default();
+    let first = match (source, source.hint()) {
+        // It says of another command, to be run instead.
+        (RestoreError::Foreign { .. } | RestoreError::LittleMemory { .. }, Some(hint)) => return hint,
+        (_, hint) => hint.map(|hint| format!("{hint}; then ")).unwrap_or_default(),
+    };
     match kept {
         Some(kept) => format!("{first}run the same command again: it goes on with what it fetched into {kept:?}"),
         None => format!("{first}run the same command again"),

@@ -252,6 +252,7 @@ async fn another_servers_datadir_is_refused_and_left_alone() {
     for error in [place.reuse(&server, &manifest).await.unwrap_err(), place.plan(&server, &manifest).await.unwrap_err()]
     {
         assert!(matches!(cause(&error), RestoreError::Foreign { equal: 0, .. }), "{error:?}");
+        assert!(error.hint().is_some_and(|hint| hint.ends_with("without --reuse")), "{:?}", error.hint());
         assert_eq!(error.kind(), Kind::Usage);
         assert!(error.hint().unwrap().contains("without --reuse"), "{:?}", error.hint());
     }
