@@ -81,4 +81,12 @@ awk -v seconds=$((SECONDS - started)) -v status="$status" '
     if (status != 0 && failed == 0) print "cargo test itself failed: see above"
     if (passed == 0) exit 1
   }' "$scratch/tests.log"
+if [ "$status" != 0 ]; then
+  # At the end, where whoever sees no more than the end of a log finds it.
+  heading "what the failed tests said"
+  awk '
+    /^---- .* stdout ----$/ { left = 30 }
+    /^(failures:|test result: )/ { left = 0 }
+    left-- > 0 { print substr($0, 1, 1000) }' "$scratch/tests.log"
+fi
 exit "$status"

@@ -288,13 +288,18 @@ fn control_fault(name: &str, problem: String) -> BackupError {
 /// have it. A statement on a table of Aria that waits there longer than `lock_wait_timeout` fails, stays done, and is written
 /// to the binlog, while its rows may still be in the buffer of Aria's log (seen on 10.11.19 and 11.8.9).
 fn check_binlog(base: &Path, blocked: &BinlogEnd, position: &BinlogPosition) -> Result<(), BackupError> {
-    if binlog::stands_still(base, blocked, &position.file, position.position) {
+    let at = |file: &str, byte: u64| format!("{file} at byte {byte}");
+    let found = if !binlog::stands_still(base, blocked, &position.file, position.position) {
+        at(&position.file, position.position)
+    } else if let Some(gtid) =
+        position.gtid.as_deref().and_then(|gtid| binlog::counted_beyond(base, &position.file, position.position, gtid))
+    {
+        format!("GTID {gtid}")
+    } else {
         return Ok(());
-    }
-    Err(BackupError::Binlogged {
-        blocked: format!("{} at byte {}", blocked.file, blocked.bytes),
-        found: format!("{} at byte {}", position.file, position.position),
-    })
+    };
+    let blocked = if blocked.late { "an earlier place".to_owned() } else { at(&blocked.file, blocked.bytes) };
+    Err(BackupError::Binlogged { blocked, found })
 }
 
 /// The tool ends with 0 when it leaves out a table whose file it cannot open. A `.new` that came instead explains it.

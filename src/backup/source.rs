@@ -4,6 +4,7 @@ use std::io::{self, Read};
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::thread::JoinHandle;
 
 use crate::error::{Diagnose, Kind};
 use crate::mariadb::binlog::BinlogEnd;
@@ -11,7 +12,7 @@ use crate::mariadb::child::{BackupChild, BackupOptions, ChildError, ChildReport}
 use crate::mariadb::connection::Connection;
 use crate::mariadb::facts::{FactsError, ServerFacts};
 use crate::mariadb::identity::{DatadirLayout, DatadirWalk, FileIdentity, WalkError, identity_of};
-use crate::mariadb::messages::{ChildEvent, Remedy};
+use crate::mariadb::messages::{ChildEvent, Remedy, printed_at};
 use crate::mariadb::page::{page_lsn, page_no, page_space_id};
 use crate::mariadb::plain_tables::PlainTables;
 use crate::mariadb::sql::Session;
@@ -297,14 +298,16 @@ impl Source for MariadbBackup {
             tracing::debug!(target: "mariadb-backup", "{line}");
             match event {
                 ChildEvent::Warning(_) => progress.note(line),
-                // The tool goes on meanwhile, with work for longer: it has all plain files to copy before it lets go.
+                // The tool goes on meanwhile, with work for longer: it has all plain files to copy before it lets go. What it says then
+                // must not wait for the walk.
                 ChildEvent::DdlBlocked => {
-                    let walk = DatadirWalk::walk(&layout).ok();
-                    *looked.lock().unwrap_or_else(PoisonError::into_inner) = walk;
+                    let layout = layout.clone();
+                    let walk = std::thread::spawn(move || DatadirWalk::walk(&layout).ok());
+                    *looked.lock().unwrap_or_else(PoisonError::into_inner) = Some(walk);
                 }
                 // The tool still waits for its copy of the redo log. Were this late, files would look changed that are not.
                 ChildEvent::CommitBlocked => {
-                    let end = base.as_deref().and_then(BinlogEnd::look);
+                    let end = base.as_deref().and_then(|base| BinlogEnd::look(base, printed_at(line)));
                     *found_binlog.lock().unwrap_or_else(PoisonError::into_inner) = end;
                     let found = PlainTables::look(&datadir);
                     *found_plain.lock().unwrap_or_else(PoisonError::into_inner) = Some(found);
@@ -380,7 +383,7 @@ impl Drop for Scratch {
 
 struct ChildCapture {
     child: BackupChild,
-    blocked: Arc<Mutex<Option<DatadirWalk>>>,
+    blocked: Arc<Mutex<Option<JoinHandle<Option<DatadirWalk>>>>>,
     datadir: PathBuf,
     plain: Arc<Mutex<Option<io::Result<PlainTables>>>>,
     binlog: Arc<Mutex<Option<BinlogEnd>>>,
@@ -400,6 +403,8 @@ impl Capture for ChildCapture {
     fn finish(self: Box<Self>) -> Result<Finished, SourceError> {
         let report = self.child.finish()?;
         let blocked = self.blocked.lock().unwrap_or_else(PoisonError::into_inner).take();
+        // One that panicked has seen nothing in time either.
+        let blocked = blocked.and_then(|walk| walk.join().ok()).flatten();
         let plain = self.plain.lock().unwrap_or_else(PoisonError::into_inner).take();
         let plain = plain.transpose().map_err(|source| WalkError::Read { path: self.datadir.clone(), source })?;
         let binlog = self.binlog.lock().unwrap_or_else(PoisonError::into_inner).take();

@@ -106,7 +106,8 @@ impl BackupChild {
         if let Some(lsn) = options.incremental_from {
             command.arg(format!("--incremental-lsn={lsn}"));
         }
-        command.args(&options.extra_args).stdout(Stdio::piped());
+        // Its lines tell local time: see `printed_at`.
+        command.args(&options.extra_args).env("TZ", "UTC0").stdout(Stdio::piped());
         let watch = Watch { on_line, findings: Findings::default(), _connection: connection };
         let mut process = Process::spawn(command, watch)
             .map_err(|source| ChildError::Start { path: tools.backup.path.clone(), source })?;

@@ -3,6 +3,10 @@
 //! Texts are looked for anywhere in a line: prefixes differ between releases, and progress dots without a line break can
 //! stand before them.
 
+use std::time::SystemTime;
+
+use jiff::{civil::DateTime, tz::TimeZone};
+
 use crate::model::{Lsn, SpaceId};
 
 use super::tool::ServerVersion;
@@ -348,6 +352,15 @@ fn undated(text: &str) -> Option<&str> {
     if time.iter().zip(SHAPE).all(fits) { text.get(20..) } else { None }
 }
 
+/// The second in which a line such as `[00] 2026-11-22 17:22:53 text` was written by a tool whose local time is UTC; none if it does not
+/// say.
+pub fn printed_at(line: &str) -> Option<SystemTime> {
+    let (_, dated) = line.split_once("] ")?;
+    undated(dated)?;
+    let time = DateTime::strptime("%Y-%m-%d %H:%M:%S", &dated[..19]).ok()?;
+    Some(TimeZone::UTC.to_timestamp(time).ok()?.into())
+}
+
 fn after<'a>(line: &'a str, text: &str) -> Option<&'a str> {
     line.find(text).map(|at| &line[at + text.len()..])
 }
@@ -382,6 +395,17 @@ mod tests {
         match ChildEvent::classify(line) {
             ChildEvent::Failure(cause) => cause,
             other => panic!("{line}: {other:?}"),
+        }
+    }
+
+    #[test]
+    fn lines_tell_when_they_were_written() {
+        let told = |line| printed_at(line).map(|at| at.duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs());
+        let line = "[00] 2026-11-22 17:22:53 Acquired locks for BACKUP STAGE BLOCK_COMMIT";
+        assert_eq!(told(line), Some(1_795_368_173));
+        for line in ["Acquired locks for BACKUP STAGE BLOCK_COMMIT", "[00] completed", "[00] 2026-13-22 17:22:53 x", ""]
+        {
+            assert_eq!(told(line), None, "{line}");
         }
     }
 

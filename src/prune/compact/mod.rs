@@ -50,7 +50,7 @@ use super::{Context, Pending, PruneError, Skip, causes, leased};
 use crate::format::map::{BlockRef, PackRef};
 use crate::format::{EDITION_MAX, Manifest};
 use crate::model::{BackupId, PackId, Phase, Timestamp};
-use crate::repository::{Editions, LeaseGuard, RepositoryError};
+use crate::repository::{Editions, Extension, LeaseGuard, RepositoryError};
 
 /// Packs are rewritten of which less than this share is needed, in percent, unless another is asked for.
 pub const LIVE_SHARE: u8 = 50;
@@ -385,6 +385,7 @@ impl Run<'_> {
         let Context { repository, progress, .. } = self.context;
         let Plan { mut survey, mut fragments, data: moving, maps, .. } = plan;
         let known = repository.known_damage().await?;
+        let began = self.context.clock.now();
         let mut uploads = Uploads::new(repository.clone(), progress.clone(), known.packs);
         let mut data = DataPacks::new(repository.keyring()).map_err(RepositoryError::from)?;
         progress.begin(Phase::Fetch, None);
@@ -410,10 +411,11 @@ impl Run<'_> {
         progress.end(Phase::Fetch);
         // Data packs come before map packs, and these before the manifests.
         uploads.finish().await?;
-        let editions =
+        let mut editions =
             self.rewrite(backups, subjects, Order::Moved(&moves, &merges, &data), &maps, &mut uploads).await?;
         uploads.finish().await?;
         progress.end(Phase::Upload);
+        self.secure(began, std::mem::take(&mut uploads.found), backups, &mut editions).await?;
         (report.written_packs, report.written_bytes) = (uploads.written.len() as u64, uploads.bytes);
         report.after = Some(self.proven(subjects, &editions).await?);
         if let Some(what) = self.is_overtaken(lease, backups, &uploads.written).await? {
@@ -461,6 +463,36 @@ impl Run<'_> {
             }
         }
         Ok(editions)
+    }
+
+    /// Has editions whose maps are new say no more of their locks than what this run stored since it `began` bears out. Packs that
+    /// were there already are locked anew where that ends too early.
+    async fn secure(
+        &self,
+        began: Timestamp,
+        found: Vec<PackId>,
+        backups: &[Editions],
+        editions: &mut [Manifest],
+    ) -> Result<(), PruneError> {
+        let Context { repository, progress, clock, .. } = self.context;
+        let Some(policy) = repository.lock_policy() else { return Ok(()) };
+        let own = policy.retention(began).until;
+        let until = match repository.extend_few(policy, found, clock.now()).await {
+            Ok(Extension { cause: None, until, .. }) => Some(until.min(own)),
+            Ok(Extension { cause: Some(error), .. }) | Err(RepositoryError::Store(error)) => {
+                let words = "what an earlier run left is not locked for the whole period; the next backup tries again";
+                progress.warn(&format!("{words}: {}", crate::prune::causes(&error.into())));
+                None
+            }
+            Err(error) => return Err(error.into()),
+        };
+        for edition in editions {
+            let before = backups.iter().find(|backup| backup.id == edition.id).and_then(Editions::newest);
+            if before.is_none_or(|before| before.map != edition.map) {
+                edition.locked_until = edition.locked_until.zip(until).map(|(old, new)| old.min(new));
+            }
+        }
+        Ok(())
     }
 
     /// What backups need once they have their new editions: read from the store, and all of it found there.

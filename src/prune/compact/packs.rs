@@ -10,7 +10,7 @@ use crate::format::map::{Location, PackRef};
 use crate::format::pack::{self, FinishedPack, NewChunk, PackBuilder, PackKind, finish_apart};
 use crate::format::{Encoding, FormatError, Keyring};
 use crate::model::{PackId, Phase, Progress};
-use crate::repository::{Repository, RepositoryError};
+use crate::repository::{PutOutcome, Repository, RepositoryError};
 
 /// Packs on their way at the same time: some 16 MiB each.
 const UPLOADS_MAX: usize = 4;
@@ -19,19 +19,22 @@ const UPLOADS_MAX: usize = 4;
 pub(super) struct Uploads {
     repository: Arc<Repository>,
     progress: Arc<dyn Progress>,
-    tasks: JoinSet<Result<(), RepositoryError>>,
+    tasks: JoinSet<Result<Option<PackId>, RepositoryError>>,
     /// Packs that a check found damaged, whose names no new one takes.
     damaged: BTreeSet<PackId>,
     /// Packs handed over.
     pub written: HashSet<PackId>,
     /// Their bytes.
     pub bytes: u64,
+    /// Those of them that were there already: of runs that died, and of any age.
+    pub found: Vec<PackId>,
 }
 
 impl Uploads {
     /// Nothing is on its way yet; no pack is to take the name of one that is `damaged`.
     pub fn new(repository: Arc<Repository>, progress: Arc<dyn Progress>, damaged: BTreeSet<PackId>) -> Uploads {
-        Uploads { repository, progress, damaged, tasks: JoinSet::new(), written: HashSet::new(), bytes: 0 }
+        let (tasks, written) = (JoinSet::new(), HashSet::new());
+        Uploads { repository, progress, damaged, tasks, written, bytes: 0, found: Vec::new() }
     }
 
     /// How a pack is finished.
@@ -61,9 +64,9 @@ impl Uploads {
         self.tasks.spawn(async move {
             let (id, bytes) = (pack.id, Bytes::from(pack.bytes));
             let length = bytes.len() as u64;
-            repository.put_pack(id, bytes).await?;
+            let outcome = repository.put_pack(id, bytes).await?;
             progress.advance(Phase::Upload, length);
-            Ok(())
+            Ok((outcome == PutOutcome::AlreadyThere).then_some(id))
         });
         Ok(())
     }
@@ -81,10 +84,11 @@ impl Uploads {
 
     async fn wait(&mut self) -> Result<(), RepositoryError> {
         match self.tasks.join_next().await {
-            None => Ok(()),
-            Some(Ok(stored)) => stored,
+            None => {}
+            Some(Ok(stored)) => self.found.extend(stored?),
             Some(Err(panic)) => std::panic::resume_unwind(panic.into_panic()),
         }
+        Ok(())
     }
 }
 

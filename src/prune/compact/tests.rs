@@ -4,10 +4,12 @@ use crate::error::Diagnose;
 use crate::format::map::{FileSource, Location, SpaceRecord};
 use crate::format::pack::{self, PackKind};
 use crate::format::{Credential, NewSlot, PruneStep, StoredChunk, SweepTally, Wraps, key_of_file};
-use crate::model::ExtentNo;
+use crate::model::{Clock, ExtentNo, LockMode, LockPolicy};
 use crate::prune::tests::{Bench, DAY, access, keep};
 use crate::repository::{LEASE_SECONDS, ObjectKey, Repository};
-use crate::store::faulty::{Fault, Rule};
+use crate::store::StoreOptions;
+use crate::store::bucket::{self, Bucket};
+use crate::store::faulty::{Fault, FaultyStore, Rule, Script};
 
 use super::*;
 
@@ -598,4 +600,45 @@ async fn a_new_pack_takes_the_name_of_none_that_a_check_found_damaged() {
     let written: BTreeSet<PackId> = history.bench.packs().await.difference(&before).copied().collect();
     assert!(written.len() == damaged.len() && written.is_disjoint(&damaged), "{written:?}");
     history.whole().await;
+}
+
+/// A machine whose clock is ten minutes behind compacts just after a backup, with packs that a compaction left which died days ago.
+#[tokio::test]
+async fn an_edition_says_no_more_of_its_locks_than_what_was_stored_for_it() {
+    let history = History::new(16, 2, &[]).await;
+    let clock = history.bench.clock.clone();
+    let policy = LockPolicy { mode: LockMode::Compliance, days: 3.try_into().unwrap() };
+    let bucket = Bucket::locking(clock.clone(), bucket::Limits::default());
+    let way = FaultyStore::over_bucket(&bucket, Script::default());
+    let store = way.store("memory:///", StoreOptions { clock: clock.clone(), ..StoreOptions::default() });
+    let repository = Repository::init_locked(store, policy, &*clock, &*history.bench.entropy).await.unwrap();
+    let left = |number: u8| (PackId([number; 32]), bytes::Bytes::from(vec![number; 100]));
+    let locked_until = |pack: PackId| bucket.first_locked_until(&ObjectKey::Pack(pack).text()).unwrap();
+    let (old, fresh) = (left(1), left(2));
+    repository.put_pack(old.0, old.1.clone()).await.unwrap();
+    history.bench.pass(2 * DAY);
+    repository.put_pack(fresh.0, fresh.1.clone()).await.unwrap();
+    history.bench.pass(3600);
+    let began = clock.now();
+    let claimed = policy.retention(began.after(600)).until;
+    let manifest = |number: usize| Manifest { locked_until: Some(claimed), ..history.bench.manifests[number].clone() };
+    let backups: Vec<Editions> = [manifest(0), manifest(1)]
+        .into_iter()
+        .map(|manifest| Editions { id: manifest.id.clone(), all: vec![(0, Ok(manifest))] })
+        .collect();
+    let context = history.bench.context(repository.into());
+    let (options, limits) = (wanted(), Limits::default());
+    let run = Run { context: &context, options: &options, limits: &limits, lease: None };
+    for (found, expected) in [
+        (vec![], policy.retention(began).until),
+        (vec![fresh.0], locked_until(fresh.0)),
+        (vec![old.0, fresh.0], locked_until(fresh.0)),
+    ] {
+        // The one has another map, the other one only a damaged edition.
+        let mut editions = [Manifest { map: manifest(1).map, ..manifest(0) }, Manifest { edition: 1, ..manifest(1) }];
+        run.secure(began, found.clone(), &backups, &mut editions).await.unwrap();
+        let told: Vec<_> = editions.iter().map(|edition| edition.locked_until).collect();
+        assert_eq!(told, [Some(expected), Some(claimed)], "{found:?}");
+    }
+    assert!(locked_until(old.0) >= policy.retention(began).until, "it is not locked for the period");
 }
