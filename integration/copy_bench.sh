@@ -8,12 +8,14 @@ readonly speed_least=0.9
 
 usage() {
   cat <<USAGE
-usage: integration/copy_bench.sh [--size GIB] [--runs N] [--transfers N] [--s3]
+usage: integration/copy_bench.sh [--size GIB] [--runs N] [--transfers N] [--s3] [--garage]
 
 --size       size of the table that is backed up, in GiB (1)
 --runs       how often each pair is measured (3); the two sides take turns
 --transfers  packs, and rclone's files, on their way at the same time (8)
 --s3         also from a folder to LocalStack, and between two buckets of it; it is on the same cores
+--garage     also from a folder to a Garage of three nodes, on the same cores (integration/garage.sh builds it: 15 to 30 minutes),
+             and a restore from there beside \`rclone copy\` of the same packs and \`mariadb-backup --prepare\`
 
 rclone sees two stores in the two buckets, so that the bytes go through it as they go through haulout: neither uses the store's
 own copy of an object. Where the copy is a folder, the time in which it gets to the disk is counted. haulout proves each pack by its name on the way, rclone compares the checksums that the stores tell.
@@ -23,13 +25,14 @@ Environment: CARGO_TARGET_DIR; HAULOUT_BIN for a haulout that is built already (
 USAGE
 }
 
-size=1 runs=3 transfers=8 s3=''
+size=1 runs=3 transfers=8 s3='' garage=''
 while [ $# -gt 0 ]; do
   case $1 in
     --size) size=${2:?--size wants a number}; shift 2 ;;
     --runs) runs=${2:?--runs wants a number}; shift 2 ;;
     --transfers) transfers=${2:?--transfers wants a number}; shift 2 ;;
     --s3) s3=yes; shift ;;
+    --garage) garage=yes; shift ;;
     -h | --help) usage; exit ;;
     *) usage >&2; exit 2 ;;
   esac
@@ -44,6 +47,7 @@ records=$scratch/records.jsonl
 cleanup() {
   stop_server KILL
   [ -z "$s3" ] || "$top/localstack/run.sh" stop --dir "$scratch/localstack" 2>/dev/null || true
+  [ -z "$garage" ] || "$top/integration/garage.sh" stop --dir "$scratch/g" 2>/dev/null || true
   rm -rf "$scratch"
 }
 trap cleanup EXIT
@@ -150,6 +154,36 @@ if [ -n "$s3" ]; then
   quiet haulout --repo "file://$repository" copy --to s3://one/db1
   for ((number = 1; number <= runs; number++)); do
     pair "S3 to S3" s3://one/db1 one:one/db1 s3://two/copies two:two/copies "$number"
+  done
+fi
+
+if [ -n "$garage" ]; then
+  client=$("$top/integration/garage.sh" start --dir "$scratch/g" --until-exit-of $$)
+  while IFS='=' read -r name value; do export "$name=$value"; done <<<"$client"
+  export RCLONE_CONFIG_GARAGE_TYPE=s3 RCLONE_CONFIG_GARAGE_PROVIDER=Other RCLONE_CONFIG_GARAGE_NO_CHECK_BUCKET=true \
+    "RCLONE_CONFIG_GARAGE_ENDPOINT=$AWS_ENDPOINT_URL" "RCLONE_CONFIG_GARAGE_REGION=$AWS_REGION" \
+    "RCLONE_CONFIG_GARAGE_ACCESS_KEY_ID=$AWS_ACCESS_KEY_ID" \
+    "RCLONE_CONFIG_GARAGE_SECRET_ACCESS_KEY=$AWS_SECRET_ACCESS_KEY"
+  for ((number = 1; number <= runs; number++)); do
+    pair "folder to Garage" "file://$repository" "$repository" s3://lab/copies garage:lab/copies "$number"
+  done
+  quiet haulout --repo "file://$repository" copy --to s3://lab/db1
+  packs_and_prepare() {
+    rclone copy garage:lab/db1/packs "$scratch/packs" --transfers "$transfers" --checkers "$transfers" --config /dev/null &&
+      mariadb-backup --prepare --use-memory=1G --target-dir="$scratch/fetched"
+  }
+  restore() { haulout --repo s3://lab/db1 restore --use-memory 1GiB --connections "$transfers" --datadir "$scratch/restored"; }
+  for ((number = 1; number <= runs; number++)); do
+    quiet haulout --repo s3://lab/db1 fetch --target "$scratch/fetched"
+    sides=(rclone haulout)
+    ((number % 2)) || sides=(haulout rclone)
+    for side in "${sides[@]}"; do
+      case $side in
+        rclone) measure "restore from Garage" rclone packs_and_prepare ;;
+        haulout) measure "restore from Garage" haulout restore ;;
+      esac
+    done
+    rm -rf "$scratch/fetched" "$scratch/packs" "$scratch/restored"
   done
 fi
 

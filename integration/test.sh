@@ -46,6 +46,7 @@ if [ -n "$full" ]; then
   # For the one that sees a server refused.
   HAULOUT_TEST_OLD_PATH=$("$top/integration/bullseye.sh"):$PATH
   export HAULOUT_TEST_OLD_PATH
+  "$top/integration/garage.sh" install >/dev/null
 fi
 
 heading "building"

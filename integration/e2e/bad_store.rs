@@ -25,7 +25,7 @@ use crate::support::{
 const IMPATIENT: &str = "[s3]\ngive_up_after = 3\n";
 
 /// A settings file for haulout.
-fn settings(folder: &Path) -> PathBuf {
+pub fn settings(folder: &Path) -> PathBuf {
     let file = folder.join("settings.toml");
     fs::write(&file, IMPATIENT).unwrap();
     file

@@ -12,6 +12,7 @@ mod drill_killed;
 mod fleet;
 mod forced_full;
 mod galera;
+mod garage;
 mod holds_crypt;
 mod holds_engines;
 mod holds_innodb;

@@ -23,7 +23,7 @@ use crate::support::{
 const LOG_BYTES: u64 = 16 << 20;
 
 /// Makes a table of some `mib` MiB that no compression shortens, and has it on disk.
-fn make_pictures(site: &Site, mib: u64) {
+pub fn make_pictures(site: &Site, mib: u64) {
     site.server.sql(&format!(
         "USE shop; CREATE TABLE picture (id INT PRIMARY KEY, bytes BLOB) ENGINE=InnoDB;
          INSERT INTO picture SELECT seq, RANDOM_BYTES(1000) FROM seq_1_to_{};

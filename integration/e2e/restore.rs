@@ -102,6 +102,22 @@ fn single_steps_do_what_restore_does_and_copy_back_keeps_the_originals() {
     assert_eq!(checksums_of(&moved), expected);
 }
 
+/// As many of the map's blocks are read ahead as may be on their way at all: nobody waits for another.
+#[test]
+fn few_connections_are_enough() {
+    let site = Site::new();
+    site.backed_up(&[]);
+    for connections in ["1", "2", "8"] {
+        let target = site.folder().join(connections);
+        let target = target.to_str().unwrap();
+        site.haulout.run(["fetch", "--target", target, "--connections", connections]).ok();
+        site.haulout.run(["restore", "--datadir", &format!("{target}-data"), "--connections", connections]).ok();
+        let again = format!("{target}-data");
+        site.haulout.run(["restore", "--reuse", "--datadir", &again, "--connections", connections]).ok();
+        site.haulout.run(["check", "--read-data", "--connections", connections]).ok();
+    }
+}
+
 #[test]
 fn a_datadir_in_use_is_refused_and_left_alone() {
     let mut site = Site::new();

@@ -87,6 +87,11 @@ impl Site {
         (Site::at(MariaDb::start(), haulout, folder, &[&["init", "--encrypt"], lock].concat()), bucket)
     }
 
+    /// A small shop and an empty repository wherever `haulout` keeps it.
+    pub fn on(haulout: Haulout) -> Site {
+        Site::at(MariaDb::start(), haulout, scratch(), &["init"])
+    }
+
     fn at(server: MariaDb, haulout: Haulout, folder: TempDir, init: &[&str]) -> Site {
         server.sql(SHOP);
         haulout.run(init).ok();

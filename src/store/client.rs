@@ -17,7 +17,7 @@ use object_store::{
     GetOptions, GetRange, GetResult, GetResultPayload, ObjectMeta, ObjectStore, ObjectStoreExt, PutMode, PutOptions,
     PutPayload, path::Path,
 };
-use tokio::{sync::Semaphore, time::Instant};
+use tokio::{sync::Semaphore, task::JoinSet, time::Instant};
 
 use super::{
     Counters, Key, StoreError, StoreOptions,
@@ -201,10 +201,12 @@ impl Store {
     }
 
     pub(super) async fn get_wanted(&self, key: &Key, wanted: Wanted) -> Result<Bytes, StoreError> {
-        let path = key.path();
-        let _permit = self.shared.reads.acquire().await;
-        let attempt = self.attempt(Action::Read, key.as_str());
-        self.repeat(&attempt, || self.get_once(&attempt, &path, wanted.clone())).await
+        let (store, path, attempt) = (self.clone(), key.path(), self.attempt(Action::Read, key.as_str()));
+        apart(async move {
+            let _permit = store.shared.reads.acquire().await;
+            store.repeat(&attempt, || store.get_once(&attempt, &path, wanted.clone())).await
+        })
+        .await
     }
 
     /// Reads bytes `range` of an object: all of them.
@@ -216,10 +218,7 @@ impl Store {
         if range.is_empty() {
             return Ok(Bytes::new());
         }
-        let path = key.path();
-        let _permit = self.shared.reads.acquire().await;
-        let attempt = self.attempt(Action::Read, key.as_str());
-        self.repeat(&attempt, || self.get_once(&attempt, &path, Wanted::Range(range.clone()))).await
+        self.get_wanted(key, Wanted::Range(range)).await
     }
 
     /// Asks for the size of an object.
@@ -227,10 +226,12 @@ impl Store {
     /// # Errors
     /// [`StoreError::NotFound`], also where the bucket is missing: the answer to this request does not tell them apart.
     pub async fn head(&self, key: &Key) -> Result<ObjectInfo, StoreError> {
-        let path = key.path();
-        let _permit = self.shared.reads.acquire().await;
-        let attempt = self.attempt(Action::Look, key.as_str());
-        let meta = self.repeat(&attempt, || self.head_once(&attempt, &path)).await?;
+        let (store, path, attempt) = (self.clone(), key.path(), self.attempt(Action::Look, key.as_str()));
+        let look = async move {
+            let _permit = store.shared.reads.acquire().await;
+            store.repeat(&attempt, || store.head_once(&attempt, &path)).await
+        };
+        let meta = apart(look).await?;
         Ok(ObjectInfo { key: key.clone(), size: meta.size, last_modified: timestamp(&meta) })
     }
 
@@ -266,16 +267,18 @@ impl Store {
     /// # Errors
     /// Those of access and availability.
     pub async fn delete_brief(&self, key: &Key) -> Result<(), StoreError> {
-        let path = key.path();
-        let _permit = self.shared.reads.acquire().await;
-        let attempt = self.attempt(Action::Delete, key.as_str());
-        let deleted = self.repeat(&attempt, || async {
-            self.check_directory(&attempt).await?;
-            self.shared.counters.add(Count::Delete, 1);
-            let time_max = self.shared.options.retry.silence_max;
-            timely(&attempt, time_max, self.shared.objects.delete(&path)).await
-        });
-        match deleted.await {
+        let (store, path, attempt) = (self.clone(), key.path(), self.attempt(Action::Delete, key.as_str()));
+        let deleted = async move {
+            let _permit = store.shared.reads.acquire().await;
+            let once = || async {
+                store.check_directory(&attempt).await?;
+                store.shared.counters.add(Count::Delete, 1);
+                let time_max = store.shared.options.retry.silence_max;
+                timely(&attempt, time_max, store.shared.objects.delete(&path)).await
+            };
+            store.repeat(&attempt, once).await
+        };
+        match apart(deleted).await {
             Err(StoreError::NotFound { .. }) => Ok(()),
             result => result,
         }
@@ -456,6 +459,21 @@ impl Store {
             Ok(true) => Ok(()),
             _ => Err(Failure::give_up(StoreError::DirectoryGone { directory: directory.path.clone() })),
         }
+    }
+}
+
+/// Does `work` in a task of its own, which ends at the latest with the future that waits for it.
+///
+/// Whoever reads ahead does not always ask how his reads get on. A future that nobody polls keeps its place among the requests in
+/// flight, and all others would wait for it.
+pub(super) async fn apart<T: Send + 'static>(work: impl Future<Output = T> + Send + 'static) -> T {
+    let mut tasks = JoinSet::new();
+    tasks.spawn(work);
+    match tasks.join_next().await {
+        Some(Ok(done)) => done,
+        Some(Err(error)) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+        // The runtime is being shut down.
+        _ => std::future::pending().await,
     }
 }
 

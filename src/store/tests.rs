@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use futures::TryStreamExt;
+use futures::{FutureExt, TryStreamExt};
 use object_store::memory::InMemory;
 use tokio::time::Instant;
 
@@ -341,4 +341,30 @@ async fn a_clock_that_is_off_is_told_in_seconds() {
         assert!((skew + off).abs() <= 2, "{skew} with {off}");
         assert_eq!(verdict(&capabilities.findings(), "clock"), expected);
     }
+}
+
+/// As whoever reads ahead does while he has other things to do.
+#[tokio::test(start_paused = true)]
+async fn reads_that_nobody_polls_keep_no_other_from_the_store() {
+    let slow = Rule::always(Operation::Get, Fault::Delay(Duration::from_secs(1)));
+    let (store, faulty) = faulty(rules([slow]));
+    let store =
+        Store::over("memory://faulty", Arc::new(faulty), StoreOptions { reads_max: 1, ..store.shared.options.clone() });
+    for name in ["a", "b"] {
+        store.put(&key(name), "content").await.unwrap();
+    }
+    let (first, second) = (key("a"), key("b"));
+    for (name, ahead) in [("whole", store.get(&first, 7).boxed()), ("range", store.get_range(&first, 0..7).boxed())] {
+        let mut ahead = ahead;
+        assert!(futures::poll!(&mut ahead).is_pending(), "{name}");
+        let limit = Duration::from_secs(20);
+        let read = tokio::time::timeout(limit, store.get(&second, 7)).await;
+        assert_eq!(read.expect("it waited for one that nobody polls").unwrap(), "content", "{name}");
+        assert_eq!(ahead.await.unwrap(), "content");
+    }
+    // One that is dropped goes away.
+    let mut ahead = store.get(&first, 7).boxed();
+    assert!(futures::poll!(&mut ahead).is_pending());
+    drop(ahead);
+    assert_eq!(store.head(&second).await.unwrap().size, 7);
 }
