@@ -18,7 +18,7 @@ usage: integration/copy_bench.sh [--size GIB] [--runs N] [--transfers N] [--s3] 
              and a restore from there beside \`rclone copy\` of the same packs and \`mariadb-backup --prepare\`
 
 rclone sees two stores in the two buckets, so that the bytes go through it as they go through haulout: neither uses the store's
-own copy of an object. Where the copy is a folder, the time in which it gets to the disk is counted. haulout proves each pack by its name on the way, rclone compares the checksums that the stores tell.
+own copy of an object. Where the copy is a folder, and where it is restored, the time in which it gets to the disk is counted. haulout proves each pack by its name on the way, rclone compares the checksums that the stores tell.
 
 Needs about five times --size of free space in \${TMPDIR:-/tmp}. Writes integration/out/copy_bench.json, and prints it as a table.
 Environment: CARGO_TARGET_DIR; HAULOUT_BIN for a haulout that is built already (built for release).
@@ -104,6 +104,7 @@ else
   PATH=$target/release:$PATH
 fi
 unset HAULOUT_REPO HAULOUT_CONFIG HAULOUT_COPY_TO HAULOUT_TRANSFERS
+unset AWS_PROFILE AWS_SESSION_TOKEN AWS_DEFAULT_REGION AWS_CA_BUNDLE
 free_kib=$(df --output=avail -k "$scratch" | tail -n 1)
 awk -v free="$free_kib" -v size="$size" 'BEGIN { exit !(free / 1048576 > 5 * size) }' ||
   die "$scratch has $((free_kib / 1048576)) GiB free; five times $size GiB are needed"
@@ -111,7 +112,6 @@ if [ -n "$s3" ]; then
   AWS_ENDPOINT_URL=$("$top/localstack/run.sh" start --port 0 --dir "$scratch/localstack" --until-exit-of $$)
   "$top/localstack/run.sh" bucket one --dir "$scratch/localstack"
   "$top/localstack/run.sh" bucket two --dir "$scratch/localstack"
-  unset AWS_PROFILE AWS_SESSION_TOKEN AWS_DEFAULT_REGION AWS_CA_BUNDLE
   export AWS_ENDPOINT_URL AWS_ACCESS_KEY_ID=test AWS_SECRET_ACCESS_KEY=test AWS_REGION=us-east-1
   for store in ONE TWO; do
     export "RCLONE_CONFIG_${store}_TYPE=s3" "RCLONE_CONFIG_${store}_PROVIDER=Other" \
@@ -170,7 +170,7 @@ if [ -n "$garage" ]; then
   quiet haulout --repo "file://$repository" copy --to s3://lab/db1
   packs_and_prepare() {
     rclone copy garage:lab/db1/packs "$scratch/packs" --transfers "$transfers" --checkers "$transfers" --config /dev/null &&
-      mariadb-backup --prepare --use-memory=1G --target-dir="$scratch/fetched"
+      on_disk "$scratch/packs" && mariadb-backup --prepare --use-memory=1G --target-dir="$scratch/fetched"
   }
   restore() { haulout --repo s3://lab/db1 restore --use-memory 1GiB --connections "$transfers" --datadir "$scratch/restored"; }
   for ((number = 1; number <= runs; number++)); do

@@ -117,7 +117,14 @@ pub(super) struct Batch {
     needs: Vec<Need>,
     /// Whether the files may hold something already: zeros are then written too.
     over: bool,
-    open: Mutex<LruCache<u32, Arc<File>>>,
+    open: Mutex<LruCache<u32, Arc<OpenFile>>>,
+}
+
+/// A file that is written to.
+struct OpenFile {
+    file: File,
+    /// Only one at a time can write to a file: the others sleep meanwhile, where the kernel would have them spin.
+    turn: Mutex<()>,
 }
 
 /// The chunk that was checked last, which the next need may ask for again.
@@ -169,8 +176,10 @@ impl Batch {
                 }
             };
             let out = self.file(need.file, &file.path)?;
-            written += put(&out, file.pages, &need.place, &chunk.raw, self.over)
+            let turn = out.turn.lock().unwrap_or_else(PoisonError::into_inner);
+            written += put(&out.file, file.pages, &need.place, &chunk.raw, self.over)
                 .map_err(RestoreError::io("write", self.root.join(&file.path)))?;
+            drop(turn);
             opened = Some(chunk);
         }
         Ok(written)
@@ -184,7 +193,7 @@ impl Batch {
         for Zeros { file, at, bytes } in zeros {
             let path = &self.files[*file as usize].path;
             let out = self.file(*file, path)?;
-            clear(&out, *at, *bytes).map_err(RestoreError::io("write", self.root.join(path)))?;
+            clear(&out.file, *at, *bytes).map_err(RestoreError::io("write", self.root.join(path)))?;
         }
         Ok(())
     }
@@ -216,14 +225,14 @@ impl Batch {
         Err(FormatError::WrongHash { what: "chunk", expected: chunk.id.to_string(), found: found.to_string() })
     }
 
-    fn file(&self, place: u32, path: &str) -> Result<Arc<File>, RestoreError> {
+    fn file(&self, place: u32, path: &str) -> Result<Arc<OpenFile>, RestoreError> {
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(file) = open.get(&place) {
             return Ok(file.clone());
         }
         let path = join(&self.root, path)?;
         let file = OpenOptions::new().write(true).open(&path).map_err(RestoreError::io("open", path))?;
-        let file = Arc::new(file);
+        let file = Arc::new(OpenFile { file, turn: Mutex::default() });
         open.put(place, file.clone());
         Ok(file)
     }

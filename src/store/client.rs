@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use futures::{StreamExt, stream::BoxStream};
 use object_store::{
     GetOptions, GetRange, GetResult, GetResultPayload, ObjectMeta, ObjectStore, ObjectStoreExt, PutMode, PutOptions,
@@ -21,6 +21,7 @@ use tokio::{sync::Semaphore, task::JoinSet, time::Instant};
 
 use super::{
     Counters, Key, StoreError, StoreOptions,
+    buffers::{Buffer, Buffers},
     classify::{Attempt, Failure, Next, Reason},
     counters::Count,
     credentials::AwsCredentials,
@@ -54,6 +55,8 @@ pub(super) struct Shared {
     pub(super) lock_requests: Semaphore,
     uploads: Semaphore,
     pub(super) reads: Semaphore,
+    /// For the bodies of answers.
+    pub(super) buffers: Arc<Buffers>,
     /// Set once the bucket has said that it has no object lock.
     pub(super) is_without_locks: AtomicBool,
     /// Set once the store has said that it cannot put an object only where none is.
@@ -127,6 +130,7 @@ impl Store {
             is_without_locks: AtomicBool::new(false),
             uploads: Semaphore::new(options.uploads_max.max(1)),
             reads: Semaphore::new(options.reads_max.max(1)),
+            buffers: Arc::default(),
             plain_puts: AtomicBool::new(false),
             told: Mutex::new(None),
             endurance: Endurance::default(),
@@ -414,7 +418,7 @@ impl Store {
         let bytes = match result.payload {
             GetResultPayload::File(..) => timely(attempt, transfer_max, result.bytes()).await?,
             GetResultPayload::Stream(parts) => {
-                let collected = collect(attempt, parts, size, policy.silence_max);
+                let collected = collect(attempt, parts, size, policy.silence_max, &self.shared.buffers);
                 tokio::time::timeout(transfer_max, collected)
                     .await
                     .unwrap_or_else(|_| Err(attempt.unavailable(late(transfer_max))))?
@@ -587,26 +591,26 @@ async fn collect(
     mut parts: BoxStream<'static, object_store::Result<Bytes>>,
     size: u64,
     silence_max: Duration,
+    buffers: &Arc<Buffers>,
 ) -> Result<Bytes, Failure> {
-    let mut bytes = BytesMut::new();
+    let mut body: Option<Buffer> = None;
     loop {
         let part = match tokio::time::timeout(silence_max, parts.next()).await {
             Ok(Some(part)) => part.map_err(|error| attempt.classify(error))?,
-            Ok(None) => return Ok(bytes.freeze()),
+            Ok(None) => return Ok(body.map(Buffer::freeze).unwrap_or_default()),
             Err(_) => return Err(attempt.unavailable(late(silence_max))),
         };
-        if part.len() as u64 == size && bytes.is_empty() {
+        if part.len() as u64 == size && body.is_none() {
             return Ok(part);
         }
-        if (bytes.len() + part.len()) as u64 > size {
+        let length = body.as_ref().map_or(0, Buffer::len);
+        if (length + part.len()) as u64 > size {
             let reason = format!("the answer is longer than the {size} bytes announced");
             return Err(attempt.unavailable(Box::new(Reason(reason))));
         }
-        if bytes.is_empty() {
-            // What was asked for, or less than the caller's limit.
-            bytes.reserve(usize::try_from(size).unwrap_or(part.len()));
-        }
-        bytes.extend_from_slice(&part);
+        // What was asked for, or less than the caller's limit.
+        let room = usize::try_from(size).unwrap_or(part.len());
+        body.get_or_insert_with(|| buffers.take(room)).extend(&part);
     }
 }
 

@@ -21,6 +21,7 @@
 //! | disk of a `file://` repository not mounted | [`StoreError::NoDirectory`], [`StoreError::DirectoryGone`] |
 
 pub mod bucket;
+mod buffers;
 mod classify;
 mod client;
 pub mod conformance;
