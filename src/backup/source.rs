@@ -17,7 +17,7 @@ use crate::mariadb::page::{page_lsn, page_no, page_space_id};
 use crate::mariadb::plain_tables::PlainTables;
 use crate::mariadb::sql::Session;
 use crate::mariadb::tool::{ToolError, ToolFit, ToolPaths, Tools};
-use crate::model::{Lsn, PageNo, PageSize, Progress, SpaceId};
+use crate::model::{Clock, Lsn, PageNo, PageSize, Progress, SpaceId, SystemClock};
 
 /// The server before or after a capture.
 #[derive(Debug, Clone)]
@@ -307,7 +307,9 @@ impl Source for MariadbBackup {
                 }
                 // The tool still waits for its copy of the redo log. Were this late, files would look changed that are not.
                 ChildEvent::CommitBlocked => {
-                    let end = base.as_deref().and_then(|base| BinlogEnd::look(base, printed_at(line)));
+                    let end = base
+                        .as_deref()
+                        .and_then(|base| BinlogEnd::look(base, printed_at(line), SystemClock.now().0.into()));
                     *found_binlog.lock().unwrap_or_else(PoisonError::into_inner) = end;
                     let found = PlainTables::look(&datadir);
                     *found_plain.lock().unwrap_or_else(PoisonError::into_inner) = Some(found);

@@ -24,10 +24,11 @@ const WAIT_MIN: Duration = Duration::from_secs(1);
 impl BinlogEnd {
     /// Looks at the files named `base` and a number, such as `/var/lib/mysql/binlog.000017`; none when there is none that can be
     /// seen. `blocked` is the second in which it was told that commits are blocked. Who looks before it is over sees the end as it was
-    /// then, for a statement that gives up waiting does so later; who looks afterwards, only if the file is as old as that.
+    /// then, for a statement that gives up waiting does so later; who looks afterwards, only if the file is as old as that. A file that
+    /// was written to after `now` lies where the clock is another, and its time tells nothing.
     ///
     /// Source: MariaDB `sql/log.cc` (`find_uniq_filename`): the number is written with six digits or more.
-    pub fn look(base: &Path, blocked: Option<SystemTime>) -> Option<BinlogEnd> {
+    pub fn look(base: &Path, blocked: Option<SystemTime>, now: SystemTime) -> Option<BinlogEnd> {
         let stem = base.file_name()?.to_str()?;
         let names = base.parent()?.read_dir().ok()?.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
         let number = |name: &str| {
@@ -36,7 +37,8 @@ impl BinlogEnd {
         };
         let (_, file) = names.filter_map(|name| Some((number(&name)?, name))).max()?;
         let meta = base.with_file_name(&file).metadata().ok()?;
-        let late = blocked.is_some_and(|second| meta.modified().is_ok_and(|written| written >= second + WAIT_MIN));
+        let since = |second| meta.modified().is_ok_and(|written| written >= second + WAIT_MIN && written <= now);
+        let late = blocked.is_some_and(since);
         Some(BinlogEnd { file, bytes: meta.len(), late })
     }
 }
@@ -128,7 +130,7 @@ mod tests {
     fn the_file_of_the_highest_number_is_the_newest() {
         let dir = tempfile::tempdir().unwrap();
         let base = dir.path().join("db.bin");
-        assert_eq!(BinlogEnd::look(&base, None), None);
+        assert_eq!(BinlogEnd::look(&base, None, SystemTime::UNIX_EPOCH), None);
         for (name, bytes) in [
             ("db.bin.000002", 2),
             ("db.bin.999999", 3),
@@ -140,8 +142,8 @@ mod tests {
             std::fs::write(dir.path().join(name), vec![0; bytes]).unwrap();
         }
         let end = BinlogEnd { file: "db.bin.1000000".to_owned(), bytes: 4, late: false };
-        assert_eq!(BinlogEnd::look(&base, None), Some(end));
-        assert_eq!(BinlogEnd::look(&dir.path().join("none/db"), None), None);
+        assert_eq!(BinlogEnd::look(&base, None, SystemTime::UNIX_EPOCH), Some(end));
+        assert_eq!(BinlogEnd::look(&dir.path().join("none/db"), None, SystemTime::UNIX_EPOCH), None);
     }
 
     /// On a busy machine the tool's lines are read seconds after they were written.
@@ -152,15 +154,17 @@ mod tests {
         let file = File::create(dir.path().join("b.000001")).unwrap();
         file.set_len(700).unwrap();
         let blocked = SystemTime::UNIX_EPOCH + Duration::from_secs(1_795_000_000);
+        let now = blocked + Duration::from_secs(5);
         let written = |after_ms: u64| {
             file.set_modified(blocked + Duration::from_millis(after_ms)).unwrap();
-            let end = BinlogEnd::look(&base, Some(blocked)).unwrap();
+            let end = BinlogEnd::look(&base, Some(blocked), now).unwrap();
             stands_still(&base, &end, "b.000001", 700)
         };
         assert!(written(0) && written(999), "it was before anything gave up");
         assert!(!written(1000) && !written(5000));
-        let end = BinlogEnd::look(&base, Some(blocked)).unwrap();
+        let end = BinlogEnd::look(&base, Some(blocked), now).unwrap();
         assert!(stands_still(&base, &end, "other.000001", 700), "not this server's");
+        assert!(written(5001), "the clock of its file system goes ahead");
     }
 
     fn event(kind: u8, bytes: u32) -> Vec<u8> {
