@@ -19,7 +19,7 @@ CHART = str(HELM / "haulout")
 SNAPSHOT = HELM / "rendered.json"
 # The oldest that Chart.yaml takes, and a newer one.
 KUBERNETES = ("1.31", "1.35")
-KINDS = {"ServiceAccount": 3, "CronJob": 4, "Job": 1}
+KINDS = {"ServiceAccount": 4, "CronJob": 5, "Job": 1}
 
 # Values that must be refused, laid over the example's.
 REFUSED = [
@@ -32,6 +32,10 @@ REFUSED = [
     {"repository": {"sealed": {"keyFile": "key"}}},
     {"restore": {"enabled": True, "backup": "yesterday"}},
     {"roles": {"admin": {}}},
+    {"copy": {"to": ""}},
+    {"copy": {"to": "elsewhere"}},
+    # Keys in the environment would go before the profiles.
+    {"copy": {"profiles": {"secretName": "profiles"}}, "roles": {"copier": {"credentialsSecret": "s3"}}},
 ]
 
 
@@ -83,6 +87,18 @@ def check_pod(manifest):
     assert "datadir" not in mounts or "fsGroup" not in spec["securityContext"], name
 
 
+def check_copy(manifests):
+    """A copy needs no key: its pod has none, and not the server's password."""
+    copies = [one for one in manifests if one["metadata"]["labels"].get("app.kubernetes.io/component") == "copy"]
+    assert len(copies) == 2
+    for spec in map(pod, copies):
+        assert not {volume["name"] for volume in spec["volumes"]} & {"key", "datadir"}, spec["volumes"]
+        names = {variable["name"] for variable in spec["containers"][0]["env"]}
+        assert "HAULOUT_COPY_TO" in names
+        assert not names & {"HAULOUT_KEY_FILE", "HAULOUT_PASSPHRASE", "HAULOUT_PASSWORD"}, names
+        assert spec["serviceAccountName"] == "db1-haulout-copier"
+
+
 def check_schemas(manifests):
     for manifest in manifests:
         for version in KUBERNETES:
@@ -132,13 +148,15 @@ def main():
             "image": {"pullSecrets": [{"name": "registry"}]},
             "nodeSelector": {"disk": "fast"}, "tolerations": [{"operator": "Exists"}],
             "drill": {"scratch": {"storageClassName": "fast"}},
+            "copy": {"endpointUrl": "https://s3.example.org", "profiles": {"secretName": "profiles", "repository": "first"}},
         })
         others = rendered(chart, other)
-        nothing = {name: {"enabled": False} for name in ("backup", "prune", "check", "drill", "restore")}
+        nothing = {name: {"enabled": False} for name in ("backup", "prune", "copy", "check", "drill", "restore")}
         assert {one["kind"] for one in rendered(chart, laid_over(values, nothing))} == {"ServiceAccount"}
         for one in manifests + others:
             if one["kind"] != "ServiceAccount":
                 check_pod(one)
+        check_copy(manifests + others)
         check_schemas(manifests)
         check_schemas(others)
         check_refusals(chart, values)

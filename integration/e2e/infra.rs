@@ -11,7 +11,12 @@ use std::{
 
 use serde_json::Value;
 
-use crate::support::{Bucket, Haulout, LocalStack, MariaDb, ServerOptions, not_shown, scratch};
+use crate::{
+    rights::none_but_of_leases,
+    support::{
+        Bucket, Haulout, LocalStack, MariaDb, PolicedPath, Policy, ServerOptions, not_shown, scratch, site::listing,
+    },
+};
 
 /// Whom the server belongs to here, in the place of `mysql` and of the chart's user 999: an account that every machine has.
 const ACCOUNT: &str = "nobody";
@@ -186,10 +191,13 @@ done
 exec setpriv --reuid="$account" --regid="$account" --clear-groups --no-new-privs --bounding-set=-all --inh-caps=-all -- "$@"
 "#;
 
-/// A machine on which haulout is installed, with a server that is not root's and a bucket.
+/// A machine on which haulout is installed, with a server that is not root's, a bucket, and one for a copy. The store is reached by way
+/// of a path for each role, which goes by its policy.
 struct Machine {
     server: MariaDb,
     bucket: Bucket,
+    second: Bucket,
+    paths: BTreeMap<&'static str, PolicedPath>,
     program: PathBuf,
     folder: tempfile::TempDir,
 }
@@ -231,7 +239,34 @@ impl Machine {
         // Where the program was built, others may not look.
         let program = folder.path().join("haulout");
         fs::copy(env!("CARGO_BIN_EXE_haulout"), &program).unwrap();
-        Some(Machine { server, bucket: LocalStack::shared().bucket(), program, folder })
+        let [bucket, second] = [(); 2].map(|()| LocalStack::shared().bucket());
+        let words = [("BUCKET", bucket.name()), ("PREFIX", "db1")];
+        let words_of =
+            |role| if role == "copier" { [&words[..], &[("SECOND", second.name())]].concat() } else { words.to_vec() };
+        let path = |role| (role, PolicedPath::to(LocalStack::shared().address(), Policy::of(role, &words_of(role))));
+        let paths = ["agent", "copier", "pruner", "reader"].map(path).into();
+        Some(Machine { server, bucket, second, paths, program, folder })
+    }
+
+    /// Sets what this test has in the place of what stands in `infra/`: the buckets, and the way there with the rights of `role`.
+    fn with_rights(&self, role: &str, variables: &mut BTreeMap<String, String>) {
+        assert!(variables.insert("HAULOUT_REPO".to_owned(), self.bucket.url("db1")).is_some());
+        variables.entry("HAULOUT_COPY_TO".to_owned()).and_modify(|set| *set = self.second.url("db1"));
+        variables.extend(self.bucket.environment().map(|(name, value)| (name.to_owned(), value)));
+        variables.insert("AWS_ENDPOINT_URL".to_owned(), self.paths[role].endpoint());
+    }
+
+    /// The copy has the backups of the repository; and nobody asked for what his role may not do.
+    fn is_copied_with_the_rights_of_roles(&self, key: &[(&str, &str)]) {
+        let [first, second] =
+            [&self.bucket, &self.second].map(|one| listing(&Haulout::in_bucket(one, "db1").with(key.iter().copied())));
+        assert!(first.len() == second.len() && first.len() > 1, "{first:?}\n{second:?}");
+        for (role, path) in &self.paths {
+            let (used, refused) = (path.used(), path.refused());
+            assert!(!used.is_empty(), "nothing was done as the {role}");
+            let of_leases = [&self.bucket, &self.second].iter().any(|bucket| none_but_of_leases(&refused, bucket));
+            assert!(of_leases, "{role}: {refused:?}");
+        }
     }
 
     /// A folder that is the account's and that only it may enter.
@@ -270,9 +305,9 @@ fn well(output: &Output) -> String {
 
 /// The unit's variables: its own, and those of its environment file, with this test's server and bucket in their place.
 fn variables_of(unit: &[(String, String)], machine: &Machine, cache: &Path) -> Vec<(String, String)> {
-    let mut variables: BTreeMap<String, String> =
-        environment_file(setting(unit, "EnvironmentFile")).into_iter().collect();
-    assert!(variables.insert("HAULOUT_REPO".to_owned(), machine.bucket.url("db1")).is_some());
+    let file = setting(unit, "EnvironmentFile");
+    let mut variables: BTreeMap<String, String> = environment_file(file).into_iter().collect();
+    machine.with_rights(file.trim_start_matches("/etc/haulout/").trim_end_matches(".env"), &mut variables);
     for (name, value) in [("HAULOUT_SOCKET", machine.server.socket().to_str().unwrap()), ("HAULOUT_USER", ACCOUNT)] {
         variables.entry(name.to_owned()).and_modify(|set| *set = value.to_owned());
     }
@@ -280,12 +315,11 @@ fn variables_of(unit: &[(String, String)], machine: &Machine, cache: &Path) -> V
         let (name, value) = value.split_once('=').unwrap();
         variables.insert(name.to_owned(), value.replace("%C/haulout", cache.to_str().unwrap()));
     }
-    variables.extend(machine.bucket.environment().map(|(name, value)| (name.to_owned(), value)));
     variables.into_iter().collect()
 }
 
 #[test]
-fn the_units_commands_run_confined_and_with_the_rights_that_the_readme_grants() {
+fn the_units_commands_run_confined_and_with_the_rights_that_the_readme_and_their_policies_grant() {
     // The account and the grants of infra/README.md, for the account that the server has here.
     let page = text("README.md");
     let grants = page.split("<!-- account -->\n```sql\n").nth(1).unwrap().split("```").next().unwrap();
@@ -309,23 +343,19 @@ fn the_units_commands_run_confined_and_with_the_rights_that_the_readme_grants() 
     let kinds: Vec<_> = haulout.run(["--json", "list"]).ok().messages.iter().map(|line| line["kind"].clone()).collect();
     assert_eq!(kinds[..2], ["full", "incremental"]);
 
-    for name in ["haulout-prune.service", "haulout-check.service"] {
+    for name in ["haulout-copy.service", "haulout-prune.service", "haulout-check.service"] {
         let unit = unit(name);
         assert_eq!(setting(&unit, "DynamicUser"), "yes", "{name}");
         let arguments: Vec<String> = setting(&unit, "ExecStart").split(' ').skip(1).map(str::to_owned).collect();
         well(&machine.run(NOBODY_S, &[], &variables_of(&unit, &machine, &cache), &arguments));
     }
+    machine.is_copied_with_the_rights_of_roles(&[]);
 }
 
-/// The variables of a container: secrets by their names, with this test's server, bucket and cache.
-fn variables_in(
-    container: &Value,
-    machine: &Machine,
-    cache: &Path,
-    secrets: &[(&str, &str, &str)],
-) -> Vec<(String, String)> {
+/// The variables of a job's container: secrets by their names, with this test's server, buckets and cache.
+fn variables_in(job: &Value, machine: &Machine, cache: &Path, secrets: &[(&str, &str, &str)]) -> Vec<(String, String)> {
     let mut variables: BTreeMap<String, String> = BTreeMap::new();
-    for one in container["env"].as_array().unwrap() {
+    for one in container(job)["env"].as_array().unwrap() {
         let from = &one["valueFrom"]["secretKeyRef"];
         let secret = secrets.iter().find(|(name, key, _)| from["name"] == *name && from["key"] == *key);
         let value = one["value"].as_str().or(secret.map(|(_, _, value)| *value));
@@ -335,17 +365,17 @@ fn variables_in(
             value.replace("/var/cache/haulout", cache.to_str().unwrap()),
         );
     }
-    assert!(variables.insert("HAULOUT_REPO".to_owned(), machine.bucket.url("db1")).is_some());
+    let account = job["template"]["spec"]["serviceAccountName"].as_str().unwrap();
+    machine.with_rights(account.trim_start_matches("db1-haulout-"), &mut variables);
     let port = machine.server.port().to_string();
     for (name, value) in [("HAULOUT_HOST", "127.0.0.1"), ("HAULOUT_PORT", &port)] {
         variables.entry(name.to_owned()).and_modify(|set| *set = value.to_owned());
     }
-    variables.extend(machine.bucket.environment().map(|(name, value)| (name.to_owned(), value)));
     variables.into_iter().collect()
 }
 
 #[test]
-fn the_chart_s_containers_back_up_check_prune_and_restore_confined() {
+fn the_chart_s_containers_back_up_copy_check_prune_and_restore_confined_and_with_the_rights_of_their_roles() {
     let (password, passphrase) = ("of the account", "of the repository");
     let Some(mut machine) = Machine::new(&format!(
         "CREATE USER haulout@'%' IDENTIFIED BY '{password}';
@@ -368,11 +398,12 @@ fn the_chart_s_containers_back_up_check_prune_and_restore_confined() {
         let arguments = words(&container["args"]);
         let at = datadir.to_str().unwrap();
         let arguments: Vec<_> = arguments.iter().map(|argument| argument.replace("/var/lib/mysql", at)).collect();
-        well(&machine.run(ACCOUNT_ID, writable, &variables_in(container, machine, &cache, &secrets), &arguments))
+        well(&machine.run(ACCOUNT_ID, writable, &variables_in(&jobs[component], machine, &cache, &secrets), &arguments))
     };
-    for component in ["backup", "backup", "check", "prune"] {
+    for component in ["backup", "backup", "copy", "check", "prune"] {
         run(&machine, component, &[&cache]);
     }
+    machine.is_copied_with_the_rights_of_roles(&[("HAULOUT_PASSPHRASE", passphrase)]);
     let checksums = machine.server.checksums();
     machine.server.stop();
     // The volume is a mount point, and the server's user the only one who may write there.

@@ -42,6 +42,7 @@ mod restore;
 mod restore_plan;
 mod restore_table;
 mod reuse;
+mod rights;
 mod rules;
 mod runbook;
 mod runbook_region;
