@@ -6,15 +6,18 @@ use std::{
     fs,
     os::unix::fs::{PermissionsExt, chown},
     path::{Path, PathBuf},
-    process::{Command, Output},
+    process::{Child, Command, Output},
+    time::Duration,
 };
 
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 use crate::{
     rights::none_but_of_leases,
     support::{
         Bucket, Haulout, LocalStack, MariaDb, PolicedPath, Policy, ServerOptions, not_shown, scratch, site::listing,
+        wait,
     },
 };
 
@@ -23,6 +26,10 @@ const ACCOUNT: &str = "nobody";
 const ACCOUNT_ID: u32 = 65534;
 /// What systemd gives to a unit with `DynamicUser=yes`, or the like.
 const NOBODY_S: u32 = 61184;
+
+/// Time for some backups of a small server, and for a container to end.
+const BACKUPS_LIMIT: Duration = Duration::from_secs(120);
+const END_LIMIT: Duration = Duration::from_secs(60);
 
 /// Where units and containers have the program.
 const INSTALLED: &str = "/usr/bin/haulout";
@@ -78,6 +85,11 @@ fn container(job: &Value) -> &Value {
     &job["template"]["spec"]["containers"][0]
 }
 
+/// The container that the chart prints for a server's pod; `infra/check.sh` sees that it is what the chart prints.
+fn sidecar() -> Value {
+    serde_json::from_str::<Value>(&text("helm/sidecar.json")).unwrap()["container"].take()
+}
+
 fn words(value: &Value) -> Vec<String> {
     value.as_array().unwrap().iter().map(|word| word.as_str().unwrap().to_owned()).collect()
 }
@@ -94,6 +106,7 @@ fn commands() -> Vec<(String, Vec<String>)> {
     for (component, job) in rendered() {
         commands.push((component, words(&container(&job)["args"])));
     }
+    commands.push(("sidecar".to_owned(), words(&sidecar()["args"])));
     let dockerfile = text("Dockerfile");
     let after = |key: &str| -> Vec<String> {
         let line = dockerfile.lines().find_map(|line| line.strip_prefix(key)).unwrap();
@@ -134,6 +147,7 @@ fn every_variable_in_infra_is_in_the_settings() {
         "Dockerfile",
         "RUNBOOK.md",
         "helm/rendered.json",
+        "helm/sidecar.json",
         "helm/haulout/templates/_helpers.tpl",
         "systemd/etc/agent.env",
         "systemd/etc/copier.env",
@@ -289,10 +303,22 @@ impl Machine {
     }
 
     fn confined(&self, account: u32, writable: &[&Path], command: &[String]) -> Output {
+        Self::confined_command(account, writable, command).output().unwrap()
+    }
+
+    fn confined_command(account: u32, writable: &[&Path], command: &[String]) -> Command {
         let writable: Vec<_> = writable.iter().map(|path| path.to_str().unwrap()).collect();
         let mut all = Command::new("unshare");
         all.args(["--mount", "--propagation", "private", "bash", "-euc", CONFINED, "confined"]);
-        all.arg(account.to_string()).arg(writable.join(" ")).args(command).output().unwrap()
+        all.arg(account.to_string()).arg(writable.join(" ")).args(command);
+        all
+    }
+
+    /// With the account and the grants of infra/README.md, for the account that the server has here.
+    fn with_the_account() -> Option<Machine> {
+        let page = text("README.md");
+        let grants = page.split("<!-- account -->\n```sql\n").nth(1).unwrap().split("```").next().unwrap();
+        Machine::new(&grants.replace("mysql@", &format!("{ACCOUNT}@")))
     }
 }
 
@@ -320,10 +346,7 @@ fn variables_of(unit: &[(String, String)], machine: &Machine, cache: &Path) -> V
 
 #[test]
 fn the_units_commands_run_confined_and_with_the_rights_that_the_readme_and_their_policies_grant() {
-    // The account and the grants of infra/README.md, for the account that the server has here.
-    let page = text("README.md");
-    let grants = page.split("<!-- account -->\n```sql\n").nth(1).unwrap().split("```").next().unwrap();
-    let Some(machine) = Machine::new(&grants.replace("mysql@", &format!("{ACCOUNT}@"))) else { return };
+    let Some(machine) = Machine::with_the_account() else { return };
     let haulout = Haulout::in_bucket(&machine.bucket, "db1");
     haulout.run(["init"]).ok();
 
@@ -352,10 +375,15 @@ fn the_units_commands_run_confined_and_with_the_rights_that_the_readme_and_their
     machine.is_copied_with_the_rights_of_roles(&[]);
 }
 
-/// The variables of a job's container: secrets by their names, with this test's server, buckets and cache.
-fn variables_in(job: &Value, machine: &Machine, cache: &Path, secrets: &[(&str, &str, &str)]) -> Vec<(String, String)> {
+/// The variables of a container: secrets by their names, with this test's server, buckets and cache, and the rights of `role`.
+fn variables_in(
+    (container, role): (&Value, &str),
+    machine: &Machine,
+    cache: &Path,
+    secrets: &[(&str, &str, &str)],
+) -> Vec<(String, String)> {
     let mut variables: BTreeMap<String, String> = BTreeMap::new();
-    for one in container(job)["env"].as_array().unwrap() {
+    for one in container["env"].as_array().unwrap() {
         let from = &one["valueFrom"]["secretKeyRef"];
         let secret = secrets.iter().find(|(name, key, _)| from["name"] == *name && from["key"] == *key);
         let value = one["value"].as_str().or(secret.map(|(_, _, value)| *value));
@@ -365,10 +393,12 @@ fn variables_in(job: &Value, machine: &Machine, cache: &Path, secrets: &[(&str, 
             value.replace("/var/cache/haulout", cache.to_str().unwrap()),
         );
     }
-    let account = job["template"]["spec"]["serviceAccountName"].as_str().unwrap();
-    machine.with_rights(account.trim_start_matches("db1-haulout-"), &mut variables);
-    let port = machine.server.port().to_string();
-    for (name, value) in [("HAULOUT_HOST", "127.0.0.1"), ("HAULOUT_PORT", &port)] {
+    machine.with_rights(role, &mut variables);
+    let (port, socket) = (machine.server.port().to_string(), machine.server.socket().to_str().unwrap());
+    let key = cache.join("key").display().to_string();
+    for (name, value) in
+        [("HAULOUT_HOST", "127.0.0.1"), ("HAULOUT_PORT", &port), ("HAULOUT_SOCKET", socket), ("HAULOUT_KEY_FILE", &key)]
+    {
         variables.entry(name.to_owned()).and_modify(|set| *set = value.to_owned());
     }
     variables.into_iter().collect()
@@ -398,7 +428,10 @@ fn the_chart_s_containers_back_up_copy_check_prune_and_restore_confined_and_with
         let arguments = words(&container["args"]);
         let at = datadir.to_str().unwrap();
         let arguments: Vec<_> = arguments.iter().map(|argument| argument.replace("/var/lib/mysql", at)).collect();
-        well(&machine.run(ACCOUNT_ID, writable, &variables_in(&jobs[component], machine, &cache, &secrets), &arguments))
+        let account = jobs[component]["template"]["spec"]["serviceAccountName"].as_str().unwrap();
+        let role = account.trim_start_matches("db1-haulout-");
+        let variables = variables_in((container, role), machine, &cache, &secrets);
+        well(&machine.run(ACCOUNT_ID, writable, &variables, &arguments))
     };
     for component in ["backup", "backup", "copy", "check", "prune"] {
         run(&machine, component, &[&cache]);
@@ -411,4 +444,88 @@ fn the_chart_s_containers_back_up_copy_check_prune_and_restore_confined_and_with
     let mut restored = MariaDb::on(&datadir, ServerOptions::new());
     assert_eq!(restored.checksums(), checksums);
     restored.stop();
+}
+
+/// The sidecar's shell, with periods of a second. Ended when dropped.
+struct Looping {
+    shell: Child,
+    /// What it says.
+    log: PathBuf,
+}
+
+impl Looping {
+    fn begin(machine: &Machine, cache: &Path) -> Looping {
+        let container = sidecar();
+        let variables = variables_in((&container, "agent"), machine, cache, &[]);
+        let mut variables: BTreeMap<_, _> = variables.into_iter().collect();
+        assert!(variables.insert("HAULOUT_USER".to_owned(), ACCOUNT.to_owned()).is_some());
+        variables.insert("PATH".to_owned(), std::env::var("PATH").unwrap());
+        let mut command = vec!["env".to_owned(), "-i".to_owned()];
+        command.extend(variables.iter().map(|(name, value)| format!("{name}={value}")));
+        let mut shell = words(&container["command"]);
+        assert!(shell[2].contains(&format!("\n  {INSTALLED} ")), "{}", shell[2]);
+        shell[2] = shell[2].replace(INSTALLED, machine.program.to_str().unwrap());
+        assert_eq!(shell[4..], ["3600", "300"]);
+        shell[4..].fill("1".to_owned());
+        command.extend(shell.into_iter().chain(words(&container["args"])));
+        let log = machine.folder.path().join("log");
+        let file = fs::File::create(&log).unwrap();
+        let mut all = Machine::confined_command(ACCOUNT_ID, &[cache], &command);
+        let shell = all.stdout(file.try_clone().unwrap()).stderr(file).spawn().unwrap();
+        Looping { shell, log }
+    }
+
+    fn said(&self) -> String {
+        fs::read_to_string(&self.log).unwrap()
+    }
+
+    /// Tells it to end, as Kubernetes does; gives its exit code.
+    fn end(&mut self) -> Option<i32> {
+        kill_process(Pid::from_child(&self.shell), Signal::TERM).unwrap();
+        wait::until("the sidecar's end", END_LIMIT, || self.shell.try_wait().unwrap()).code()
+    }
+}
+
+impl Drop for Looping {
+    fn drop(&mut self) {
+        let _ = self.shell.kill();
+        let _ = self.shell.wait();
+    }
+}
+
+/// A container that ends takes the server's pod out of service.
+#[test]
+fn the_sidecar_backs_up_again_and_again_outlasts_failures_and_ends_when_it_is_told_to() {
+    let Some(mut machine) = Machine::with_the_account() else { return };
+    let cache = machine.own_folder("cache", ACCOUNT_ID);
+    let key = cache.join("key");
+    fs::write(&key, "5a".repeat(32)).unwrap();
+    fs::set_permissions(&key, fs::Permissions::from_mode(0o600)).unwrap();
+    chown(&key, Some(ACCOUNT_ID), Some(ACCOUNT_ID)).unwrap();
+    let haulout = Haulout::in_bucket(&machine.bucket, "db1").with([("HAULOUT_KEY_FILE", key.to_str().unwrap())]);
+    haulout.run(["init", "--encrypt"]).ok();
+    let reach = |count: usize| {
+        wait::until("backups", BACKUPS_LIMIT, || (listing(&haulout).len() >= count).then_some(()));
+    };
+
+    let mut sidecar = Looping::begin(&machine, &cache);
+    reach(2);
+    machine.server.stop();
+    let failed = "haulout ended with 23, and is run again in 1 s";
+    wait::until("a failure", BACKUPS_LIMIT, || sidecar.said().contains(failed).then_some(()));
+    let count = listing(&haulout).len();
+    machine.server.restart();
+    reach(count + 1);
+    assert_eq!(sidecar.end(), Some(0), "{}", sidecar.said());
+
+    // Told to end in the middle of a backup, it ends that too, and leaves nothing that goes on.
+    let count = listing(&haulout).len();
+    let mut sidecar = Looping::begin(&machine, &cache);
+    wait::until("the tool", BACKUPS_LIMIT, || (!machine.server.backups_running().is_empty()).then_some(()));
+    assert_eq!(sidecar.end(), Some(0), "{}", sidecar.said());
+    assert_eq!(machine.server.backups_running(), [0_u32; 0]);
+    assert_eq!(listing(&haulout).len(), count, "the backup was waited for");
+    haulout.run(["check", "--read-data"]).ok();
+    let refused = machine.paths["agent"].refused();
+    assert!(none_but_of_leases(&refused, &machine.bucket), "{refused:?}");
 }
