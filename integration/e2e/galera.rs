@@ -36,35 +36,46 @@ esac
 "#;
 
 /// Galera's library, where it can be had.
-fn library() -> Option<PathBuf> {
+pub fn library() -> Option<PathBuf> {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("integration/galera.sh");
     let output = Command::new(script).output().expect("integration/galera.sh can be run");
     output.status.success().then(|| String::from_utf8(output.stdout).unwrap().trim().into())
 }
 
 /// A cluster on loopback.
-struct Cluster {
+pub struct Cluster {
     library: PathBuf,
     folder: TempDir,
 }
 
 impl Cluster {
-    fn new(library: PathBuf) -> Cluster {
+    pub fn new(library: PathBuf) -> Cluster {
         let folder = scratch();
-        let script = folder.path().join("wsrep_sst_nothing");
-        fs::write(&script, SCRIPT.replace("HERE", folder.path().to_str().unwrap())).unwrap();
+        let cluster = Cluster { library, folder };
+        let script = cluster.script();
+        fs::write(&script, SCRIPT.replace("HERE", cluster.folder.path().to_str().unwrap())).unwrap();
         fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).unwrap();
-        Cluster { library, folder }
+        cluster
+    }
+
+    /// The script that every node calls.
+    pub fn script(&self) -> PathBuf {
+        self.folder.path().join("wsrep_sst_nothing")
     }
 
     /// Options of a node that listens on a port, and joins that of another; without one it begins the cluster.
-    fn node(&self, id: u32, port: u16, of: Option<u16>) -> ServerOptions {
+    pub fn node(&self, id: u32, port: u16, of: Option<u16>) -> ServerOptions {
         let path = format!("{}:{}", self.folder.path().display(), std::env::var("PATH").unwrap());
+        let options = ServerOptions::new().tcp().programs(path);
+        self.arguments(id, port, of).into_iter().fold(options, ServerOptions::argument)
+    }
+
+    /// The arguments among them.
+    pub fn arguments(&self, id: u32, port: u16, of: Option<u16>) -> [String; 12] {
         let address = of.map_or_else(|| "gcomm://".to_owned(), |of| format!("gcomm://127.0.0.1:{of}"));
         let provider =
             format!("gmcast.listen_addr=tcp://127.0.0.1:{port};ist.recv_addr=127.0.0.1:{};gcache.size=4M", free_port());
-        let mut options = ServerOptions::new().tcp().programs(path);
-        for argument in [
+        [
             format!("--server-id={id}"),
             "--log-bin=binlog".to_owned(),
             "--binlog-format=ROW".to_owned(),
@@ -77,14 +88,11 @@ impl Cluster {
             format!("--wsrep-node-name=node{id}"),
             format!("--wsrep-provider-options={provider}"),
             "--wsrep-sst-method=nothing".to_owned(),
-        ] {
-            options = options.argument(argument);
-        }
-        options
+        ]
     }
 
     /// Roles in which the script was called, and whether the transfer was an incremental one; forgotten then.
-    fn calls(&self) -> Vec<(bool, bool)> {
+    pub fn calls(&self) -> Vec<(bool, bool)> {
         let path = self.folder.path().join("calls");
         let calls = fs::read_to_string(&path).unwrap_or_default();
         fs::remove_file(path).ok();
@@ -92,7 +100,7 @@ impl Cluster {
     }
 }
 
-fn status(server: &MariaDb, name: &str) -> String {
+pub fn status(server: &MariaDb, name: &str) -> String {
     let row = server.sql(&format!("SHOW STATUS LIKE '{name}'"));
     row.trim().split('\t').nth(1).unwrap_or_default().to_owned()
 }

@@ -45,6 +45,7 @@ mod reuse;
 mod rights;
 mod rules;
 mod runbook;
+mod runbook_galera;
 mod runbook_region;
 mod sealed;
 mod smoke;
