@@ -137,6 +137,7 @@ fn a_restored_node_joins_its_cluster_by_what_it_lacks_and_is_told_where_it_canno
     first.sql(insert);
 
     let datadirs = ["joins", "lacks"].map(|name| cluster.folder.path().join(name));
+    haulout.run(["restore", "--galera", "--dry-run", "--datadir", datadirs[0].to_str().unwrap()]).ok();
     let told = restored(&haulout, &datadirs[0])["galera"].clone();
     assert_eq!(told["uuid"], status(&first, "wsrep_cluster_state_uuid").as_str(), "{told}");
     let (seqno, last) = (told["seqno"].as_u64().unwrap(), status(&first, "wsrep_last_committed").parse().unwrap());
@@ -181,11 +182,42 @@ fn a_restored_node_joins_its_cluster_by_what_it_lacks_and_is_told_where_it_canno
     assert_eq!(cluster.calls(), [(false, false), (true, false)], "not everything");
 }
 
+/// InnoDB still knows where it stood, and what was written since no other node has.
+#[test]
+fn a_server_that_left_its_cluster_is_restored_as_no_node_of_it() {
+    let Some(library) = library() else {
+        return not_shown("that a server which left its Galera cluster is no node: there is no library");
+    };
+    let cluster = Cluster::new(library);
+    let mut node = MariaDb::with(cluster.node(1, free_port(), None));
+    node.sql("CREATE DATABASE shop; CREATE TABLE shop.item (id INT PRIMARY KEY); INSERT INTO shop.item VALUES (1)");
+    node.stop();
+    let alone = MariaDb::on(node.datadir(), ServerOptions::new());
+    alone.sql("INSERT INTO shop.item VALUES (2)");
+    let haulout = Haulout::on(format!("file://{}", cluster.folder.path().join("repository").display()));
+    haulout.run(["init"]).ok();
+    haulout.backup(&alone, &[]).ok();
+    let datadir = cluster.folder.path().join("restored");
+    for dry in [&["--dry-run"][..], &[]] {
+        let restore = ["--json", "restore", "--galera", "--datadir", datadir.to_str().unwrap()];
+        let run = haulout.run(restore.iter().chain(dry));
+        assert_says(&run, 1, "knows of no Galera cluster", "SST");
+        assert_eq!((datadir.join("ibdata1").exists(), datadir.join("grastate.dat").exists()), (dry.is_empty(), false));
+    }
+}
+
 #[test]
 fn a_backup_of_a_server_without_a_cluster_is_restored_and_told_to_know_of_none() {
     let site = Site::new();
     site.backed_up(&[]);
     let datadir = site.folder().join("data");
+    let at = datadir.to_str().unwrap();
+    // Beforehand, too, beside what a restore takes.
+    let plan = site.haulout.run(["--json", "restore", "--galera", "--dry-run", "--datadir", at]);
+    assert_says(&plan, 1, "knows of no Galera cluster", "SST");
+    let told = plan.summary()["obstacles"].as_array().unwrap().len();
+    assert!(told == 1 && !datadir.exists(), "{}", plan.stdout);
+    site.haulout.run(["restore", "--dry-run", "--datadir", at]).ok();
     let run = site.haulout.run(["--json", "restore", "--galera", "--datadir", datadir.to_str().unwrap()]);
     assert_says(&run, 1, "knows of no Galera cluster", "SST");
     assert!(run.summary()["galera"].is_null() && datadir.join("ibdata1").exists());
