@@ -17,9 +17,11 @@ import yaml
 HELM = pathlib.Path(__file__).parent.parent / "helm"
 CHART = str(HELM / "haulout")
 SNAPSHOT = HELM / "rendered.json"
+# The sidecar's container, and the volumes that it brings along, as JSON.
+SIDECAR_SNAPSHOT = HELM / "sidecar.json"
 # The oldest that Chart.yaml takes, and a newer one.
 KUBERNETES = ("1.31", "1.35")
-KINDS = {"ServiceAccount": 3, "CronJob": 4, "Job": 1}
+KINDS = {"ServiceAccount": 4, "CronJob": 5, "Job": 1}
 
 # Values that must be refused, laid over the example's.
 REFUSED = [
@@ -32,6 +34,12 @@ REFUSED = [
     {"repository": {"sealed": {"keyFile": "key"}}},
     {"restore": {"enabled": True, "backup": "yesterday"}},
     {"roles": {"admin": {}}},
+    {"sidecar": {"enabled": True}},
+    {"sidecar": {"periodSeconds": 0}},
+    {"copy": {"to": ""}},
+    {"copy": {"to": "elsewhere"}},
+    # Keys in the environment would go before the profiles.
+    {"copy": {"profiles": {"secretName": "profiles"}}, "roles": {"copier": {"credentialsSecret": "s3"}}},
 ]
 
 
@@ -55,6 +63,38 @@ def rendered(chart, values):
     return [one for name in sorted(files) for one in yaml.safe_load_all(files[name]) if one]
 
 
+def check_container(container, name):
+    """What must hold of every container that runs haulout."""
+    security = container["securityContext"]
+    assert security["readOnlyRootFilesystem"] and not security["allowPrivilegeEscalation"], name
+    assert security["capabilities"]["drop"] == ["ALL"], name
+    assert container["resources"]["limits"]["memory"] and container["resources"]["requests"]["cpu"], name
+    for variable in container["env"]:
+        secret = any(word in variable["name"] for word in ("PASSWORD", "PASSPHRASE", "SECRET", "ACCESS_KEY"))
+        assert not secret or "value" not in variable, f"{name}: {variable['name']} stands in the manifest"
+
+
+def check_sidecar(chart, values, server):
+    """That the chart prints for `values` what `server`, a StatefulSet, has; gives it."""
+    manifests = rendered(chart, values)
+    [printed] = [one["data"] for one in manifests if one["kind"] == "ConfigMap"]
+    [sidecar], volumes = yaml.safe_load(printed["containers"]), yaml.safe_load(printed["volumes"])
+    assert not [one for one in manifests if one["metadata"]["name"].endswith("-backup")], "two that take backups"
+    check_container(sidecar, "sidecar")
+    security = sidecar["securityContext"]
+    assert security["runAsNonRoot"] and security["seccompProfile"]["type"] == "RuntimeDefault", "of its own, whatever the pod has"
+    assert all(mount.get("readOnly") or mount["name"] == "haulout-cache" for mount in sidecar["volumeMounts"]), sidecar
+    if server:
+        spec = server["spec"]["template"]["spec"]
+        assert [one for one in spec["containers"] if one["name"] == "haulout"] == [sidecar], "the StatefulSet's sidecar is another"
+        assert [one for one in spec["volumes"] if one["name"].startswith("haulout-")] == volumes
+        there = {one["name"] for one in spec["volumes"]} | {one["metadata"]["name"] for one in server["spec"]["volumeClaimTemplates"]}
+        assert {mount["name"] for mount in sidecar["volumeMounts"]} <= there
+        for version in KUBERNETES:
+            kubernetes_validate.validate(server, version, strict=True)
+    return {"container": sidecar, "volumes": volumes}
+
+
 def pod(manifest):
     spec = manifest["spec"]
     if manifest["kind"] == "CronJob":
@@ -71,16 +111,22 @@ def check_pod(manifest):
     assert spec["automountServiceAccountToken"] is False, f"{name} has a token of the cluster's"
     mounts = {volume["name"]: volume for volume in spec["volumes"]}
     for container in spec["containers"]:
-        security = container["securityContext"]
-        assert security["readOnlyRootFilesystem"] and not security["allowPrivilegeEscalation"], name
-        assert security["capabilities"]["drop"] == ["ALL"], name
-        assert container["resources"]["limits"]["memory"] and container["resources"]["requests"]["cpu"], name
+        check_container(container, name)
         assert {mount["name"] for mount in container["volumeMounts"]} == mounts.keys(), f"{name}: volumes and mounts"
-        for variable in container["env"]:
-            secret = any(word in variable["name"] for word in ("PASSWORD", "PASSPHRASE", "SECRET", "ACCESS_KEY"))
-            assert not secret or "value" not in variable, f"{name}: {variable['name']} stands in the manifest"
     # A changed group of the datadir's files would change them under the server.
     assert "datadir" not in mounts or "fsGroup" not in spec["securityContext"], name
+
+
+def check_copy(manifests):
+    """A copy needs no key: its pod has none, and not the server's password."""
+    copies = [one for one in manifests if one["metadata"]["labels"].get("app.kubernetes.io/component") == "copy"]
+    assert len(copies) == 2
+    for spec in map(pod, copies):
+        assert not {volume["name"] for volume in spec["volumes"]} & {"key", "datadir"}, spec["volumes"]
+        names = {variable["name"] for variable in spec["containers"][0]["env"]}
+        assert "HAULOUT_COPY_TO" in names
+        assert not names & {"HAULOUT_KEY_FILE", "HAULOUT_PASSPHRASE", "HAULOUT_PASSWORD"}, names
+        assert spec["serviceAccountName"] == "db1-haulout-copier"
 
 
 def check_schemas(manifests):
@@ -105,11 +151,11 @@ def check_refusals(chart, values):
         raise AssertionError(f"{more} was taken")
 
 
-def check_snapshot(manifests):
-    text = json.dumps({"apiVersion": "v1", "kind": "List", "items": manifests}, indent=2) + "\n"
+def check_snapshot(path, value):
+    text = json.dumps(value, indent=2) + "\n"
     if os.environ.get("HAULOUT_UPDATE_SNAPSHOTS"):
-        SNAPSHOT.write_text(text)
-    assert SNAPSHOT.exists() and SNAPSHOT.read_text() == text, f"{SNAPSHOT.name} is not what the chart renders to"
+        path.write_text(text)
+    assert path.exists() and path.read_text() == text, f"{path.name} is not what the chart renders to"
 
 
 def main():
@@ -132,19 +178,29 @@ def main():
             "image": {"pullSecrets": [{"name": "registry"}]},
             "nodeSelector": {"disk": "fast"}, "tolerations": [{"operator": "Exists"}],
             "drill": {"scratch": {"storageClassName": "fast"}},
+            "copy": {"endpointUrl": "https://s3.example.org", "profiles": {"secretName": "profiles", "repository": "first"}},
         })
         others = rendered(chart, other)
-        nothing = {name: {"enabled": False} for name in ("backup", "prune", "check", "drill", "restore")}
+        nothing = {name: {"enabled": False} for name in ("backup", "prune", "copy", "check", "drill", "restore")}
         assert {one["kind"] for one in rendered(chart, laid_over(values, nothing))} == {"ServiceAccount"}
         for one in manifests + others:
             if one["kind"] != "ServiceAccount":
                 check_pod(one)
+        check_copy(manifests + others)
         check_schemas(manifests)
         check_schemas(others)
         check_refusals(chart, values)
-    check_snapshot(manifests)
+        of_sidecar = yaml.safe_load((HELM / "sidecar.yaml").read_text())
+        sidecar = check_sidecar(chart, of_sidecar, yaml.safe_load((HELM / "statefulset.yaml").read_text()))
+        # By the network, and with a passphrase.
+        by_host = {"server": {"host": "127.0.0.1", "socket": "", "subPath": "data", "passwordSecret": {"name": "db1"}},
+                   "repository": {"sealed": {"keyFile": "", "passphrase": "phrase"}}, "sidecar": {"socketVolume": ""},
+                   "roles": {"agent": {"credentialsSecret": "s3"}}}
+        assert len(check_sidecar(chart, laid_over(of_sidecar, by_host), None)["volumes"]) == 1
+    check_snapshot(SNAPSHOT, {"apiVersion": "v1", "kind": "List", "items": manifests})
+    check_snapshot(SIDECAR_SNAPSHOT, sidecar)
     print(f"   Helm {helm_python.helm_sdk_version()}: linted, rendered; {len(manifests) + len(others)} objects fit Kubernetes "
-          f"{' and '.join(KUBERNETES)}; {len(REFUSED)} wrong values refused")
+          f"{' and '.join(KUBERNETES)}; {len(REFUSED)} wrong values refused; the StatefulSet has the sidecar that is printed")
 
 
 if __name__ == "__main__":

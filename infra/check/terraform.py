@@ -21,7 +21,7 @@ READABLE = {"STANDARD_IA", "ONEZONE_IA", "INTELLIGENT_TIERING", "GLACIER_IR"}
 LEAST = {"aws_s3_bucket": 2, "aws_iam_role_policy": 9, "aws_s3_bucket_lifecycle_configuration": 2}
 
 # Holds what stands for something else in the policies.
-FLEET = "fleet/BUCKET_41/db-1"
+FLEET = "fleet/BUCKET_41/SECOND_db-1"
 
 BARE = """
 provider "aws" { region = "eu-central-1" }
@@ -37,6 +37,27 @@ module "haulout" {
 }
 """
 
+# A second bucket that `haulout copy` keeps in step.
+COPY = """
+provider "aws" { region = "eu-central-1" }
+
+provider "aws" {
+  alias  = "replica"
+  region = "eu-west-1"
+}
+
+module "haulout" {
+  source         = "../"
+  providers      = { aws = aws, aws.replica = aws.replica }
+  bucket         = "first-backups"
+  prefix         = "%(prefix)s"
+  replica_bucket = "second-backups"
+  replica_by     = "copy"
+
+  trusted_principals = { for role in ["agent", "copier", "pruner", "reader"] : role => ["arn:aws:iam::111122223333:user/${role}"] }
+}
+"""
+
 # What must be refused, and by which words: a change of the module's files, or arguments of a caller.
 BROKEN = [
     ("bucket.tf", "object_lock_enabled", "object_lock_enable", "Unsupported argument"),
@@ -49,7 +70,10 @@ REFUSED = [
     ('storage_classes = [{ days = 90, class = "GLACIER" }]', "can be read at once"),
     ('storage_classes = [{ days = 90, class = "DEEP_ARCHIVE" }]', "can be read at once"),
     ('trusted_service_accounts = { agent = ["a:b"] }', "set oidc"),
-    ('trusted_services = { root = ["ec2.amazonaws.com"] }', "agent, pruner and reader"),
+    ('trusted_services = { root = ["ec2.amazonaws.com"] }', "agent, copier, pruner and reader"),
+    ('replica_by = "copy"', "needs a second bucket"),
+    ('replica_bucket = "other"\n  replica_by = "rsync"', "by replication or by copy"),
+    ('trusted_services = { copier = ["ec2.amazonaws.com"] }', "something to do where replica_by is copy"),
     ('prefix = "db1/"', "neither begins nor ends with a slash"),
     ('lock_mode = "FOREVER"', "COMPLIANCE or GOVERNANCE"),
 ]
@@ -102,7 +126,7 @@ def resources(values):
     return found
 
 
-def expected_policy(role, bucket, prefix, days, mode):
+def expected_policy(role, bucket, prefix, days, mode, second="none"):
     """Policy of infra/iam with its placeholders filled in, without Terraform."""
 
     def fill(value):
@@ -110,8 +134,8 @@ def expected_policy(role, bucket, prefix, days, mode):
             return {key: fill(one) for key, one in value.items()}
         if isinstance(value, list):
             return [fill(one) for one in value]
-        parts = {"BUCKET": bucket, "PREFIX": prefix}
-        filled = "".join(parts.get(part, part) for part in re.split("(BUCKET|PREFIX)", value))
+        parts = {"BUCKET": bucket, "PREFIX": prefix, "SECOND": second}
+        filled = "".join(parts.get(part, part) for part in re.split("(BUCKET|PREFIX|SECOND)", value))
         return {"41": str(days), "COMPLIANCE": mode}.get(value, filled)
 
     policy = fill(json.loads((INFRA / "iam" / f"{role}.json").read_text()))
@@ -194,6 +218,26 @@ def check_bare():
         module.remove()
 
 
+def check_copy():
+    """With a second bucket that the store does not replicate into."""
+    module = Module()
+    values, wrong = planned(module.root(COPY % {"prefix": FLEET}))
+    assert values, wrong
+    found = resources(values)
+    buckets = {"": "first-backups", "-replica": "second-backups"}
+    expected = {
+        f"{role}{end}": expected_policy(role, bucket, FLEET, 41, "COMPLIANCE")
+        for role in ROLES for end, bucket in buckets.items() if not (role == "agent" and end)
+    }
+    expected["copier"] = expected_policy("copier", "first-backups", FLEET, None, None, "second-backups")
+    check_policies(found, expected)
+    check_buckets(found, FLEET, list(buckets.values()))
+    # Two that put the same objects there, one of them out of order, would be in each other's way.
+    assert "aws_s3_bucket_replication_configuration" not in found
+    assert sorted(one["values"]["name"].rsplit("-")[-1] for one in found["aws_iam_role"]) == ["agent", "copier", "pruner", "reader"]
+    module.remove()
+
+
 def check_refusals():
     for name, old, new, words in BROKEN:
         module = Module()
@@ -221,6 +265,7 @@ def main():
         version = terraform.run("version")[1].splitlines()[0]
         planned_count = check_example()
         check_bare()
+        check_copy()
         check_refusals()
         server.stop(None)
     print(f"   {version}: formatted, valid, planned ({planned_count} resources); "

@@ -4,7 +4,7 @@ output "repository" {
 }
 
 output "replica_repository" {
-  description = "URL of the copy in the second region; null without one."
+  description = "URL of the copy in the second region, for HAULOUT_COPY_TO where replica_by is copy; null without one."
   value       = var.replica_bucket == null ? null : "s3://${var.replica_bucket}/${var.prefix}"
 }
 

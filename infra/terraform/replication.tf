@@ -1,5 +1,7 @@
 locals {
   replicas       = var.replica_bucket == null ? 0 : 1
+  replications   = var.replica_by == "replication" ? local.replicas : 0
+  copies         = local.replicas - local.replications
   replica_bucket = coalesce(var.replica_bucket, "none")
 
   # What a restore needs, and no more: leases and prune plans are about work at the first repository, and would be taken
@@ -128,7 +130,7 @@ resource "aws_s3_bucket_lifecycle_configuration" "replica" {
 }
 
 resource "aws_s3_bucket_replication_configuration" "backups" {
-  count = local.replicas
+  count = local.replications
 
   bucket = aws_s3_bucket.backups.id
   role   = aws_iam_role.replication[0].arn
@@ -171,7 +173,7 @@ resource "aws_s3_bucket_replication_configuration" "backups" {
 }
 
 resource "aws_iam_role" "replication" {
-  count = local.replicas
+  count = local.replications
 
   name = "${replace(var.bucket, ".", "-")}-replication"
   tags = var.tags
@@ -187,7 +189,7 @@ resource "aws_iam_role" "replication" {
 }
 
 resource "aws_iam_role_policy" "replication" {
-  count = local.replicas
+  count = local.replications
 
   name = "replication"
   role = aws_iam_role.replication[0].id
@@ -222,7 +224,7 @@ resource "aws_iam_role_policy" "replication" {
 }
 
 resource "aws_iam_role_policy" "replication_keys" {
-  count = local.replicas
+  count = local.replications
 
   name = "keys"
   role = aws_iam_role.replication[0].id

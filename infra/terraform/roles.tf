@@ -2,6 +2,7 @@ locals {
   # What each role may do with KMS beside its policy of ../iam.
   roles = {
     agent  = ["kms:Decrypt", "kms:GenerateDataKey"]
+    copier = ["kms:Decrypt"]
     pruner = ["kms:Decrypt", "kms:GenerateDataKey"]
     reader = ["kms:Decrypt"]
   }
@@ -9,16 +10,18 @@ locals {
   # Locks are for the days of `init --lock` and a third more; one day for clocks that differ.
   lock_days_max = ceil(var.lock_days * 4 / 3) + 1
 
-  # The agent has nothing to do with the second bucket: whoever has its credentials neither.
+  # The agent has nothing to do with the second bucket: whoever has its credentials neither. The copier's policy is about both.
   reaches = merge(
-    { for role in keys(local.roles) : role => { role = role, bucket = var.bucket } },
+    { for role in ["agent", "pruner", "reader"] : role => { role = role, bucket = var.bucket } },
+    { for role in ["copier"] : role => { role = role, bucket = var.bucket } if local.copies == 1 },
     { for role in ["pruner", "reader"] : "${role}-replica" => { role = role, bucket = local.replica_bucket } if local.replicas == 1 },
   )
 
   policies = {
     for name, reach in local.reaches : name => jsondecode(
-      replace(replace(replace(replace(file("${path.module}/../iam/${reach.role}.json"),
+      replace(replace(replace(replace(replace(file("${path.module}/../iam/${reach.role}.json"),
         "BUCKET", reach.bucket),
+        "SECOND", local.replica_bucket),
         "\"41\"", "\"${local.lock_days_max}\""),
         "\"COMPLIANCE\"", "\"${var.lock_mode}\""),
       "PREFIX", var.prefix)
@@ -86,11 +89,19 @@ resource "aws_iam_role_policy" "key" {
 
   policy = jsonencode({
     Version = "2012-10-17"
-    Statement = [{
-      Effect   = "Allow"
-      Action   = local.roles[each.key]
-      Resource = concat([aws_kms_key.backups.arn], each.key == "agent" ? [] : aws_kms_key.replica[*].arn)
-    }]
+    Statement = concat(
+      [{
+        Effect   = "Allow"
+        Action   = local.roles[each.key]
+        Resource = concat([aws_kms_key.backups.arn], each.key == "agent" ? [] : aws_kms_key.replica[*].arn)
+      }],
+      # What is put into the second bucket is encrypted with that one's key alone.
+      [for action in ["kms:GenerateDataKey"] : {
+        Effect   = "Allow"
+        Action   = [action]
+        Resource = aws_kms_key.replica[*].arn
+      } if each.key == "copier"],
+    )
   })
 }
 

@@ -14,9 +14,25 @@ variable "prefix" {
 }
 
 variable "replica_bucket" {
-  description = "Name of a bucket in the region of provider aws.replica to which the store copies what a restore needs; null for none."
+  description = "Name of a second bucket, in the region of provider aws.replica, that has the repository again; null for none."
   type        = string
   default     = null
+}
+
+variable "replica_by" {
+  description = "What keeps the second bucket in step: \"replication\", by the store itself, or \"copy\", by `haulout copy` as the role copier."
+  type        = string
+  default     = "replication"
+
+  validation {
+    condition     = contains(["replication", "copy"], var.replica_by)
+    error_message = "The second bucket is kept in step by replication or by copy."
+  }
+
+  validation {
+    condition     = var.replica_by == "replication" || var.replica_bucket != null
+    error_message = "A copy needs a second bucket: set replica_bucket, too."
+  }
 }
 
 variable "lock_days" {
@@ -64,8 +80,13 @@ variable "trusted_service_accounts" {
   default     = {}
 
   validation {
-    condition     = alltrue([for role in keys(var.trusted_service_accounts) : contains(["agent", "pruner", "reader"], role)])
-    error_message = "The roles are agent, pruner and reader."
+    condition     = alltrue([for role in keys(var.trusted_service_accounts) : contains(["agent", "copier", "pruner", "reader"], role)])
+    error_message = "The roles are agent, copier, pruner and reader."
+  }
+
+  validation {
+    condition     = !contains(keys(var.trusted_service_accounts), "copier") || var.replica_by == "copy"
+    error_message = "A copier has something to do where replica_by is copy."
   }
 
   validation {
@@ -89,8 +110,13 @@ variable "trusted_services" {
   default     = {}
 
   validation {
-    condition     = alltrue([for role in keys(var.trusted_services) : contains(["agent", "pruner", "reader"], role)])
-    error_message = "The roles are agent, pruner and reader."
+    condition     = alltrue([for role in keys(var.trusted_services) : contains(["agent", "copier", "pruner", "reader"], role)])
+    error_message = "The roles are agent, copier, pruner and reader."
+  }
+
+  validation {
+    condition     = !contains(keys(var.trusted_services), "copier") || var.replica_by == "copy"
+    error_message = "A copier has something to do where replica_by is copy."
   }
 }
 
@@ -100,8 +126,13 @@ variable "trusted_principals" {
   default     = {}
 
   validation {
-    condition     = alltrue([for role in keys(var.trusted_principals) : contains(["agent", "pruner", "reader"], role)])
-    error_message = "The roles are agent, pruner and reader."
+    condition     = alltrue([for role in keys(var.trusted_principals) : contains(["agent", "copier", "pruner", "reader"], role)])
+    error_message = "The roles are agent, copier, pruner and reader."
+  }
+
+  validation {
+    condition     = !contains(keys(var.trusted_principals), "copier") || var.replica_by == "copy"
+    error_message = "A copier has something to do where replica_by is copy."
   }
 }
 

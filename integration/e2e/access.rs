@@ -15,7 +15,7 @@ use tokio_rustls::{
     rustls::{ServerConfig, pki_types::PrivateKeyDer},
 };
 
-use crate::support::{Bucket, Haulout, LocalStack, Site, binary::Run, scratch, site::assert_says};
+use crate::support::{Bucket, Haulout, LocalStack, PolicedPath, Policy, Site, binary::Run, scratch, site::assert_says};
 
 /// Answers each request with what `answer` makes of its first line and its body, as JSON or XML.
 fn serve(answer: impl Fn(&str, &str) -> String + Send + 'static) -> SocketAddr {
@@ -135,11 +135,9 @@ fn a_machine_s_role_gives_credentials() {
     assert!(told.contains("the machine's role, access key ASIA…0005"), "{told}");
 }
 
-/// As Kubernetes has it for a service account with a role (IRSA).
-#[test]
-fn a_pod_s_web_identity_gives_credentials() {
-    let (site, bucket, folder) = (Site::new(), LocalStack::shared().bucket(), scratch());
-    let token = folder.path().join("token");
+/// What Kubernetes gives to a pod whose service account has a role (IRSA), and a service that takes it.
+fn web_identity(folder: &Path) -> [(&'static str, String); 3] {
+    let token = folder.join("token");
     fs::write(&token, "signed-by-the-cluster").unwrap();
     let sts = serve(|_, body| {
         assert!(body.contains("Action=AssumeRoleWithWebIdentity"), "{body}");
@@ -152,17 +150,53 @@ fn a_pod_s_web_identity_gives_credentials() {
          </AssumeRoleWithWebIdentityResponse>"
             .to_owned()
     });
-    let endpoint = format!("http://{sts}");
-    let haulout = reached_by(
-        &bucket,
-        &[
-            ("AWS_WEB_IDENTITY_TOKEN_FILE", token.to_str().unwrap()),
-            ("AWS_ROLE_ARN", "arn:aws:iam::000000000000:role/haulout"),
-            ("AWS_ENDPOINT_URL_STS", &endpoint),
-        ],
-    );
+    [
+        ("AWS_WEB_IDENTITY_TOKEN_FILE", token.to_str().unwrap().to_owned()),
+        ("AWS_ROLE_ARN", "arn:aws:iam::000000000000:role/haulout".to_owned()),
+        ("AWS_ENDPOINT_URL_STS", format!("http://{sts}")),
+    ]
+}
+
+#[test]
+fn a_pod_s_web_identity_gives_credentials() {
+    let (site, bucket, folder) = (Site::new(), LocalStack::shared().bucket(), scratch());
+    let haulout = reached_by(&bucket, &[]).with(web_identity(folder.path()));
     let told = backed_up(&site, &haulout);
     assert!(told.contains("a web identity token (IRSA), access key ASIA…0004"), "{told}");
+}
+
+/// As the chart has it where the copy is another account's: the repository by the pod's role or a profile, the copy by a profile.
+#[test]
+fn a_copy_goes_by_a_profile_of_its_own() {
+    let (site, first) = Site::in_bucket();
+    site.backed_up(&[]);
+    let folder = scratch();
+    let file = folder.path().join("credentials");
+    fs::write(
+        &file,
+        "[copy]\naws_access_key_id = AKIACOPY000000000001\naws_secret_access_key = test\n\
+         [first]\naws_access_key_id = AKIAFIRST00000000002\naws_secret_access_key = test\n",
+    )
+    .unwrap();
+    let profiles = [
+        ("AWS_SHARED_CREDENTIALS_FILE", file.to_str().unwrap().to_owned()),
+        ("HAULOUT_COPY_PROFILE", "copy".to_owned()),
+    ];
+    for (of_repository, key) in [
+        (web_identity(folder.path()).to_vec(), "ASIAWEBIDENTITY00004"),
+        (vec![("HAULOUT_PROFILE", "first".to_owned())], "AKIAFIRST00000000002"),
+    ] {
+        let second = LocalStack::shared().bucket();
+        let words = [("BUCKET", first.name()), ("SECOND", second.name()), ("PREFIX", "db1")];
+        let path = PolicedPath::to(LocalStack::shared().address(), Policy::of("copier", &words));
+        let copier = reached_by(&first, &[("AWS_ENDPOINT_URL", &path.endpoint())]).with(profiles.clone());
+        copier.with(of_repository).run(["copy", "--to", &second.url("db1")]).ok();
+        let keys: Vec<_> = path.keys().into_iter().collect();
+        let expected = [(key, first.name()), ("AKIACOPY000000000001", second.name())];
+        let mut expected = expected.map(|(key, bucket)| (key.to_owned(), bucket.to_owned()));
+        expected.sort();
+        assert_eq!(keys, expected);
+    }
 }
 
 /// A store behind TLS, with a certificate of an authority that only the file `ca` knows.

@@ -36,35 +36,46 @@ esac
 "#;
 
 /// Galera's library, where it can be had.
-fn library() -> Option<PathBuf> {
+pub fn library() -> Option<PathBuf> {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("integration/galera.sh");
     let output = Command::new(script).output().expect("integration/galera.sh can be run");
     output.status.success().then(|| String::from_utf8(output.stdout).unwrap().trim().into())
 }
 
 /// A cluster on loopback.
-struct Cluster {
+pub struct Cluster {
     library: PathBuf,
     folder: TempDir,
 }
 
 impl Cluster {
-    fn new(library: PathBuf) -> Cluster {
+    pub fn new(library: PathBuf) -> Cluster {
         let folder = scratch();
-        let script = folder.path().join("wsrep_sst_nothing");
-        fs::write(&script, SCRIPT.replace("HERE", folder.path().to_str().unwrap())).unwrap();
+        let cluster = Cluster { library, folder };
+        let script = cluster.script();
+        fs::write(&script, SCRIPT.replace("HERE", cluster.folder.path().to_str().unwrap())).unwrap();
         fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).unwrap();
-        Cluster { library, folder }
+        cluster
+    }
+
+    /// The script that every node calls.
+    pub fn script(&self) -> PathBuf {
+        self.folder.path().join("wsrep_sst_nothing")
     }
 
     /// Options of a node that listens on a port, and joins that of another; without one it begins the cluster.
-    fn node(&self, id: u32, port: u16, of: Option<u16>) -> ServerOptions {
+    pub fn node(&self, id: u32, port: u16, of: Option<u16>) -> ServerOptions {
         let path = format!("{}:{}", self.folder.path().display(), std::env::var("PATH").unwrap());
+        let options = ServerOptions::new().tcp().programs(path);
+        self.arguments(id, port, of).into_iter().fold(options, ServerOptions::argument)
+    }
+
+    /// The arguments among them.
+    pub fn arguments(&self, id: u32, port: u16, of: Option<u16>) -> [String; 12] {
         let address = of.map_or_else(|| "gcomm://".to_owned(), |of| format!("gcomm://127.0.0.1:{of}"));
         let provider =
             format!("gmcast.listen_addr=tcp://127.0.0.1:{port};ist.recv_addr=127.0.0.1:{};gcache.size=4M", free_port());
-        let mut options = ServerOptions::new().tcp().programs(path);
-        for argument in [
+        [
             format!("--server-id={id}"),
             "--log-bin=binlog".to_owned(),
             "--binlog-format=ROW".to_owned(),
@@ -77,14 +88,11 @@ impl Cluster {
             format!("--wsrep-node-name=node{id}"),
             format!("--wsrep-provider-options={provider}"),
             "--wsrep-sst-method=nothing".to_owned(),
-        ] {
-            options = options.argument(argument);
-        }
-        options
+        ]
     }
 
     /// Roles in which the script was called, and whether the transfer was an incremental one; forgotten then.
-    fn calls(&self) -> Vec<(bool, bool)> {
+    pub fn calls(&self) -> Vec<(bool, bool)> {
         let path = self.folder.path().join("calls");
         let calls = fs::read_to_string(&path).unwrap_or_default();
         fs::remove_file(path).ok();
@@ -92,7 +100,7 @@ impl Cluster {
     }
 }
 
-fn status(server: &MariaDb, name: &str) -> String {
+pub fn status(server: &MariaDb, name: &str) -> String {
     let row = server.sql(&format!("SHOW STATUS LIKE '{name}'"));
     row.trim().split('\t').nth(1).unwrap_or_default().to_owned()
 }
@@ -129,6 +137,7 @@ fn a_restored_node_joins_its_cluster_by_what_it_lacks_and_is_told_where_it_canno
     first.sql(insert);
 
     let datadirs = ["joins", "lacks"].map(|name| cluster.folder.path().join(name));
+    haulout.run(["restore", "--galera", "--dry-run", "--datadir", datadirs[0].to_str().unwrap()]).ok();
     let told = restored(&haulout, &datadirs[0])["galera"].clone();
     assert_eq!(told["uuid"], status(&first, "wsrep_cluster_state_uuid").as_str(), "{told}");
     let (seqno, last) = (told["seqno"].as_u64().unwrap(), status(&first, "wsrep_last_committed").parse().unwrap());
@@ -173,11 +182,42 @@ fn a_restored_node_joins_its_cluster_by_what_it_lacks_and_is_told_where_it_canno
     assert_eq!(cluster.calls(), [(false, false), (true, false)], "not everything");
 }
 
+/// InnoDB still knows where it stood, and what was written since no other node has.
+#[test]
+fn a_server_that_left_its_cluster_is_restored_as_no_node_of_it() {
+    let Some(library) = library() else {
+        return not_shown("that a server which left its Galera cluster is no node: there is no library");
+    };
+    let cluster = Cluster::new(library);
+    let mut node = MariaDb::with(cluster.node(1, free_port(), None));
+    node.sql("CREATE DATABASE shop; CREATE TABLE shop.item (id INT PRIMARY KEY); INSERT INTO shop.item VALUES (1)");
+    node.stop();
+    let alone = MariaDb::on(node.datadir(), ServerOptions::new());
+    alone.sql("INSERT INTO shop.item VALUES (2)");
+    let haulout = Haulout::on(format!("file://{}", cluster.folder.path().join("repository").display()));
+    haulout.run(["init"]).ok();
+    haulout.backup(&alone, &[]).ok();
+    let datadir = cluster.folder.path().join("restored");
+    for dry in [&["--dry-run"][..], &[]] {
+        let restore = ["--json", "restore", "--galera", "--datadir", datadir.to_str().unwrap()];
+        let run = haulout.run(restore.iter().chain(dry));
+        assert_says(&run, 1, "knows of no Galera cluster", "SST");
+        assert_eq!((datadir.join("ibdata1").exists(), datadir.join("grastate.dat").exists()), (dry.is_empty(), false));
+    }
+}
+
 #[test]
 fn a_backup_of_a_server_without_a_cluster_is_restored_and_told_to_know_of_none() {
     let site = Site::new();
     site.backed_up(&[]);
     let datadir = site.folder().join("data");
+    let at = datadir.to_str().unwrap();
+    // Beforehand, too, beside what a restore takes.
+    let plan = site.haulout.run(["--json", "restore", "--galera", "--dry-run", "--datadir", at]);
+    assert_says(&plan, 1, "knows of no Galera cluster", "SST");
+    let told = plan.summary()["obstacles"].as_array().unwrap().len();
+    assert!(told == 1 && !datadir.exists(), "{}", plan.stdout);
+    site.haulout.run(["restore", "--dry-run", "--datadir", at]).ok();
     let run = site.haulout.run(["--json", "restore", "--galera", "--datadir", datadir.to_str().unwrap()]);
     assert_says(&run, 1, "knows of no Galera cluster", "SST");
     assert!(run.summary()["galera"].is_null() && datadir.join("ibdata1").exists());

@@ -6,18 +6,30 @@ use std::{
     fs,
     os::unix::fs::{PermissionsExt, chown},
     path::{Path, PathBuf},
-    process::{Command, Output},
+    process::{Child, Command, Output},
+    time::Duration,
 };
 
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
-use crate::support::{Bucket, Haulout, LocalStack, MariaDb, ServerOptions, not_shown, scratch};
+use crate::{
+    rights::none_but_of_leases,
+    support::{
+        Bucket, Haulout, LocalStack, MariaDb, PolicedPath, Policy, ServerOptions, not_shown, scratch, site::listing,
+        wait,
+    },
+};
 
 /// Whom the server belongs to here, in the place of `mysql` and of the chart's user 999: an account that every machine has.
 const ACCOUNT: &str = "nobody";
 const ACCOUNT_ID: u32 = 65534;
 /// What systemd gives to a unit with `DynamicUser=yes`, or the like.
 const NOBODY_S: u32 = 61184;
+
+/// Time for some backups of a small server, and for a container to end.
+const BACKUPS_LIMIT: Duration = Duration::from_secs(120);
+const END_LIMIT: Duration = Duration::from_secs(60);
 
 /// Where units and containers have the program.
 const INSTALLED: &str = "/usr/bin/haulout";
@@ -73,6 +85,11 @@ fn container(job: &Value) -> &Value {
     &job["template"]["spec"]["containers"][0]
 }
 
+/// The container that the chart prints for a server's pod; `infra/check.sh` sees that it is what the chart prints.
+fn sidecar() -> Value {
+    serde_json::from_str::<Value>(&text("helm/sidecar.json")).unwrap()["container"].take()
+}
+
 fn words(value: &Value) -> Vec<String> {
     value.as_array().unwrap().iter().map(|word| word.as_str().unwrap().to_owned()).collect()
 }
@@ -89,6 +106,7 @@ fn commands() -> Vec<(String, Vec<String>)> {
     for (component, job) in rendered() {
         commands.push((component, words(&container(&job)["args"])));
     }
+    commands.push(("sidecar".to_owned(), words(&sidecar()["args"])));
     let dockerfile = text("Dockerfile");
     let after = |key: &str| -> Vec<String> {
         let line = dockerfile.lines().find_map(|line| line.strip_prefix(key)).unwrap();
@@ -129,6 +147,7 @@ fn every_variable_in_infra_is_in_the_settings() {
         "Dockerfile",
         "RUNBOOK.md",
         "helm/rendered.json",
+        "helm/sidecar.json",
         "helm/haulout/templates/_helpers.tpl",
         "systemd/etc/agent.env",
         "systemd/etc/copier.env",
@@ -186,10 +205,13 @@ done
 exec setpriv --reuid="$account" --regid="$account" --clear-groups --no-new-privs --bounding-set=-all --inh-caps=-all -- "$@"
 "#;
 
-/// A machine on which haulout is installed, with a server that is not root's and a bucket.
+/// A machine on which haulout is installed, with a server that is not root's, a bucket, and one for a copy. The store is reached by way
+/// of a path for each role, which goes by its policy.
 struct Machine {
     server: MariaDb,
     bucket: Bucket,
+    second: Bucket,
+    paths: BTreeMap<&'static str, PolicedPath>,
     program: PathBuf,
     folder: tempfile::TempDir,
 }
@@ -231,7 +253,34 @@ impl Machine {
         // Where the program was built, others may not look.
         let program = folder.path().join("haulout");
         fs::copy(env!("CARGO_BIN_EXE_haulout"), &program).unwrap();
-        Some(Machine { server, bucket: LocalStack::shared().bucket(), program, folder })
+        let [bucket, second] = [(); 2].map(|()| LocalStack::shared().bucket());
+        let words = [("BUCKET", bucket.name()), ("PREFIX", "db1")];
+        let words_of =
+            |role| if role == "copier" { [&words[..], &[("SECOND", second.name())]].concat() } else { words.to_vec() };
+        let path = |role| (role, PolicedPath::to(LocalStack::shared().address(), Policy::of(role, &words_of(role))));
+        let paths = ["agent", "copier", "pruner", "reader"].map(path).into();
+        Some(Machine { server, bucket, second, paths, program, folder })
+    }
+
+    /// Sets what this test has in the place of what stands in `infra/`: the buckets, and the way there with the rights of `role`.
+    fn with_rights(&self, role: &str, variables: &mut BTreeMap<String, String>) {
+        assert!(variables.insert("HAULOUT_REPO".to_owned(), self.bucket.url("db1")).is_some());
+        variables.entry("HAULOUT_COPY_TO".to_owned()).and_modify(|set| *set = self.second.url("db1"));
+        variables.extend(self.bucket.environment().map(|(name, value)| (name.to_owned(), value)));
+        variables.insert("AWS_ENDPOINT_URL".to_owned(), self.paths[role].endpoint());
+    }
+
+    /// The copy has the backups of the repository; and nobody asked for what his role may not do.
+    fn is_copied_with_the_rights_of_roles(&self, key: &[(&str, &str)]) {
+        let [first, second] =
+            [&self.bucket, &self.second].map(|one| listing(&Haulout::in_bucket(one, "db1").with(key.iter().copied())));
+        assert!(first.len() == second.len() && first.len() > 1, "{first:?}\n{second:?}");
+        for (role, path) in &self.paths {
+            let (used, refused) = (path.used(), path.refused());
+            assert!(!used.is_empty(), "nothing was done as the {role}");
+            let of_leases = [&self.bucket, &self.second].iter().any(|bucket| none_but_of_leases(&refused, bucket));
+            assert!(of_leases, "{role}: {refused:?}");
+        }
     }
 
     /// A folder that is the account's and that only it may enter.
@@ -254,10 +303,22 @@ impl Machine {
     }
 
     fn confined(&self, account: u32, writable: &[&Path], command: &[String]) -> Output {
+        Self::confined_command(account, writable, command).output().unwrap()
+    }
+
+    fn confined_command(account: u32, writable: &[&Path], command: &[String]) -> Command {
         let writable: Vec<_> = writable.iter().map(|path| path.to_str().unwrap()).collect();
         let mut all = Command::new("unshare");
         all.args(["--mount", "--propagation", "private", "bash", "-euc", CONFINED, "confined"]);
-        all.arg(account.to_string()).arg(writable.join(" ")).args(command).output().unwrap()
+        all.arg(account.to_string()).arg(writable.join(" ")).args(command);
+        all
+    }
+
+    /// With the account and the grants of infra/README.md, for the account that the server has here.
+    fn with_the_account() -> Option<Machine> {
+        let page = text("README.md");
+        let grants = page.split("<!-- account -->\n```sql\n").nth(1).unwrap().split("```").next().unwrap();
+        Machine::new(&grants.replace("mysql@", &format!("{ACCOUNT}@")))
     }
 }
 
@@ -270,9 +331,9 @@ fn well(output: &Output) -> String {
 
 /// The unit's variables: its own, and those of its environment file, with this test's server and bucket in their place.
 fn variables_of(unit: &[(String, String)], machine: &Machine, cache: &Path) -> Vec<(String, String)> {
-    let mut variables: BTreeMap<String, String> =
-        environment_file(setting(unit, "EnvironmentFile")).into_iter().collect();
-    assert!(variables.insert("HAULOUT_REPO".to_owned(), machine.bucket.url("db1")).is_some());
+    let file = setting(unit, "EnvironmentFile");
+    let mut variables: BTreeMap<String, String> = environment_file(file).into_iter().collect();
+    machine.with_rights(file.trim_start_matches("/etc/haulout/").trim_end_matches(".env"), &mut variables);
     for (name, value) in [("HAULOUT_SOCKET", machine.server.socket().to_str().unwrap()), ("HAULOUT_USER", ACCOUNT)] {
         variables.entry(name.to_owned()).and_modify(|set| *set = value.to_owned());
     }
@@ -280,16 +341,12 @@ fn variables_of(unit: &[(String, String)], machine: &Machine, cache: &Path) -> V
         let (name, value) = value.split_once('=').unwrap();
         variables.insert(name.to_owned(), value.replace("%C/haulout", cache.to_str().unwrap()));
     }
-    variables.extend(machine.bucket.environment().map(|(name, value)| (name.to_owned(), value)));
     variables.into_iter().collect()
 }
 
 #[test]
-fn the_units_commands_run_confined_and_with_the_rights_that_the_readme_grants() {
-    // The account and the grants of infra/README.md, for the account that the server has here.
-    let page = text("README.md");
-    let grants = page.split("<!-- account -->\n```sql\n").nth(1).unwrap().split("```").next().unwrap();
-    let Some(machine) = Machine::new(&grants.replace("mysql@", &format!("{ACCOUNT}@"))) else { return };
+fn the_units_commands_run_confined_and_with_the_rights_that_the_readme_and_their_policies_grant() {
+    let Some(machine) = Machine::with_the_account() else { return };
     let haulout = Haulout::in_bucket(&machine.bucket, "db1");
     haulout.run(["init"]).ok();
 
@@ -309,17 +366,18 @@ fn the_units_commands_run_confined_and_with_the_rights_that_the_readme_grants() 
     let kinds: Vec<_> = haulout.run(["--json", "list"]).ok().messages.iter().map(|line| line["kind"].clone()).collect();
     assert_eq!(kinds[..2], ["full", "incremental"]);
 
-    for name in ["haulout-prune.service", "haulout-check.service"] {
+    for name in ["haulout-copy.service", "haulout-prune.service", "haulout-check.service"] {
         let unit = unit(name);
         assert_eq!(setting(&unit, "DynamicUser"), "yes", "{name}");
         let arguments: Vec<String> = setting(&unit, "ExecStart").split(' ').skip(1).map(str::to_owned).collect();
         well(&machine.run(NOBODY_S, &[], &variables_of(&unit, &machine, &cache), &arguments));
     }
+    machine.is_copied_with_the_rights_of_roles(&[]);
 }
 
-/// The variables of a container: secrets by their names, with this test's server, bucket and cache.
+/// The variables of a container: secrets by their names, with this test's server, buckets and cache, and the rights of `role`.
 fn variables_in(
-    container: &Value,
+    (container, role): (&Value, &str),
     machine: &Machine,
     cache: &Path,
     secrets: &[(&str, &str, &str)],
@@ -335,17 +393,19 @@ fn variables_in(
             value.replace("/var/cache/haulout", cache.to_str().unwrap()),
         );
     }
-    assert!(variables.insert("HAULOUT_REPO".to_owned(), machine.bucket.url("db1")).is_some());
-    let port = machine.server.port().to_string();
-    for (name, value) in [("HAULOUT_HOST", "127.0.0.1"), ("HAULOUT_PORT", &port)] {
+    machine.with_rights(role, &mut variables);
+    let (port, socket) = (machine.server.port().to_string(), machine.server.socket().to_str().unwrap());
+    let key = cache.join("key").display().to_string();
+    for (name, value) in
+        [("HAULOUT_HOST", "127.0.0.1"), ("HAULOUT_PORT", &port), ("HAULOUT_SOCKET", socket), ("HAULOUT_KEY_FILE", &key)]
+    {
         variables.entry(name.to_owned()).and_modify(|set| *set = value.to_owned());
     }
-    variables.extend(machine.bucket.environment().map(|(name, value)| (name.to_owned(), value)));
     variables.into_iter().collect()
 }
 
 #[test]
-fn the_chart_s_containers_back_up_check_prune_and_restore_confined() {
+fn the_chart_s_containers_back_up_copy_check_prune_and_restore_confined_and_with_the_rights_of_their_roles() {
     let (password, passphrase) = ("of the account", "of the repository");
     let Some(mut machine) = Machine::new(&format!(
         "CREATE USER haulout@'%' IDENTIFIED BY '{password}';
@@ -368,11 +428,15 @@ fn the_chart_s_containers_back_up_check_prune_and_restore_confined() {
         let arguments = words(&container["args"]);
         let at = datadir.to_str().unwrap();
         let arguments: Vec<_> = arguments.iter().map(|argument| argument.replace("/var/lib/mysql", at)).collect();
-        well(&machine.run(ACCOUNT_ID, writable, &variables_in(container, machine, &cache, &secrets), &arguments))
+        let account = jobs[component]["template"]["spec"]["serviceAccountName"].as_str().unwrap();
+        let role = account.trim_start_matches("db1-haulout-");
+        let variables = variables_in((container, role), machine, &cache, &secrets);
+        well(&machine.run(ACCOUNT_ID, writable, &variables, &arguments))
     };
-    for component in ["backup", "backup", "check", "prune"] {
+    for component in ["backup", "backup", "copy", "check", "prune"] {
         run(&machine, component, &[&cache]);
     }
+    machine.is_copied_with_the_rights_of_roles(&[("HAULOUT_PASSPHRASE", passphrase)]);
     let checksums = machine.server.checksums();
     machine.server.stop();
     // The volume is a mount point, and the server's user the only one who may write there.
@@ -380,4 +444,88 @@ fn the_chart_s_containers_back_up_check_prune_and_restore_confined() {
     let mut restored = MariaDb::on(&datadir, ServerOptions::new());
     assert_eq!(restored.checksums(), checksums);
     restored.stop();
+}
+
+/// The sidecar's shell, with periods of a second. Ended when dropped.
+struct Looping {
+    shell: Child,
+    /// What it says.
+    log: PathBuf,
+}
+
+impl Looping {
+    fn begin(machine: &Machine, cache: &Path) -> Looping {
+        let container = sidecar();
+        let variables = variables_in((&container, "agent"), machine, cache, &[]);
+        let mut variables: BTreeMap<_, _> = variables.into_iter().collect();
+        assert!(variables.insert("HAULOUT_USER".to_owned(), ACCOUNT.to_owned()).is_some());
+        variables.insert("PATH".to_owned(), std::env::var("PATH").unwrap());
+        let mut command = vec!["env".to_owned(), "-i".to_owned()];
+        command.extend(variables.iter().map(|(name, value)| format!("{name}={value}")));
+        let mut shell = words(&container["command"]);
+        assert!(shell[2].contains(&format!("\n  {INSTALLED} ")), "{}", shell[2]);
+        shell[2] = shell[2].replace(INSTALLED, machine.program.to_str().unwrap());
+        assert_eq!(shell[4..], ["3600", "300"]);
+        shell[4..].fill("1".to_owned());
+        command.extend(shell.into_iter().chain(words(&container["args"])));
+        let log = machine.folder.path().join("log");
+        let file = fs::File::create(&log).unwrap();
+        let mut all = Machine::confined_command(ACCOUNT_ID, &[cache], &command);
+        let shell = all.stdout(file.try_clone().unwrap()).stderr(file).spawn().unwrap();
+        Looping { shell, log }
+    }
+
+    fn said(&self) -> String {
+        fs::read_to_string(&self.log).unwrap()
+    }
+
+    /// Tells it to end, as Kubernetes does; gives its exit code.
+    fn end(&mut self) -> Option<i32> {
+        kill_process(Pid::from_child(&self.shell), Signal::TERM).unwrap();
+        wait::until("the sidecar's end", END_LIMIT, || self.shell.try_wait().unwrap()).code()
+    }
+}
+
+impl Drop for Looping {
+    fn drop(&mut self) {
+        let _ = self.shell.kill();
+        let _ = self.shell.wait();
+    }
+}
+
+/// A container that ends takes the server's pod out of service.
+#[test]
+fn the_sidecar_backs_up_again_and_again_outlasts_failures_and_ends_when_it_is_told_to() {
+    let Some(mut machine) = Machine::with_the_account() else { return };
+    let cache = machine.own_folder("cache", ACCOUNT_ID);
+    let key = cache.join("key");
+    fs::write(&key, "5a".repeat(32)).unwrap();
+    fs::set_permissions(&key, fs::Permissions::from_mode(0o600)).unwrap();
+    chown(&key, Some(ACCOUNT_ID), Some(ACCOUNT_ID)).unwrap();
+    let haulout = Haulout::in_bucket(&machine.bucket, "db1").with([("HAULOUT_KEY_FILE", key.to_str().unwrap())]);
+    haulout.run(["init", "--encrypt"]).ok();
+    let reach = |count: usize| {
+        wait::until("backups", BACKUPS_LIMIT, || (listing(&haulout).len() >= count).then_some(()));
+    };
+
+    let mut sidecar = Looping::begin(&machine, &cache);
+    reach(2);
+    machine.server.stop();
+    let failed = "haulout ended with 23, and is run again in 1 s";
+    wait::until("a failure", BACKUPS_LIMIT, || sidecar.said().contains(failed).then_some(()));
+    let count = listing(&haulout).len();
+    machine.server.restart();
+    reach(count + 1);
+    assert_eq!(sidecar.end(), Some(0), "{}", sidecar.said());
+
+    // Told to end in the middle of a backup, it ends that too, and leaves nothing that goes on.
+    let count = listing(&haulout).len();
+    let mut sidecar = Looping::begin(&machine, &cache);
+    wait::until("the tool", BACKUPS_LIMIT, || (!machine.server.backups_running().is_empty()).then_some(()));
+    assert_eq!(sidecar.end(), Some(0), "{}", sidecar.said());
+    assert_eq!(machine.server.backups_running(), [0_u32; 0]);
+    assert_eq!(listing(&haulout).len(), count, "the backup was waited for");
+    haulout.run(["check", "--read-data"]).ok();
+    let refused = machine.paths["agent"].refused();
+    assert!(none_but_of_leases(&refused, &machine.bucket), "{refused:?}");
 }

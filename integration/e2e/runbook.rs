@@ -26,8 +26,12 @@ for unit; do
       kill "$pid"
       while kill -0 "$pid" 2>/dev/null && ! grep -q '^State:.Z' "/proc/$pid/status" 2>/dev/null; do read -r -t 0.05 <> <(:) || true; done ;;
     start.mariadb)
+      # The options of a node, for a datadir that is one's.
+      node=()
+      ! test -e PLACE/mysql/grastate.dat -o -e PLACE/new-cluster || mapfile -t node <PLACE/node
+      ! test -e PLACE/new-cluster || node+=(--wsrep-new-cluster)
       mariadbd --no-defaults --user=root --datadir=PLACE/mysql --socket=PLACE/socket --pid-file=PLACE/pid --skip-networking \
-        --tmpdir=PLACE/tmp --innodb-buffer-pool-size=32M >PLACE/log 2>&1 &
+        --tmpdir=PLACE/tmp --innodb-buffer-pool-size=32M "${node[@]}" >PLACE/log 2>&1 &
       for _ in $(seq 600); do
         mariadb --no-defaults --socket=PLACE/socket --user=root -e 'SELECT 1' >/dev/null 2>&1 && continue 2
         read -r -t 0.1 <> <(:) || true
@@ -41,8 +45,9 @@ done
 "#;
 
 const REPLICA: &str = "replica to be seeded";
+pub const NODE: &str = "galera node to be seeded";
 /// Pages that are not for a bad day of the server that is backed up.
-const APART: [&str; 3] = [REPLICA, "region lost, before that day", "region lost"];
+const APART: [&str; 4] = [REPLICA, NODE, "region lost, before that day", "region lost"];
 
 /// The shell blocks of a page, in order, after those of all pages.
 fn page(name: &str) -> String {
@@ -84,7 +89,8 @@ impl Machine {
         machine
     }
 
-    fn without_repository(bucket: Bucket) -> Machine {
+    /// With a server that nobody has backed up.
+    pub fn without_repository(bucket: Bucket) -> Machine {
         let machine = Machine::without_server(bucket);
         let mut server = MariaDb::start();
         server.sql("CREATE DATABASE shop; USE shop; CREATE TABLE item (id INT PRIMARY KEY) AS SELECT seq AS id FROM seq_1_to_1000");
@@ -307,7 +313,7 @@ fn the_page_for_a_lost_key_without_another_begins_anew_with_two_keys() {
 /// Names of pages stand in the tests that follow them.
 #[test]
 fn every_page_of_the_runbook_is_run_by_a_test() {
-    let tests = [include_str!("runbook.rs"), include_str!("runbook_region.rs")];
+    let tests = [include_str!("runbook.rs"), include_str!("runbook_galera.rs"), include_str!("runbook_region.rs")];
     let blocks = RUNBOOK.matches("\n```sh\n").count();
     let marked: Vec<&str> =
         RUNBOOK.split("<!-- page: ").skip(1).map(|rest| rest.split(" -->\n```sh\n").next().unwrap()).collect();
@@ -316,7 +322,7 @@ fn every_page_of_the_runbook_is_run_by_a_test() {
         let named = tests.iter().any(|test| test.contains(&format!("\"{name}\"")));
         assert!(named, "no test runs the page {name:?}");
     }
-    for day in ["region", "bucket", "server", "table", "key", "credentials", "replica"] {
+    for day in ["region", "bucket", "server", "table", "key", "credentials", "replica", "Galera node"] {
         let heading = RUNBOOK.lines().filter(|line| line.starts_with("## ")).any(|line| line.contains(day));
         assert!(heading, "the runbook has no page for a {day}");
     }

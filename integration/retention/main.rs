@@ -212,6 +212,7 @@ impl Generator<'_> {
                 datadir_mode: None,
                 directory_mode: None,
                 directory_modes: Default::default(),
+                galera: None,
             },
             lsn: LsnRange {
                 from: Lsn(parent.map_or(0, |parent| parent.lsn.start.0 - 1)),

@@ -78,6 +78,13 @@ impl Site {
         (Site::at(MariaDb::start(), haulout, scratch(), &[&["init"], lock].concat()), bucket)
     }
 
+    /// A small shop and no repository yet, in a bucket with object lock.
+    pub fn in_bucket_with_locks() -> (Site, Bucket) {
+        let bucket = LocalStack::shared().bucket_with_locks();
+        let haulout = Haulout::in_bucket(&bucket, "db1");
+        (Site::at(MariaDb::start(), haulout, scratch(), &["--version"]), bucket)
+    }
+
     /// As [`Site::locked`], and sealed with the key file [`Site::key_file`].
     pub fn sealed_and_locked(lock: &[&str]) -> (Site, Bucket) {
         let bucket = LocalStack::shared().bucket_with_locks();

@@ -584,6 +584,7 @@ fn manifest(
             datadir_mode: Some(walk.root.mode),
             directory_mode: Some(walk.directories.mode),
             directory_modes: schemas.map(|(path, owner)| (path.clone(), owner.mode)).collect(),
+            galera: Some(facts.galera),
         },
         lsn: captured.lsn,
         redo: RedoFormat {

@@ -36,6 +36,7 @@ pub fn manifest(day: u32) -> Manifest {
             datadir_mode: Some(0o755),
             directory_mode: Some(0o700),
             directory_modes: BTreeMap::new(),
+            galera: Some(false),
         },
         lsn: LsnRange { from: Lsn(0), start, to: Lsn(start.0 + 30_000_000), last: Lsn(start.0 + 40_706_699) },
         redo: RedoFormat { creator: "Backup 10.11.19-MariaDB".to_owned(), encrypted: false, bytes: 40_706_699 },

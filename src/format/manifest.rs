@@ -76,6 +76,9 @@ pub struct Server {
     /// Permission bits of directories in the datadir that differ from it, by their path in the datadir.
     #[serde(default, skip_serializing_if = "std::collections::BTreeMap::is_empty")]
     pub directory_modes: std::collections::BTreeMap<String, u32>,
+    /// Whether it was a node of a Galera cluster (`@@wsrep_on`); none where nobody wrote it down.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub galera: Option<bool>,
 }
 
 /// [`FileIdentity`] of the system tablespace, as JSON.
@@ -375,6 +378,7 @@ mod tests {
                 datadir_mode: None,
                 directory_mode: Some(0o700),
                 directory_modes: [("shop".to_owned(), 0o750)].into(),
+                galera: Some(true),
             },
             lsn: LsnRange { from: Lsn(0), start: Lsn(1000), to: Lsn(2000), last: Lsn(3000) },
             redo: RedoFormat { creator: "Backup 10.11.19".to_owned(), encrypted: false, bytes: 2000 },
@@ -410,6 +414,14 @@ mod tests {
             lsn: LsnRange { from: Lsn(999), start: Lsn(2000), to: Lsn(4000), last: Lsn(5000) },
             ..full()
         }
+    }
+
+    #[test]
+    fn a_manifest_that_says_nothing_of_a_cluster_leaves_that_open() {
+        let older = Manifest { server: Server { galera: None, ..full().server }, ..full() };
+        let bytes = encode_document(&older).unwrap();
+        assert!(!String::from_utf8_lossy(&bytes).contains("galera"));
+        assert_eq!(decode_document::<Manifest>("backup", &bytes).unwrap(), older);
     }
 
     #[test]

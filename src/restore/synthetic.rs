@@ -400,6 +400,7 @@ impl Synthetic {
                 datadir_mode: Some(0o755),
                 directory_mode: Some(0o750),
                 directory_modes: BTreeMap::from([("shop".to_owned(), 0o710)]),
+                galera: None,
             },
             lsn: LsnRange {
                 from: Lsn(parent.map_or(0, |parent| parent.lsn.start.0 - 1)),

@@ -58,7 +58,7 @@ async fn order(settings: &RestoreSettings, context: &Context) -> Result<Order, F
     let needs = programs.needs(&manifest)?;
     // The tool comes before the owner: the server's package makes the server's user, too.
     let tools = programs.fitting(&needs)?;
-    let options = options(settings, open::owner(settings.owner.as_ref())?);
+    let options = options(settings, &manifest, open::owner(settings.owner.as_ref())?);
     if let Some((lacking, hint)) = needs.lacks(Program::Server).zip(needs.hint(programs::package_system())) {
         // It may be started on another machine.
         let text = format!("to start the server here: {lacking}; {hint}");
@@ -76,7 +76,7 @@ fn replica(settings: &RestoreSettings, manifest: &Manifest) -> Result<Option<Rep
 }
 
 /// How the backup is restored, to `owner`.
-fn options(settings: &RestoreSettings, owner: Option<restore::Owner>) -> RestoreOptions {
+fn options(settings: &RestoreSettings, manifest: &Manifest, owner: Option<restore::Owner>) -> RestoreOptions {
     RestoreOptions {
         owner,
         work_dir: settings.work_dir.clone(),
@@ -84,8 +84,21 @@ fn options(settings: &RestoreSettings, owner: Option<restore::Owner>) -> Restore
         keep_fetched: false,
         fetch: open::fetching(&settings.read),
         prepare: open::preparing(&settings.prepare),
-        galera: settings.galera,
+        galera: settings.galera && !was_no_node(manifest),
     }
+}
+
+/// Whether the manifest says that the server was no node. InnoDB may still know where one stood that it was before: what came after is not the
+/// cluster's.
+fn was_no_node(manifest: &Manifest) -> bool {
+    manifest.server.galera == Some(false)
+}
+
+/// That nothing can be said to a cluster.
+fn without_cluster(manifest: &Manifest) -> Failure {
+    let message = format!("backup {} knows of no Galera cluster: no grastate.dat is written", manifest.id);
+    let hint = "its server was no node; the datadir is restored all the same, and a cluster that it joins sends it everything (SST)";
+    Failure::new(Kind::Failed, message).with_hint(hint)
 }
 
 /// What the last drill took. A restore does without: what keeps it from being known is told, and no more.
@@ -120,10 +133,7 @@ async fn operation(
     }
     let galera = outcome.galera.map(|state| GaleraReport::new(state, &outcome.datadir));
     if settings.galera && galera.is_none() {
-        let message = format!("backup {} knows of no Galera cluster: grastate.dat was not written", manifest.id);
-        let hint =
-            "its server was no node; the datadir is restored, and a cluster that it joins sends it everything (SST)";
-        attaching = Err(Failure::new(Kind::Failed, message).with_hint(hint));
+        attaching = Err(without_cluster(&manifest));
     }
     let summary = RestoreSummary {
         backup_id: manifest.id,

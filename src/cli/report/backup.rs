@@ -345,6 +345,7 @@ fn server(Manifest { server, position, .. }: &Manifest) -> Facts {
         .with("page size", human::bytes(u64::from(server.page_size)))
         .with("ibdata", &server.data_file_path)
         .with("undo", human::counted(u64::from(server.undo_tablespaces), "tablespace"))
+        .with_some("cluster", (server.galera == Some(true)).then(|| "a node of a Galera cluster".to_owned()))
         .with("GTID", or_none(position.gtid.clone()))
         .with("binary log", or_none(binlog))
 }

@@ -9,7 +9,7 @@ app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
 app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- end -}}
 
-{{/* Name and value of what every command needs: the repository, and how its credentials and key are had. */}}
+{{/* Name and value of what every command needs: the repository, and how its credentials and, unless `keyless`, its key are had. */}}
 {{- define "haulout.environment" -}}
 - name: HAULOUT_REPO
   value: {{ .root.Values.repository.url | quote }}
@@ -21,6 +21,7 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 - name: HAULOUT_REGION
   value: {{ . | quote }}
 {{- end }}
+{{- if not .keyless }}
 {{- with .root.Values.repository.sealed }}
 {{- if and .secretName .passphrase }}
 - name: HAULOUT_PASSPHRASE
@@ -32,6 +33,7 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- if and .secretName .keyFile }}
 - name: HAULOUT_KEY_FILE
   value: /etc/haulout/key
+{{- end }}
 {{- end }}
 {{- end }}
 - name: TMPDIR
@@ -64,13 +66,42 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- end }}
 {{- end -}}
 
+{{/* Where the copy is, and how its credentials are had where they are others. */}}
+{{- define "haulout.copy" -}}
+- name: HAULOUT_COPY_TO
+  value: {{ .to | quote }}
+{{- with .endpointUrl }}
+- name: HAULOUT_COPY_ENDPOINT_URL
+  value: {{ . | quote }}
+{{- end }}
+{{- with .region }}
+- name: HAULOUT_COPY_REGION
+  value: {{ . | quote }}
+{{- end }}
+{{- with .profiles }}
+{{- if .secretName }}
+- name: AWS_SHARED_CREDENTIALS_FILE
+  value: /etc/haulout-copy/{{ .key }}
+- name: HAULOUT_COPY_PROFILE
+  value: {{ .copy | quote }}
+{{- with .repository }}
+- name: HAULOUT_PROFILE
+  value: {{ . | quote }}
+{{- end }}
+{{- end }}
+{{- end }}
+{{- end -}}
+
 {{/*
 The spec of a job that runs haulout once: `root`, `role`, `args`, `resources`, and, where the datadir is needed, `datadir`
-(`read` or `write`); `cache` is the size of its scratch space, `server` true when it speaks with the server.
+(`read` or `write`); `cache` is the size of its scratch space, `server` true when it speaks with the server, `keyless` when it needs no
+key, `copy` the values of the copy where it writes one.
 */}}
 {{- define "haulout.job" -}}
 {{- $values := .root.Values -}}
 {{- $role := index $values.roles .role -}}
+{{- $key := and (not .keyless) $values.repository.sealed.secretName $values.repository.sealed.keyFile -}}
+{{- $profiles := dig "profiles" "secretName" "" (.copy | default dict) -}}
 backoffLimit: 3
 ttlSecondsAfterFinished: 259200
 # Tried again is what may go well another time. A person must look at the rest: wrong settings, damage, a wrong key, a server that
@@ -139,6 +170,9 @@ template:
           {{- if .server }}
           {{- include "haulout.server" .root | nindent 10 }}
           {{- end }}
+          {{- with .copy }}
+          {{- include "haulout.copy" . | nindent 10 }}
+          {{- end }}
         {{- with $role.credentialsSecret }}
         envFrom:
           - secretRef:
@@ -166,9 +200,14 @@ template:
           - name: scratch
             mountPath: /scratch
           {{- end }}
-          {{- if and $values.repository.sealed.secretName $values.repository.sealed.keyFile }}
+          {{- if $key }}
           - name: key
             mountPath: /etc/haulout
+            readOnly: true
+          {{- end }}
+          {{- if $profiles }}
+          - name: profiles
+            mountPath: /etc/haulout-copy
             readOnly: true
           {{- end }}
     volumes:
@@ -193,7 +232,7 @@ template:
                 requests:
                   storage: {{ .size }}
       {{- end }}
-      {{- if and $values.repository.sealed.secretName $values.repository.sealed.keyFile }}
+      {{- if $key }}
       - name: key
         secret:
           secretName: {{ $values.repository.sealed.secretName | quote }}
@@ -202,6 +241,15 @@ template:
           items:
             - key: {{ $values.repository.sealed.keyFile | quote }}
               path: key
+      {{- end }}
+      {{- if $profiles }}
+      - name: profiles
+        secret:
+          secretName: {{ $profiles | quote }}
+          defaultMode: 0440
+          items:
+            - key: {{ .copy.profiles.key | quote }}
+              path: {{ .copy.profiles.key | quote }}
       {{- end }}
 {{- end -}}
 

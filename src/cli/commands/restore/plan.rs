@@ -39,11 +39,14 @@ pub(super) async fn tell(
         obstacles.push(failure);
         None
     });
-    let options = super::options(settings, owner);
+    let options = super::options(settings, &manifest, owner);
     let watch = open::watch(progress, context);
     let (placed, in_the_way) =
         restore::plan_restore(&repository, &manifest, &settings.datadir, &options, &watch).await?;
     obstacles.extend(in_the_way.into_iter().map(Failure::from));
+    if settings.galera && super::was_no_node(&manifest) {
+        obstacles.push(super::without_cluster(&manifest));
+    }
     // What is read of a datadir that is written over is most of it then, and has no rate.
     let stretch = async {
         if options.reuse {
