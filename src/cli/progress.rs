@@ -58,6 +58,7 @@ fn words(phase: Phase) -> (&'static str, &'static str, &'static str) {
         Phase::Move => ("move", "moving", "moved"),
         Phase::Check => ("check", "checking", "checked"),
         Phase::Delete => ("delete", "deleting", "deleted"),
+        Phase::Thaw => ("thaw", "thawing", "thawed"),
     }
 }
 
@@ -88,7 +89,7 @@ impl Watcher {
     fn unit(&self, phase: Phase) -> Unit {
         match phase {
             Phase::Check => self.check_unit,
-            Phase::Delete => Unit::Objects,
+            Phase::Delete | Phase::Thaw => Unit::Objects,
             Phase::Prepare => Unit::Lsn,
             _ => Unit::Bytes,
         }

@@ -6,6 +6,7 @@ mod lock;
 mod page;
 mod progress;
 mod secret;
+mod thaw;
 
 pub use clock::{Clock, Entropy, SystemClock, SystemEntropy, Timestamp};
 pub use ids::{BackupId, ChunkId, IdError, PackId, PlanId, ProofId, RepositoryId, SlotId};
@@ -13,3 +14,4 @@ pub use lock::{LockMode, LockPolicy, Retention};
 pub use page::{EXTENT_PAGES, ExtentNo, Lsn, PageMask, PageNo, PageSize, SpaceId};
 pub use progress::{Phase, Progress, Silent};
 pub use secret::Secret;
+pub use thaw::{Archive, ThawOrder, ThawTier};

@@ -19,6 +19,8 @@ pub enum Phase {
     Check,
     /// Deleting objects; objects.
     Delete,
+    /// Waiting for objects to be thawed; objects.
+    Thaw,
 }
 
 /// Watches an operation. Calls are frequent and come from many threads: an implementation must be quick.

@@ -214,6 +214,11 @@ impl RepositoryError {
     pub fn is_denied(&self) -> bool {
         matches!(self, RepositoryError::Store(StoreError::Denied { .. }))
     }
+
+    /// True when an object has to be thawed before it can be read.
+    pub fn is_archived(&self) -> bool {
+        matches!(self, RepositoryError::Store(error) if error.is_archived())
+    }
 }
 
 impl Diagnose for RepositoryError {

@@ -4,6 +4,7 @@
 //! backup; a run that dies before leaves packs that nobody refers to.
 
 mod blocks;
+mod cold;
 mod copying;
 mod damage;
 mod editions;
@@ -30,6 +31,7 @@ use bytes::Bytes;
 use futures::TryStreamExt;
 use lru::LruCache;
 
+pub use cold::{Care, Cold, ColdObject, Wanted, Wishes};
 pub use copying::StoredManifest;
 pub use damage::{Findings, KnownDamage};
 pub use editions::{Editions, StoredBackup};

@@ -30,6 +30,7 @@ use super::{
     lock::LOCK_REQUESTS_MAX,
     locker::Locks,
     retry::Patience,
+    thaw::Archives,
 };
 use crate::model::{LockPolicy, Timestamp};
 
@@ -48,6 +49,8 @@ pub(super) struct Shared {
     pub(super) bucket: Option<aws_sdk_s3::Client>,
     pub(super) bucket_name: String,
     pub(super) locker: Option<Arc<dyn Locks>>,
+    /// Where objects may lie in an archive.
+    pub(super) archives: Option<Arc<dyn Archives>>,
     /// The lock of every object that is put.
     pub(super) lock_policy: Mutex<Option<LockPolicy>>,
     /// The directory of a `file://` repository; a store elsewhere lists in order of keys.
@@ -74,6 +77,7 @@ pub(super) struct Parts {
     pub(super) bucket: Option<aws_sdk_s3::Client>,
     pub(super) bucket_name: String,
     pub(super) locker: Option<Arc<dyn Locks>>,
+    pub(super) archives: Option<Arc<dyn Archives>>,
     pub(super) directory: Option<Directory>,
 }
 
@@ -108,14 +112,11 @@ impl Store {
     /// Wraps any object store, such as one that fails on purpose; `name` stands for the URL in messages.
     pub fn over(name: &str, objects: Arc<dyn ObjectStore>, options: StoreOptions) -> Store {
         let origin = Origin { url: name.to_owned(), ..Origin::default() };
-        let bucket_name = String::new();
-        let parts =
-            Parts { objects, origin, credentials: None, bucket: None, bucket_name, locker: None, directory: None };
-        Store::new(parts, options)
+        Store::new(Parts::plain(objects, origin, String::new()), options)
     }
 
     pub(super) fn new(parts: Parts, options: StoreOptions) -> Store {
-        let Parts { objects, origin, credentials, bucket, bucket_name, locker, directory } = parts;
+        let Parts { objects, origin, credentials, bucket, bucket_name, locker, archives, directory } = parts;
         let shared = Shared {
             objects,
             origin: Arc::new(origin),
@@ -124,6 +125,7 @@ impl Store {
             bucket,
             bucket_name,
             locker,
+            archives,
             lock_policy: Mutex::new(None),
             directory,
             lock_requests: Semaphore::new(LOCK_REQUESTS_MAX),
@@ -478,6 +480,14 @@ pub(super) async fn apart<T: Send + 'static>(work: impl Future<Output = T> + Sen
         Some(Err(error)) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
         // The runtime is being shut down.
         _ => std::future::pending().await,
+    }
+}
+
+impl Parts {
+    /// Those of a store without locks, versions or archives.
+    pub(super) fn plain(objects: Arc<dyn ObjectStore>, origin: Origin, bucket_name: String) -> Parts {
+        let (credentials, bucket, locker, archives, directory) = (None, None, None, None, None);
+        Parts { objects, origin, credentials, bucket, bucket_name, locker, archives, directory }
     }
 }
 

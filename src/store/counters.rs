@@ -11,6 +11,7 @@ pub struct Counters {
     lists: AtomicU64,
     deletes: AtomicU64,
     locks: AtomicU64,
+    thaws: AtomicU64,
     bytes_up: AtomicU64,
     bytes_down: AtomicU64,
     errors: AtomicU64,
@@ -32,6 +33,8 @@ pub struct Counts {
     pub deletes: u64,
     /// Requests to lock an object for longer, repeated ones included.
     pub locks: u64,
+    /// Requests to thaw an object, repeated ones included.
+    pub thaws: u64,
     /// Bytes of objects that were stored.
     pub bytes_up: u64,
     /// Bytes of objects that were received.
@@ -51,6 +54,7 @@ pub(super) enum Count {
     List,
     Delete,
     Lock,
+    Thaw,
     BytesUp,
     BytesDown,
     Error,
@@ -68,6 +72,7 @@ impl Counters {
             lists: read(&self.lists),
             deletes: read(&self.deletes),
             locks: read(&self.locks),
+            thaws: read(&self.thaws),
             bytes_up: read(&self.bytes_up),
             bytes_down: read(&self.bytes_down),
             errors: read(&self.errors),
@@ -83,6 +88,7 @@ impl Counters {
             Count::List => &self.lists,
             Count::Delete => &self.deletes,
             Count::Lock => &self.locks,
+            Count::Thaw => &self.thaws,
             Count::BytesUp => &self.bytes_up,
             Count::BytesDown => &self.bytes_down,
             Count::Error => &self.errors,

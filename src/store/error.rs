@@ -25,6 +25,10 @@ pub enum Action {
     LookAtLock,
     /// Locking an object for longer.
     Lock,
+    /// Asking whether an object is archived.
+    LookAtArchive,
+    /// Asking for an object to be thawed.
+    Thaw,
 }
 
 impl fmt::Display for Action {
@@ -37,6 +41,8 @@ impl fmt::Display for Action {
             Action::Delete => "delete",
             Action::LookAtLock => "look at the lock of",
             Action::Lock => "extend the lock of",
+            Action::LookAtArchive => "ask for the storage class of",
+            Action::Thaw => "thaw",
         })
     }
 }
@@ -296,6 +302,11 @@ impl StoreError {
             _ => None,
         }
     }
+
+    /// True when the object has to be thawed before it can be read.
+    pub fn is_archived(&self) -> bool {
+        matches!(self, StoreError::Archived { .. })
+    }
 }
 
 fn locked_text(lock: ObjectLock) -> String {
@@ -395,7 +406,7 @@ fn denied_hint(action: Action, reason: Refused, origin: &Origin) -> String {
             Action::Store => {
                 "allow the account s3:PutObject on the prefix, and s3:PutObjectRetention where the repository locks its objects"
             }
-            Action::Read | Action::Look => {
+            Action::Read | Action::Look | Action::LookAtArchive => {
                 "allow the account s3:GetObject on the prefix and s3:ListBucket on the bucket (without the latter a \
                  missing object looks like a forbidden one)"
             }
@@ -403,6 +414,7 @@ fn denied_hint(action: Action, reason: Refused, origin: &Origin) -> String {
             Action::Delete => "allow the account s3:DeleteObject on the prefix, and check object lock",
             Action::LookAtLock => "allow the account s3:GetObjectRetention and s3:GetObjectLegalHold on the prefix",
             Action::Lock => "allow the account s3:PutObjectRetention on the prefix",
+            Action::Thaw => "allow the account s3:RestoreObject on the prefix",
         },
     };
     format!("{advice}{}", origin.told())

@@ -27,7 +27,10 @@ pub(super) enum Reply {
 }
 
 #[derive(Default)]
-pub(super) struct Seen(Mutex<Vec<String>>);
+pub(super) struct Seen {
+    heads: Mutex<Vec<String>>,
+    bodies: Mutex<Vec<String>>,
+}
 
 pub(super) struct Server {
     endpoint: String,
@@ -64,7 +67,11 @@ impl Server {
     }
 
     pub(super) fn requests(&self) -> Vec<String> {
-        self.seen.0.lock().unwrap().clone()
+        self.seen.heads.lock().unwrap().clone()
+    }
+
+    pub(super) fn bodies(&self) -> Vec<String> {
+        self.seen.bodies.lock().unwrap().clone()
     }
 }
 
@@ -84,7 +91,8 @@ fn serve(stream: TcpStream, reply: Reply, log: &Seen) -> std::io::Result<()> {
     let mut body = vec![0; length];
     reader.read_exact(&mut body)?;
     let is_head = head.starts_with("HEAD");
-    log.0.lock().unwrap().push(head);
+    log.heads.lock().unwrap().push(head);
+    log.bodies.lock().unwrap().push(String::from_utf8_lossy(&body).into_owned());
     let mut stream = stream;
     match reply {
         Reply::Answer(status, headers, body) => {

@@ -1,4 +1,4 @@
-//! What the store crate cannot ask of S3, by `aws-sdk-s3`: locks and versions.
+//! What the store crate cannot ask of S3, by `aws-sdk-s3`: locks and versions, and in `thaw` archives.
 //!
 //! Requests are repeated by [`super::retry`] alone, and errors are told in the store crate's words, so that `classify`
 //! judges them like all others. Locked puts stand below the store crate's trait: wrappers, conditions, counters and the
@@ -69,10 +69,10 @@ pub(super) trait Locks: Send + Sync {
 
 /// A client for what concerns locks, and the place of the repository.
 pub(super) struct Locker {
-    client: Client,
-    bucket: String,
+    pub(super) client: Client,
+    pub(super) bucket: String,
     /// Put before every key: empty, or a path with a slash at its end.
-    prefix: String,
+    pub(super) prefix: String,
     sha256: bool,
 }
 
@@ -97,7 +97,7 @@ impl Locker {
         Locker { client, bucket: bucket.to_owned(), prefix, sha256: options.upload_checksum }
     }
 
-    fn full(&self, key: &str) -> String {
+    pub(super) fn full(&self, key: &str) -> String {
         format!("{}{key}", self.prefix)
     }
 
@@ -255,7 +255,7 @@ fn has_no_lock<E: ProvideErrorMetadata>(error: &SdkError<E, HttpResponse>) -> bo
 }
 
 /// The error in the store crate's words.
-fn told<E>(error: SdkError<E, HttpResponse>) -> object_store::Error
+pub(super) fn told<E>(error: SdkError<E, HttpResponse>) -> object_store::Error
 where
     E: ProvideErrorMetadata + Error + Send + Sync + 'static,
 {

@@ -13,6 +13,7 @@
 //! |---|---|
 //! | connection refused or reset, 5xx, 429, silence, body cut short | repeated with growing pauses, or those that `Retry-After` asks for (`retry`) |
 //! | answer of a put lost | repeated; "exists already" is compared with the bytes to be put (`client`) |
+//! | object lies in an archive | [`StoreError::Archived`]; [`Store::thaw`] asks for it where the operator wants that (`thaw`) |
 //! | object is locked (WORM) | [`Store::delete`] asks first and refuses: [`StoreError::Locked`] (`lock`) |
 //! | credentials expire | fetched anew before, and once more when the store says so (`credentials`) |
 //! | store ignores `If-None-Match: *` | found by [`Store::probe`]; keys are unique, so nothing is lost |
@@ -39,6 +40,7 @@ mod options;
 mod probe;
 mod refusal;
 mod retry;
+mod thaw;
 pub mod timed;
 mod url;
 mod versions;
@@ -46,11 +48,15 @@ mod versions;
 #[cfg(test)]
 mod bucket_tests;
 #[cfg(test)]
+pub mod frozen;
+#[cfg(test)]
 mod http_tests;
 #[cfg(test)]
 mod lock_tests;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod thaw_tests;
 
 pub use client::{ObjectInfo, PutOutcome, Store};
 pub use counters::{Counters, Counts};
@@ -64,5 +70,6 @@ pub use open::{open, open_wrapped};
 pub use options::{AccessKey, RetryPolicy, StoreOptions};
 pub use probe::{Answer, Capabilities, Finding, Verdict};
 pub use refusal::Refusal;
+pub use thaw::{Frost, ListedFrost, ThawAnswer};
 pub use url::StoreUrl;
 pub use versions::ObjectVersion;

@@ -60,7 +60,7 @@ pub async fn open_wrapped(
         Location::Google(place) => open_google(place, origin, options).await?,
         Location::Azure(place) => open_azure(place, origin, options).await?,
         Location::Directory(directory) => open_directory(directory, origin, options)?,
-        Location::Memory(_) => plain(Arc::new(InMemory::new()), origin, String::new()),
+        Location::Memory(_) => Parts::plain(Arc::new(InMemory::new()), origin, String::new()),
     };
     parts.objects = wrap(parts.objects);
     Ok(Store::new(parts, options.clone()))
@@ -134,7 +134,8 @@ async fn open_s3(place: &BucketPrefix, mut origin: Origin, options: &StoreOption
         credentials: Some(credentials),
         bucket: Some(bucket),
         bucket_name: place.bucket.clone(),
-        locker: Some(locker),
+        locker: Some(locker.clone()),
+        archives: Some(locker),
         directory: None,
     })
 }
@@ -273,7 +274,7 @@ async fn open_google(place: &BucketPrefix, mut origin: Origin, options: &StoreOp
     }
     origin.endpoint = options.endpoint.as_ref().map(Url::to_string);
     let objects = builder.build().map_err(|error| bad_store(&origin, &error))?;
-    Ok(plain(prefixed(objects, &place.prefix), origin, place.bucket.clone()))
+    Ok(Parts::plain(prefixed(objects, &place.prefix), origin, place.bucket.clone()))
 }
 
 async fn open_azure(place: &BucketPrefix, mut origin: Origin, options: &StoreOptions) -> Result<Parts, StoreError> {
@@ -289,7 +290,7 @@ async fn open_azure(place: &BucketPrefix, mut origin: Origin, options: &StoreOpt
     }
     origin.endpoint = options.endpoint.as_ref().map(Url::to_string);
     let objects = builder.build().map_err(|error| bad_store(&origin, &error))?;
-    Ok(plain(prefixed(objects, &place.prefix), origin, place.bucket.clone()))
+    Ok(Parts::plain(prefixed(objects, &place.prefix), origin, place.bucket.clone()))
 }
 
 fn open_directory(directory: &Path, origin: Origin, options: &StoreOptions) -> Result<Parts, StoreError> {
@@ -316,7 +317,7 @@ fn open_directory(directory: &Path, origin: Origin, options: &StoreOptions) -> R
     }
     let opened = Directory::open(directory.to_owned()).map_err(failed)?;
     let objects = LocalFileSystem::new_with_prefix(directory).map_err(|error| attempt.classify(error).error)?;
-    Ok(Parts { directory: Some(opened), ..plain(Arc::new(objects.with_fsync(true)), origin, String::new()) })
+    Ok(Parts { directory: Some(opened), ..Parts::plain(Arc::new(objects.with_fsync(true)), origin, String::new()) })
 }
 
 /// Creates `directory` and those above it, each one's entry made durable.
@@ -337,10 +338,6 @@ fn create_directory(directory: &Path) -> io::Result<()> {
         }
     }
     Ok(())
-}
-
-fn plain(objects: Arc<dyn ObjectStore>, origin: Origin, bucket_name: String) -> Parts {
-    Parts { objects, origin, credentials: None, bucket: None, bucket_name, locker: None, directory: None }
 }
 
 fn prefixed(objects: impl ObjectStore, prefix: &str) -> Arc<dyn ObjectStore> {

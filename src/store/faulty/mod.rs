@@ -92,8 +92,7 @@ impl FaultyStore {
         let origin = Origin { url: name.to_owned(), ..Origin::default() };
         let locker = self.locks.is_some().then(|| faulty.clone() as Arc<dyn Locks>);
         let credentials = Some(credentials);
-        let (bucket, bucket_name, directory) = (None, String::new(), None);
-        let parts = Parts { objects: faulty, origin, credentials, bucket, bucket_name, locker, directory };
+        let parts = Parts { credentials, locker, ..Parts::plain(faulty, origin, String::new()) };
         Store::new(parts, options)
     }
 
