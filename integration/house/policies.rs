@@ -139,6 +139,21 @@ fn each_policy_allows_what_its_role_needs_and_no_more() {
     }
 }
 
+/// Thawing costs money and changes nothing: who restores may, in a statement of its own that can be left out.
+#[test]
+fn only_who_restores_may_thaw() {
+    for (name, expected) in [("agent.json", 0), ("copier.json", 0), ("reader.json", 1), ("pruner.json", 0)] {
+        let policy = Policy::read(name);
+        let thaws: Vec<_> =
+            policy.statements("Allow").filter(|one| words(&one["Action"]).contains(&"s3:RestoreObject")).collect();
+        assert_eq!(thaws.len(), expected, "{name}");
+        for statement in thaws {
+            assert_eq!((statement["Sid"].as_str(), words(&statement["Action"]).len()), (Some("Thaw"), 1), "{name}");
+        }
+        assert_eq!(policy.allows("s3:RestoreObject"), expected == 1, "{name}");
+    }
+}
+
 /// Whoever has the credentials could else lock the bucket for a hundred years.
 #[test]
 fn locks_are_allowed_for_a_limited_time_and_in_one_mode() {

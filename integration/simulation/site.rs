@@ -373,7 +373,7 @@ impl Site {
         let target: PathBuf = self.folder.path().join(format!("fetched-{number}"));
         let (_stop, cancel) = watch::channel(false);
         let watch = restore::Watch { progress: Arc::new(Silent), cancel: cancel.into() };
-        let options = restore::FetchOptions { requests: 2 };
+        let options = restore::FetchOptions { requests: 2, ..Default::default() };
         let fetched = restore::fetch(repository, &manifest, &target, options, &watch).await;
         fetched.map_err(|error| format!("{:?}: {error}", error.kind()))?;
         let world = self.source.0.lock().unwrap();

@@ -15,8 +15,8 @@ use aws_sdk_s3::{
     error::ProvideErrorMetadata,
     primitives::{ByteStream, DateTime},
     types::{
-        DefaultRetention, ObjectLockConfiguration, ObjectLockEnabled, ObjectLockRetention, ObjectLockRetentionMode,
-        ObjectLockRule, RestoreRequest, StorageClass,
+        DefaultRetention, MetadataDirective, ObjectLockConfiguration, ObjectLockEnabled, ObjectLockRetention,
+        ObjectLockRetentionMode, ObjectLockRule, RestoreRequest, StorageClass,
     },
 };
 use tokio::runtime::Runtime;
@@ -155,9 +155,28 @@ impl Bucket {
     }
 
     /// Moves an object to an archive, as a lifecycle rule would: it cannot be read until it is thawed.
-    pub fn archive(&self, key: &str) {
-        let request = self.client.put_object().bucket(&self.name).key(key).body(ByteStream::from(self.get(key)));
-        RUNTIME.block_on(request.storage_class(StorageClass::Glacier).send()).expect("the object can be archived");
+    pub fn archive(&self, key: &str, class: &str) {
+        // What is archived is not copied before it is thawed.
+        self.thaw_if_archived(key);
+        let request = self.client.copy_object().bucket(&self.name).key(key).copy_source(format!("{}/{key}", self.name));
+        let request = request.storage_class(StorageClass::from(class)).metadata_directive(MetadataDirective::Replace);
+        RUNTIME.block_on(request.send()).expect("the object can be archived");
+        assert_eq!(self.class(key), (class.to_owned(), None));
+    }
+
+    fn thaw_if_archived(&self, key: &str) {
+        let (class, restore) = self.class(key);
+        if ["GLACIER", "DEEP_ARCHIVE"].contains(&class.as_str()) && restore.is_none() {
+            self.thaw(key);
+        }
+    }
+
+    /// Storage class of an object, and what is said of its thawing.
+    pub fn class(&self, key: &str) -> (String, Option<String>) {
+        let request = self.client.head_object().bucket(&self.name).key(key);
+        let answer = RUNTIME.block_on(request.send()).expect("the object is there");
+        let class = answer.storage_class.map_or_else(|| "STANDARD".to_owned(), |class| class.as_str().to_owned());
+        (class, answer.restore)
     }
 
     /// Thaws an archived object for a day. Here that is done at once.

@@ -20,7 +20,7 @@ use crate::{
     },
     model::{BackupId, Progress},
     prune,
-    repository::{Access, Repository, RepositoryError},
+    repository::{Access, Cold, Repository, RepositoryError, Wanted},
     restore::{self, FetchOptions, PrepareSettings, Watch},
     store::{self, AccessKey, RetryPolicy, Store, StoreError, StoreOptions, StoreUrl},
 };
@@ -136,6 +136,29 @@ pub async fn chosen(repository: &Repository, backup: &BackupChoice, context: &Co
     Ok(manifest)
 }
 
+/// Opens the repository of `settings` and the manifest of the backup that was chosen to be read for long, as [`chosen`] does. Documents that
+/// are archived are thawed first, where that is wanted.
+///
+/// # Errors
+/// When the repository cannot be read, has no such backup, or what is thawed cannot be read yet.
+pub async fn to_read(
+    settings: &ReadSettings,
+    backup: &BackupChoice,
+    context: &Context,
+) -> Result<(Arc<Repository>, Manifest), Failure> {
+    let holder = keyholder(context)?;
+    let store = store(&settings.store, false, context).await?;
+    let (cold, watch) = (Cold::of(&store), watch(context.progress(Unit::Objects), context));
+    restore::thaw_documents(&cold, Wanted::Head, settings.thaw, &watch).await?;
+    let repository = Arc::new(unlocked(store, holder, context).await?);
+    if settings.thaw.is_some() {
+        let id = choice(&repository, backup).await?;
+        restore::thaw_documents(&cold, Wanted::Manifest(id), settings.thaw, &watch).await?;
+    }
+    let manifest = chosen(&repository, backup, context).await?;
+    Ok((repository, manifest))
+}
+
 /// The proofs of `backups`, the newest first; warns of those that cannot be read.
 ///
 /// # Errors
@@ -201,7 +224,7 @@ pub fn discover(settings: &ToolSettings) -> Result<Tools, Failure> {
 
 /// How packs are read.
 pub fn fetching(settings: &ReadSettings) -> FetchOptions {
-    FetchOptions { requests: settings.connections.get() as usize }
+    FetchOptions { requests: settings.connections.get() as usize, thaw: settings.thaw }
 }
 
 /// How a directory is prepared.

@@ -3,6 +3,7 @@
 mod copy;
 mod drill;
 mod prune;
+mod thaw;
 
 pub use copy::{CopyChoice, CopySettings, place as copy_place};
 pub use drill::DrillSettings;
@@ -27,7 +28,10 @@ use super::{
         keys::{self, CompressionLevel, Connections, Key, Nice, Parallel, Uploads},
     },
 };
-use crate::{model::Secret, restore::ReplicaSource};
+use crate::{
+    model::Secret,
+    restore::{ReplicaSource, ThawOptions},
+};
 
 /// Variables that MariaDB's tools inherit: where they find their libraries and put their files, and the time zone.
 const TOOL_VARIABLES: [&str; 3] = ["LD_LIBRARY_PATH", "TMPDIR", "TZ"];
@@ -344,6 +348,8 @@ pub struct ReadSettings {
     pub store: StoreSettings,
     /// Reads in flight.
     pub connections: Connections,
+    /// Whether what is archived is thawed first.
+    pub thaw: Option<ThawOptions>,
 }
 
 impl ReadSettings {
@@ -359,7 +365,8 @@ impl ReadSettings {
     ) -> Result<ReadSettings, SettingsError> {
         let connections = layers.pick_or(&keys::CONNECTIONS, connections, Connections::clamped(16))?;
         let store = StoreSettings::assemble(layers, url, store)?;
-        Ok(ReadSettings { store: StoreSettings { reads_max: Some(connections.get() as usize), ..store }, connections })
+        let store = StoreSettings { reads_max: Some(connections.get() as usize), ..store };
+        Ok(ReadSettings { store, connections, thaw: None })
     }
 }
 
@@ -476,7 +483,8 @@ impl RestoreSettings {
     /// When a value is wrong.
     pub fn assemble(layers: &Layers, url: Option<&str>, args: &RestoreArgs) -> Result<RestoreSettings, SettingsError> {
         Ok(RestoreSettings {
-            read: ReadSettings::assemble(layers, url, &args.store, args.connections)?,
+            read: ReadSettings::assemble(layers, url, &args.store, args.connections)?
+                .thawing(&args.thaw, args.dry_run)?,
             backup: args.backup.clone(),
             prepare: PrepareSettings::assemble(layers, &args.prepare)?,
             datadir: args.datadir.clone(),
@@ -513,7 +521,8 @@ impl RestoreTableSettings {
         args: &RestoreTableArgs,
     ) -> Result<RestoreTableSettings, SettingsError> {
         Ok(RestoreTableSettings {
-            read: ReadSettings::assemble(layers, url, &args.store, args.connections)?,
+            read: ReadSettings::assemble(layers, url, &args.store, args.connections)?
+                .thawing(&args.thaw, args.dry_run)?,
             prepare: PrepareSettings::assemble(layers, &args.prepare)?,
             connection: ConnectionSettings::assemble(layers, &args.connection)?,
         })

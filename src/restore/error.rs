@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use super::memory;
 use super::replica::ReplicaError;
 use super::table::TableError;
+use super::thaw_error::ThawError;
 use crate::error::{Diagnose, Kind};
 use crate::format::FormatError;
 use crate::mariadb::control::ControlError;
@@ -236,6 +237,9 @@ pub enum RestoreError {
         /// Chunks that were found.
         equal: u64,
     },
+    /// What it needs has to be thawed.
+    #[error(transparent)]
+    Thaw(#[from] Box<ThawError>),
     /// The operator or a signal stopped the restore.
     #[error("the restore was stopped")]
     Interrupted,
@@ -250,6 +254,12 @@ impl From<TableError> for RestoreError {
     }
 }
 
+impl From<ThawError> for RestoreError {
+    fn from(error: ThawError) -> RestoreError {
+        RestoreError::Thaw(Box::new(error))
+    }
+}
+
 impl From<ReplicaError> for RestoreError {
     fn from(error: ReplicaError) -> RestoreError {
         RestoreError::Replica(Box::new(error))
@@ -260,6 +270,14 @@ impl RestoreError {
     /// Makes an [`RestoreError::Io`] of what the system says.
     pub(super) fn io(action: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> RestoreError {
         move |source| RestoreError::Io { action, path: path.into(), source }
+    }
+
+    /// True when an object has to be thawed before it can be read, and no more is known.
+    pub(super) fn is_archived(&self) -> bool {
+        match self {
+            RestoreError::Repository(error) | RestoreError::Unread { source: error, .. } => error.is_archived(),
+            _ => false,
+        }
     }
 }
 
@@ -272,6 +290,7 @@ impl Diagnose for RestoreError {
             RestoreError::Tool(error) => error.kind(),
             RestoreError::Table(error) => error.kind(),
             RestoreError::Replica(error) => error.kind(),
+            RestoreError::Thaw(error) => error.kind(),
             RestoreError::Datadir(error) => error.kind(),
             RestoreError::Prepare(error) => error.kind(),
             RestoreError::NotEmpty { .. }
@@ -302,6 +321,7 @@ impl Diagnose for RestoreError {
             RestoreError::Tool(error) => return error.hint(),
             RestoreError::Table(error) => return error.hint(),
             RestoreError::Replica(error) => return error.hint(),
+            RestoreError::Thaw(error) => return error.hint(),
             RestoreError::Datadir(error) => return error.hint(),
             RestoreError::Prepare(error) => return error.hint(),
             RestoreError::LittleMemory { redo_bytes, memory_bytes, .. } => {
@@ -366,7 +386,9 @@ fn others(more: usize) -> String {
 fn next_step(kept: &Option<PathBuf>, source: &RestoreError) -> String {
     let first = match (source, source.hint()) {
         // It says of another command, to be run instead.
-        (RestoreError::Foreign { .. } | RestoreError::LittleMemory { .. }, Some(hint)) => return hint,
+        (RestoreError::Foreign { .. } | RestoreError::LittleMemory { .. } | RestoreError::Thaw(_), Some(hint)) => {
+            return hint;
+        }
         (_, hint) => hint.map(|hint| format!("{hint}; then ")).unwrap_or_default(),
     };
     match kept {

@@ -321,7 +321,7 @@ mod tests {
     async fn a_stretch_is_read_of_what_the_restore_fetches_and_no_more() {
         let mut server = Synthetic::populated(7).await;
         let manifest = server.backup().await;
-        let options = FetchOptions { requests: 4 };
+        let options = FetchOptions { requests: 4, ..FetchOptions::default() };
         let never = Cancel::never();
         let plan = RestorePlan::read(&server.repository, &manifest, options, &never).await.unwrap();
         let stretch = read_stretch(&server.repository, &manifest, options, &never).await.unwrap().unwrap();

@@ -10,6 +10,7 @@
 //! - `datadir` brings prepared files in, all or none.
 //! - `reuse` makes a datadir that holds much of the backup already the work directory; `others` sets aside what the backup does
 //!   not have, and `compare` proves what need not be fetched.
+//! - `thaw` asks the store for what lies in an archive, where the operator wants that.
 
 mod cancel;
 mod catalogue;
@@ -33,6 +34,8 @@ mod replica;
 mod reuse;
 mod steps;
 mod table;
+mod thaw;
+mod thaw_error;
 mod tree;
 mod walk;
 mod whole;
@@ -60,6 +63,8 @@ pub use steps::{
     move_back, prepare,
 };
 pub use table::{TableError, TableOptions, TableOutcome, TablePlan, TableTarget, plan_table, restore_table};
+pub use thaw::{Ice, ThawOptions, Thawed, frozen, thaw, thaw_documents, thawed};
+pub use thaw_error::ThawError;
 pub use tree::Owner;
 pub use whole::{Aside, PhaseSeconds, PlacedPlan, RestoreOptions, RestoreOutcome, plan_restore, restore};
 pub use window::FetchOptions;

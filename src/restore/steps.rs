@@ -12,7 +12,7 @@ use super::misplaced::Expected;
 use super::plan::{RestorePlan, available_bytes, check_tool};
 use super::tree::{self, Owner};
 use super::workdir::{Leftovers, WorkDir};
-use super::{Cancel, FetchOptions, RestoreError, checkpoints, holes, links, memory, others};
+use super::{Cancel, FetchOptions, RestoreError, checkpoints, holes, links, memory, others, thaw};
 use crate::format::Manifest;
 use crate::mariadb::prepare::{OnPrepareLine, Prepare, PrepareError, PrepareEvent, PrepareOptions};
 use crate::mariadb::tool::{ToolFit, Tools};
@@ -124,6 +124,22 @@ pub async fn fetch_tables(
     options: FetchOptions,
     watch: &Watch,
 ) -> Result<FetchOutcome, RestoreError> {
+    let fetched = fetch_readable(repository, manifest, tables, target, options, watch).await;
+    match fetched {
+        Err(error) => Err(thaw::told(error, repository, manifest, tables, watch).await),
+        fetched => fetched,
+    }
+}
+
+async fn fetch_readable(
+    repository: &Repository,
+    manifest: &Manifest,
+    tables: &TableChoice,
+    target: &Path,
+    options: FetchOptions,
+    watch: &Watch,
+) -> Result<FetchOutcome, RestoreError> {
+    thaw::thaw(repository, manifest, tables, options.thaw, watch).await?;
     let begun = Instant::now();
     let plan = RestorePlan::of(repository, manifest, tables, options, &watch.cancel).await?;
     let marker = Marker::filling(manifest);

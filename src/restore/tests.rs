@@ -128,7 +128,7 @@ proptest! {
             let dir = tempfile::tempdir().unwrap();
             for (place, (manifest, state)) in history.into_iter().enumerate() {
                 let target = dir.path().join(place.to_string());
-                let options = FetchOptions { requests };
+                let options = FetchOptions { requests, ..FetchOptions::default() };
                 let outcome = fetch(&server.repository, &manifest, &target, options, &watch()).await.unwrap();
                 assert_eq!(outcome.figures.files, manifest.spaces + manifest.files);
                 let expected = fetched(state, &manifest);

@@ -13,7 +13,7 @@ use super::reuse::{self, Source};
 use super::steps::{self, Passage, PrepareSettings, Watch, blocking};
 use super::tree::{self, Owner};
 use super::workdir::{Leftovers, WorkDir};
-use super::{FetchOptions, RestoreError, galera, others};
+use super::{FetchOptions, RestoreError, galera, others, thaw};
 use crate::format::Manifest;
 use crate::mariadb::galera::GaleraState;
 use crate::mariadb::tool::Tools;
@@ -124,7 +124,8 @@ pub async fn plan_restore(
     let free = if options.reuse { Ok(()) } else { check_free(&place) };
     let mut in_the_way: Vec<RestoreError> = free.err().into_iter().collect();
     let work_dir = work_dir(options, &place)?;
-    let plan = RestorePlan::read(repository, manifest, options.fetch, &watch.cancel).await?;
+    let read = async || RestorePlan::read(repository, manifest, options.fetch, &watch.cancel).await;
+    let plan = thaw::thawed(repository, manifest, None, watch, read).await?;
     if source != Source::Nowhere {
         return plan_over(repository, manifest, plan, (&place, source), options, watch).await;
     }
@@ -208,7 +209,10 @@ pub async fn restore(
 ) -> Result<RestoreOutcome, RestoreError> {
     let mut left = Left::Nothing;
     let run = Run { repository, manifest, tools, options, watch };
-    let result = run.attempt(datadir, &mut left).await;
+    let result = match run.attempt(datadir, &mut left).await {
+        Err(error) => Err(thaw::told(error, repository, manifest, &TableChoice::All, watch).await),
+        restored => restored,
+    };
     result.map_err(|source| {
         let (backup, datadir, source) = (manifest.id.clone(), datadir.to_owned(), Box::new(source));
         match left {
@@ -247,8 +251,10 @@ impl Run<'_> {
             check_free(&place)?;
         }
         let source = if options.reuse { reuse::find(&place)? } else { Source::Nowhere };
-        let plan = RestorePlan::read(repository, manifest, options.fetch, &watch.cancel).await?;
+        // Costs money and hours: whatever else is in the way is found before.
         let work = work_dir(options, &place)?;
+        thaw::thaw(repository, manifest, &TableChoice::All, options.fetch.thaw, watch).await?;
+        let plan = RestorePlan::read(repository, manifest, options.fetch, &watch.cancel).await?;
         let (place, mut dir, looked) = self.take(place, source, &work, &plan).await?;
         if dir.marker().is_taken() {
             *left = Left::Taken(work.clone());

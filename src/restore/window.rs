@@ -13,9 +13,9 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::RestoreError;
 use super::walk::{Step, TargetFile};
 use super::write::{Chunk, Need, Place, Request, Zeros, runs};
+use super::{RestoreError, ThawOptions};
 use crate::format::SEAL_BYTES;
 use crate::format::map::{Content, Extent, FilePiece, FileSource, Location, PackRef};
 use crate::format::pack::CHUNK_BYTES_MAX;
@@ -40,12 +40,14 @@ const REQUESTS_MAX: usize = 64;
 pub struct FetchOptions {
     /// Requests at the same time, 1 to 64.
     pub requests: usize,
+    /// Whether what is archived is thawed first.
+    pub thaw: Option<ThawOptions>,
 }
 
 impl Default for FetchOptions {
     fn default() -> FetchOptions {
         // Eight of 6 MiB fill a line of 10 Gbit/s at 50 ms.
-        FetchOptions { requests: 8 }
+        FetchOptions { requests: 8, thaw: None }
     }
 }
 

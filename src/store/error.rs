@@ -362,8 +362,9 @@ impl Diagnose for StoreError {
                 format!("create the bucket, or correct its name, the region or the endpoint{}", origin.told())
             }
             StoreError::Denied { action, reason, origin, .. } => denied_hint(*action, *reason, origin),
-            StoreError::Archived { .. } => "thaw what lies below packs/ (`aws s3api restore-object`), run again when that is \
-                 done, and have no lifecycle rule move packs to Glacier or Deep Archive; Glacier Instant Retrieval can be read at once"
+            StoreError::Archived { .. } => "`restore`, `fetch`, `drill` and `restore-table` ask the store to thaw what a backup needs with --thaw \
+                 (`aws s3api restore-object` does it for a single object); have no lifecycle rule move objects to Glacier or Deep \
+                 Archive: Glacier Instant Retrieval can be read at once"
                 .to_owned(),
             StoreError::ClockSkew { .. } => "set this machine's clock right, for example with NTP".to_owned(),
             StoreError::WrongRegion { expected: Some(region), .. } => format!("set the region to {region}"),

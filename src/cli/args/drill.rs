@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::{BackupChoice, PrepareArgs, StoreArgs};
+use super::{BackupChoice, PrepareArgs, StoreArgs, ThawArgs};
 use crate::cli::settings::{Stretch, keys::Connections};
 
 /// Options of `drill`.
@@ -60,6 +60,9 @@ pub struct DrillArgs {
     /// Preparing.
     #[command(flatten)]
     pub prepare: PrepareArgs,
+    /// Thawing.
+    #[command(flatten)]
+    pub thaw: ThawArgs,
     /// The store.
     #[command(flatten)]
     pub store: StoreArgs,

@@ -5,7 +5,7 @@ use std::{num::NonZeroU32, path::PathBuf};
 use clap::Args;
 use clap_complete::Shell;
 
-use super::{BackupChoice, ConnectionArgs, CopyPlaceArgs, ReplicaArgs, StoreArgs, ToolsArgs};
+use super::{BackupChoice, ConnectionArgs, CopyPlaceArgs, ReplicaArgs, StoreArgs, ThawArgs, ToolsArgs};
 use crate::{
     cli::{
         human::ByteSize,
@@ -242,7 +242,11 @@ done here; the options of the connection say how the restored server is reached.
 
 With --galera the server joins its cluster by an incremental state transfer (IST), if some node still has in its gcache what comes after the \
 backup: there `SHOW STATUS LIKE 'wsrep_local_cached_downto'` is not above the number that is printed. If none has, the cluster sends \
-everything (SST), and what was restored is lost.")]
+everything (SST), and what was restored is lost.
+
+What a lifecycle rule has moved to Glacier or Deep Archive must be thawed before it can be read, which takes hours and costs money. With \
+--thaw the store is asked for all that the backup needs, and the command says when to come back (exit code 22); with --thaw-wait it \
+waits. Run again, with or without --thaw, it goes on.")]
 pub struct RestoreArgs {
     /// Datadir to restore into, empty or absent but for --reuse
     #[arg(long, value_name = "DIR")]
@@ -277,6 +281,9 @@ pub struct RestoreArgs {
     /// The restored server.
     #[command(flatten)]
     pub connection: ConnectionArgs,
+    /// Thawing.
+    #[command(flatten)]
+    pub thaw: ThawArgs,
     /// The store.
     #[command(flatten)]
     pub store: StoreArgs,
@@ -325,6 +332,9 @@ pub struct RestoreTableArgs {
     /// Preparing.
     #[command(flatten)]
     pub prepare: PrepareArgs,
+    /// Thawing.
+    #[command(flatten)]
+    pub thaw: ThawArgs,
     /// The store.
     #[command(flatten)]
     pub store: StoreArgs,
@@ -370,6 +380,9 @@ pub struct FetchArgs {
     /// Reads from the store in flight [default: 16]
     #[arg(long, value_name = "N")]
     pub connections: Option<Connections>,
+    /// Thawing.
+    #[command(flatten)]
+    pub thaw: ThawArgs,
     /// The store.
     #[command(flatten)]
     pub store: StoreArgs,

@@ -33,7 +33,7 @@ pub async fn run(args: &CompactArgs, context: &Context) -> Result<Finish, Failur
         Some(choice) => Some(open::choice(&repository, choice).await?),
         None => repository.backup_ids().await?.pop(),
     };
-    let fetching = FetchOptions { requests: settings.connections.get() as usize };
+    let fetching = FetchOptions { requests: settings.connections.get() as usize, ..FetchOptions::default() };
     let before = restore_cost(&repository, backup.as_ref(), fetching, context).await;
     let options = CompactOptions {
         live_share: u8::try_from(settings.live_share.get()).unwrap_or(100),

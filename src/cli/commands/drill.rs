@@ -33,8 +33,7 @@ pub async fn run(args: &DrillArgs, context: &Context) -> Result<Finish, Failure>
         prepare: open::preparing(&settings.prepare),
     };
     let tools = open::discover(&settings.prepare.tools)?;
-    let repository = open::repository(&settings.read.store, context).await?;
-    let manifest = open::chosen(&repository, &settings.backup, context).await?;
+    let (repository, manifest) = open::to_read(&settings.read, &settings.backup, context).await?;
     let (clock, entropy) = (context.clock(), context.entropy());
     let watch = open::watch(context.progress(Unit::Objects), context);
     let work = drill::Context {

@@ -15,6 +15,7 @@ use crate::{
 /// When the settings are wrong or not all could be written.
 pub async fn run(args: &FetchArgs, context: &Context) -> Result<Finish, Failure> {
     let read = ReadSettings::assemble(&context.layers, context.url(), &args.store, args.connections);
+    let read = read.and_then(|read| read.thawing(&args.thaw, false));
     let read = context.settle(read)?;
     let progress = context.progress(Unit::Bytes);
     let summary = operation(&read, args, progress, context).await?;
@@ -28,10 +29,10 @@ async fn operation(
     progress: Arc<dyn Progress>,
     context: &Context,
 ) -> Result<FetchSummary, Failure> {
-    let repository = open::repository(&read.store, context).await?;
-    let manifest = open::chosen(&repository, &args.backup, context).await?;
+    let (repository, manifest) = open::to_read(read, &args.backup, context).await?;
     let watch = open::watch(progress, context);
-    let tables = restore::choose_tables(&repository, &manifest, &args.tables, &watch.cancel).await?;
+    let choose = async || restore::choose_tables(&repository, &manifest, &args.tables, &watch.cancel).await;
+    let tables = restore::thawed(&repository, &manifest, read.thaw, &watch, choose).await?;
     let (target, options) = (&args.target, open::fetching(read));
     let fetched = restore::fetch_tables(&repository, &manifest, &tables, target, options, &watch).await?;
     Ok(FetchSummary {

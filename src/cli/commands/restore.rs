@@ -51,8 +51,7 @@ struct Order {
 
 async fn order(settings: &RestoreSettings, context: &Context) -> Result<Order, Failure> {
     let programs = Programs::look(&settings.prepare.tools)?;
-    let repository = open::repository(&settings.read.store, context).await?;
-    let manifest = open::chosen(&repository, &settings.backup, context).await?;
+    let (repository, manifest) = open::to_read(&settings.read, &settings.backup, context).await?;
     // Before anything is fetched: a replica that could not go on from there is not what was asked for.
     let replica = replica(settings, &manifest)?;
     let needs = programs.needs(&manifest)?;

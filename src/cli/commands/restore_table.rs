@@ -61,8 +61,7 @@ async fn order(args: &RestoreTableArgs, settings: &RestoreTableSettings, context
         prepare: open::preparing(&settings.prepare),
     };
     let tools = open::discover(&settings.prepare.tools)?;
-    let repository = open::repository(&settings.read.store, context).await?;
-    let manifest = open::chosen(&repository, &args.backup, context).await?;
+    let (repository, manifest) = open::to_read(&settings.read, &args.backup, context).await?;
     Ok(Order { repository, manifest, tools, connection: open::connection(&settings.connection), options })
 }
 

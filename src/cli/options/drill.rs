@@ -71,7 +71,8 @@ impl DrillSettings {
         let given = Some(args.mariadbd_option.clone()).filter(|given| !given.is_empty());
         let given = layers.pick_or(&keys::MARIADBD_OPTIONS, given, Vec::new())?;
         Ok(DrillSettings {
-            read: ReadSettings::assemble(layers, url, &args.store, args.connections)?,
+            read: ReadSettings::assemble(layers, url, &args.store, args.connections)?
+                .thawing(&args.thaw, args.dry_run)?,
             backup: args.backup.clone(),
             prepare: PrepareSettings::assemble(layers, &args.prepare)?,
             scratch,

@@ -30,7 +30,7 @@ use super::plan::{RestorePlan, available_bytes, check_tool};
 use super::steps::{self, PrepareSettings, Watch, blocking};
 use super::tree::copy_file;
 use super::workdir::{Leftovers, WorkDir};
-use super::{FetchOptions, RestoreError};
+use super::{FetchOptions, RestoreError, thaw};
 use crate::error::Diagnose;
 use crate::format::Manifest;
 use crate::mariadb::connection::Connection;
@@ -152,7 +152,10 @@ pub async fn restore_table(
     let result = job.bring(&ready, &mut dir).await;
     // Should files stay, the next run removes them; the first error tells more.
     blocking(move || dir.remove_whole()).await.ok();
-    result
+    match result {
+        Err(error) => Err(thaw::told(error, repository, manifest, &ready.choice, watch).await),
+        brought => brought,
+    }
 }
 
 struct Job<'a> {
@@ -176,7 +179,8 @@ impl<'a> Job<'a> {
         let Job { repository, manifest, target, options, watch } = self;
         let TableTarget { tools, connection } = *target;
         check_tool(&manifest.server.version, tools)?;
-        let catalogue = Catalogue::read(repository, manifest, &watch.cancel).await?;
+        let read = async || Catalogue::read(repository, manifest, &watch.cancel).await;
+        let catalogue = thaw::thawed(repository, manifest, options.fetch.thaw, watch, read).await?;
         let entry = self.find(&catalogue)?;
         // The client program is short-lived, and asks for what the server has in memory.
         let server = tokio::task::block_in_place(|| Target::look(tools, connection, &options.target, &options.suffix))?;
@@ -189,7 +193,9 @@ impl<'a> Job<'a> {
             return Err(TableError::Exists { table: options.target.clone() }.into());
         }
         let choice = TableChoice::These(BTreeSet::from([options.table.clone()]));
-        let fetch = RestorePlan::of(repository, manifest, &choice, options.fetch, &watch.cancel).await?;
+        thaw::thaw(repository, manifest, &choice, options.fetch.thaw, watch).await?;
+        let read = async || RestorePlan::of(repository, manifest, &choice, options.fetch, &watch.cancel).await;
+        let fetch = thaw::thawed(repository, manifest, None, watch, read).await?;
         let work_dir = options.work_dir.clone().unwrap_or_else(|| beside(&server.datadir));
         let on_disk = work_dir.ancestors().find(|ancestor| ancestor.is_dir()).unwrap_or(Path::new("/"));
         let free_bytes = available_bytes(on_disk)?;

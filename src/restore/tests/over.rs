@@ -224,7 +224,7 @@ proptest! {
             for root in ["data", "data/shop", "data/other"] {
                 spoil(&place.path(root), &mut rng);
             }
-            let options = RestoreOptions { fetch: FetchOptions { requests }, ..reusing() };
+            let options = RestoreOptions { fetch: FetchOptions { requests, ..FetchOptions::default() }, ..reusing() };
             let kept = place.path("data/keep/t.ibd");
             if !kept.is_file() {
                 fs::remove_dir_all(&kept).ok();

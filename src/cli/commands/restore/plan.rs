@@ -14,7 +14,7 @@ use crate::{
     error::Kind,
     mariadb::tool::Tool,
     model::Progress,
-    restore::{self, Estimate, PlacedPlan},
+    restore::{self, Estimate, PlacedPlan, RestoreError, TableChoice},
 };
 
 /// Tells all that is known beforehand, also where something is in the way.
@@ -27,8 +27,7 @@ pub(super) async fn tell(
     context: &Context,
 ) -> Result<(), Failure> {
     let programs = Programs::look(&settings.prepare.tools)?;
-    let repository = open::repository(&settings.read.store, context).await?;
-    let manifest = open::chosen(&repository, &settings.backup, context).await?;
+    let (repository, manifest) = open::to_read(&settings.read, &settings.backup, context).await?;
     super::replica(settings, &manifest)?;
     let needs = programs.needs(&manifest)?;
     let version = |tool: Option<&Tool>| tool.map(|tool| tool.version.to_string());
@@ -47,9 +46,19 @@ pub(super) async fn tell(
     if settings.galera && super::was_no_node(&manifest) {
         obstacles.push(super::without_cluster(&manifest));
     }
+    let frozen = match restore::frozen(&repository, &manifest, &TableChoice::All, &watch).await {
+        Err(RestoreError::Interrupted) => return Err(RestoreError::Interrupted.into()),
+        Err(error) => {
+            context.output.warn(&format!("whether packs are archived is not known: {error}"));
+            None
+        }
+        Ok(frozen) => frozen,
+    };
+    let is_frozen = frozen.is_some();
+    obstacles.extend(frozen.map(Failure::from));
     // What is read of a datadir that is written over is most of it then, and has no rate.
     let stretch = async {
-        if options.reuse {
+        if options.reuse || is_frozen {
             return Ok(None);
         }
         restore::read_stretch(&repository, &manifest, options.fetch, &watch.cancel).await
