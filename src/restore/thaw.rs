@@ -7,7 +7,7 @@
 //! Which packs a backup needs, its page map alone says, and that lies in packs itself, four deep: root, directory, block, data. Thawed one after
 //! the other, each would take its hours, up to two days in the end, while a server is down. So what cannot be known is not waited for:
 //! where the map cannot be read, every archived pack of the repository is asked for at the same time, which costs more and takes a fourth of the time.
-//! How many that are, and how many bytes, is told before anything is asked for.
+//! How many that are, and how many bytes, is told by `--dry-run` beforehand, and again when they were asked for.
 //!
 //! A run keeps nothing in mind. The next one finds in the store what was asked for, waits or goes on, and asks only for what nobody has asked for.
 
