@@ -269,8 +269,8 @@ impl Progress for Undeletes {
     fn begin(&self, phase: Phase, _: Option<u64>) {
         if phase == Phase::Check {
             // The second time it is at work already.
-            futures::executor::block_on(undelete(&self.repository, std::slice::from_ref(&self.id), &*self.entropy))
-                .ok();
+            let undelete = undelete(&self.repository, std::slice::from_ref(&self.id), &*self.entropy);
+            tokio::task::block_in_place(|| tokio::runtime::Handle::current().block_on(undelete)).ok();
         }
     }
     fn advance(&self, _: Phase, _: u64) {}
@@ -280,7 +280,7 @@ impl Progress for Undeletes {
 }
 
 /// A backup that a plan let go of has not been counted when the plan is carried out.
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn what_is_undeleted_just_before_a_sweep_keeps_its_packs_though_a_listing_is_old() {
     let bench = Bench::new(24, 4).await;
     bench.prune(&keep(1)).await;
