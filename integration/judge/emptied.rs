@@ -8,13 +8,12 @@ use crate::support::{Haulout, MariaDb, scratch};
 /// Tables of one engine: the first that is copied is changed, the others keep the tool busy meanwhile, being longer than a pipe.
 const TABLES: u64 = 4;
 
-/// The stream is held from so far before the place where the table's copy ended the last time, so many times, at such distances: what comes
-/// before the table is of another length each time. A table is some 600 KiB long.
-const BEFORE: u64 = 384 << 10;
-const STEP: u64 = 128 << 10;
-const GATES: usize = 8;
+/// The stream is held after every so many bytes, a table being some 600 KiB long: where the tables come in it depends on the machine, for the
+/// tool copies them beside InnoDB's files. There are gates enough for all that comes before the last table.
+const STEP: u64 = 256 << 10;
+const GATES: usize = 80;
 
-/// Trials of a case until the table was copied at one of the gates.
+/// Trials of a case until its first stream is what it usually is.
 const ATTEMPTS: usize = 5;
 
 /// What becomes of a table in the window.
@@ -32,23 +31,35 @@ fn case(engine: &'static str, sql: &'static str, refused: bool) -> Case {
     Case { engine, files, sql, refused }
 }
 
-/// Where the last of the table's files ends in a stream.
-fn end_of(stream: &[u8], name: &str, files: [&str; 2]) -> Option<usize> {
-    let ends = files.map(|extension| {
-        // The type of a chunk and the length of the path stand before the path.
-        let path = format!("shop/{name}{extension}");
-        let last = [b"E", &(path.len() as u32).to_le_bytes()[..], path.as_bytes()].concat();
-        stream.windows(last.len()).rposition(|window| window == last)
-    });
-    Some(ends[0]?.max(ends[1]?))
+/// Looks for a table whose copy has ended in a stream that grows.
+struct Copied {
+    /// What ends the copy of a file, with the table's number.
+    ends: Vec<(u64, Vec<u8>)>,
+    searched: usize,
 }
 
-/// The first table that the tool copies, and where its copy ends.
-fn first_copied(stream: &Path, files: [&str; 2]) -> (String, u64) {
-    let stream = fs::read(stream).unwrap();
-    let all = (0..TABLES).map(|number| format!("t{number}"));
-    let (end, name) = all.map(|name| (end_of(&stream, &name, files).expect("was copied"), name)).min().unwrap();
-    (name, end as u64)
+impl Copied {
+    fn of(files: [&str; 2]) -> Copied {
+        let end = |number: u64, extension| {
+            // The type of a chunk and the length of the path stand before the path.
+            let path = format!("shop/t{number}{extension}");
+            (number, [b"E", &(path.len() as u32).to_le_bytes()[..], path.as_bytes()].concat())
+        };
+        Copied {
+            ends: (0..TABLES).flat_map(|number| files.map(|extension| end(number, extension))).collect(),
+            searched: 0,
+        }
+    }
+
+    /// The first table whose files have all ended by now.
+    fn first(&mut self, stream: &Path) -> Option<String> {
+        let stream = fs::read(stream).unwrap();
+        let new = &stream[self.searched..];
+        self.ends.retain(|(_, end)| !new.windows(end.len()).any(|window| window == end));
+        let longest = self.ends.iter().map(|(_, end)| end.len()).max()?;
+        self.searched = self.searched.max(stream.len().saturating_sub(longest));
+        (0..TABLES).find(|number| self.ends.iter().all(|(left, _)| left != number)).map(|number| format!("t{number}"))
+    }
 }
 
 /// Backs up, changes and restores; true when the first stream was refused.
@@ -66,34 +77,24 @@ fn judge(case: &Case) -> bool {
     }
     server.sql(&(sql + "FLUSH TABLES;"));
     let tool = GatedTool::in_folder(folder.path());
-    let (run, streams) = tool.backup(&haulout, &server, &[], &[], |_| ());
-    run.ok();
-    let mut stream = streams[0].stream();
     let told = format!("{}: {}", case.engine, case.sql);
-    let (mut runs, mut midway, mut attempts) = (0, None, 0);
-    let mut table;
-    let run = loop {
-        let place;
-        (table, place) = first_copied(&stream, case.files);
-        let mut gates = vec![STEP; GATES];
-        gates[0] = place.saturating_sub(BEFORE).max(1);
-        let (run, streams) = tool.backup(&haulout, &server, &["--full"], &gates, |held| {
-            runs = held.run + 1;
-            let copied = || end_of(&fs::read(&held.stream).unwrap(), &table, case.files).is_some();
-            if held.run == 0 && midway.is_none() && copied() {
-                midway = Some(held.midway);
-                server.sql(&format!("SET lock_wait_timeout = 5; USE shop; {}", case.sql.replace("{t}", &table)));
-            }
-        });
-        attempts += 1;
-        let run = run.ok();
-        stream = streams[0].stream();
-        if midway.is_some() {
-            break run;
+    let (mut runs, mut changed, mut copied) = (0, None, Copied::of(case.files));
+    let (run, streams) = tool.backup(&haulout, &server, &[], &[STEP; GATES], |held| {
+        runs = held.run + 1;
+        if held.run > 0 {
+            return held.open_all(GATES);
         }
-        assert!(attempts < ATTEMPTS, "{told}: the table was not copied at the gate");
-    };
-    let midway = midway == Some(true);
+        if changed.is_none()
+            && let Some(table) = copied.first(&held.stream)
+        {
+            server.sql(&format!("SET lock_wait_timeout = 5; USE shop; {}", case.sql.replace("{t}", &table)));
+            changed = Some((table, held.midway()));
+            held.open_all(GATES);
+        }
+    });
+    let run = run.ok();
+    let stream = streams[0].stream();
+    let (table, midway) = changed.unwrap_or_else(|| panic!("{told}: no table was copied at a gate"));
     let stock_is_right = {
         let target = folder.path().join("stock");
         // It has been seen to crash in prepare.

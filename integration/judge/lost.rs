@@ -20,7 +20,7 @@ fn a_backup_whose_stream_lacks_a_table_is_taken_again() {
     let (run, captured) = tool.backup(&haulout, &server, &[], &[1 << 20], |held| {
         runs = held.run + 1;
         if held.run == 0 {
-            first = Some(held.midway);
+            first = Some(held.midway());
             server.sql(
                 "USE shop; RENAME TABLE one TO uno; DROP TABLE two; CREATE TABLE two (id INT PRIMARY KEY) ENGINE=MyISAM;
                  INSERT INTO two SELECT seq FROM seq_1_to_300;",
@@ -80,7 +80,7 @@ fn a_capture_that_is_taken_again_begins_behind_a_checkpoint() {
     let tool = GatedTool::in_folder(folder.path());
     let (run, captured) = tool.backup(&haulout, &server, &[], &[1 << 20], |held| {
         if held.run == 0 {
-            assert!(held.midway);
+            assert!(held.midway());
             server.sql(&format!(
                 "USE shop; RENAME TABLE one TO uno; FLUSH TABLES source FOR EXPORT;\n\\! cp {place}/source.ibd {place}/kept\n\
                  UNLOCK TABLES; ALTER TABLE held DISCARD TABLESPACE;\n\\! mv {place}/kept {place}/held.ibd\n\

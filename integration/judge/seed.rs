@@ -198,6 +198,7 @@ impl Stage {
         let more: &[&str] = if planned.full { &["--full"] } else { &[] };
         let (source, generation, counts) = (&self.source, &mut self.generation, &mut outcome.counts);
         self.tool.backup(&self.haulout, source, more, &gates, |held: Held| {
+            let midway = held.midway();
             acts::at_gate(source, &mut random, planned.plain && held.run == 0);
             if planned.aria_log && planned.plain && held.gate == 0 {
                 acts::fill_aria_log(source, held.run == 0);
@@ -214,8 +215,8 @@ impl Stage {
                 source.sql("SET GLOBAL innodb_log_checkpoint_now = ON");
                 load.allow(STATEMENTS_AT_GATE);
             }
-            counts.add("gates_midway", u64::from(held.midway));
-            counts.add("ddl_at_gates", if held.midway { ddl } else { 0 });
+            counts.add("gates_midway", u64::from(midway));
+            counts.add("ddl_at_gates", if midway { ddl } else { 0 });
         })
     }
 

@@ -60,10 +60,28 @@ pub struct Held {
     /// Which run of the tool within the backup, from 0: haulout can try again.
     pub run: usize,
     pub gate: usize,
-    /// True when the stream really has come so far, and has not ended before.
-    pub midway: bool,
     /// The stream so far.
     pub stream: PathBuf,
+    /// Bytes before the gate.
+    place: u64,
+}
+
+impl Held {
+    /// True when the stream really has come so far, and has not ended before.
+    pub fn midway(&self) -> bool {
+        arrived(&self.stream, self.place)
+    }
+
+    /// Opens what gates are still to come, of `count`: nothing is to be done at them.
+    pub fn open_all(&self, count: usize) {
+        for gate in self.gate..count {
+            open(self.stream.parent().unwrap(), gate);
+        }
+    }
+}
+
+fn open(run: &Path, gate: usize) {
+    fs::write(run.join(format!("go.{gate}")), "").unwrap();
 }
 
 impl GatedTool {
@@ -100,8 +118,8 @@ impl GatedTool {
                 Some((_, folder)) => {
                     let place: u64 = gates[..=gate].iter().sum();
                     let stream = folder.join("stream");
-                    act(Held { run, gate, midway: arrived(&stream, place), stream });
-                    fs::write(folder.join(format!("go.{gate}")), "").unwrap();
+                    act(Held { run, gate, place, stream });
+                    open(&folder, gate);
                     gate += 1;
                 }
                 None => {}

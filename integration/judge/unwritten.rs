@@ -23,7 +23,7 @@ fn partitions_that_become_innodb_in_the_window_are_not_taken_for_those_before() 
         let (run, _) = tool.backup(&haulout, &server, &[], &[100 << 10], |held| {
             runs = held.run + 1;
             if held.run == 0 {
-                assert!(held.midway);
+                assert!(held.midway());
                 server.sql(LAZY);
                 server.sql("ALTER TABLE shop.p ENGINE=InnoDB");
             }
