@@ -13,6 +13,7 @@ pub mod pack;
 mod proof;
 mod prune;
 mod seal;
+mod segment;
 mod slot;
 
 pub use codec::{Decoder, Encoder, TEXT_BYTES_MAX};
@@ -34,6 +35,9 @@ pub use proof::{
 };
 pub use prune::{Keep, LetGo, PACKS_PER_PART, PrunePacks, PrunePlan, PruneStep, Superseded, SweepTally};
 pub use seal::{DocumentPlace, KEY_BYTES, Keyring, RepositoryKeys, SEAL_BYTES, SecretKey, StoredChunk};
+#[cfg(test)]
+pub(crate) use segment::tests::example as segment_example;
+pub use segment::{BinlogSource, Gap, SEGMENT_PACKS_MAX, Segment, SegmentPack, StreamLink};
 pub use slot::{
     Argon2id, Credential, KeySlot, Method, NewSlot, PASSPHRASE_CHARACTERS_MIN, SEALED_KEY_BYTES_MAX, Wraps, key_of_file,
 };

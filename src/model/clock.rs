@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use jiff::{civil::DateTime, tz::TimeZone};
 use serde::{Deserialize, Serialize};
 
 /// A moment in UTC.
@@ -24,6 +25,18 @@ impl Timestamp {
     /// The compact form used in keys: `20261122T170445Z`.
     pub fn compact(self) -> String {
         self.0.strftime("%Y%m%dT%H%M%SZ").to_string()
+    }
+
+    /// Reads the compact form.
+    pub fn parse_compact(text: &str) -> Option<Timestamp> {
+        let civil = DateTime::strptime("%Y%m%dT%H%M%SZ", text).ok()?;
+        let moment = Timestamp(civil.to_zoned(TimeZone::UTC).ok()?.timestamp());
+        (moment.compact() == text).then_some(moment)
+    }
+
+    /// The moment that the server writes as seconds since 1970.
+    pub fn from_seconds(seconds: u32) -> Timestamp {
+        Timestamp(jiff::Timestamp::from_second(i64::from(seconds)).unwrap_or_default())
     }
 
     /// This moment cut to whole seconds.

@@ -2,7 +2,7 @@
 
 use std::{fmt, str::FromStr};
 
-use jiff::{Span, civil::DateTime, tz::TimeZone};
+use jiff::Span;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::{Entropy, Timestamp};
@@ -98,8 +98,7 @@ impl BackupId {
 
     /// The second that the name says.
     fn second(&self) -> Option<Timestamp> {
-        let civil = DateTime::strptime("%Y%m%dT%H%M%SZ", self.0.split('-').next()?).ok()?;
-        Some(Timestamp(civil.to_zoned(TimeZone::UTC).ok()?.timestamp()))
+        Timestamp::parse_compact(self.0.split('-').next()?)
     }
 
     /// Makes the name of a backup that starts at `start`.
@@ -191,6 +190,10 @@ moment_id!(
 moment_id!(
     /// Name of a proof, of the same shape as a backup's: the second in which its drill began, and six hexadecimal digits.
     ProofId, "proof id"
+);
+moment_id!(
+    /// Name of a stream of binary log, of the same shape as a backup's: the second in which its archiving began, and six hexadecimal digits.
+    StreamId, "stream id"
 );
 
 #[cfg(test)]

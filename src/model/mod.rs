@@ -1,6 +1,7 @@
 //! Words of the domain as types: what is counted, named and told.
 
 mod clock;
+mod gtid;
 mod ids;
 mod lock;
 mod page;
@@ -9,7 +10,8 @@ mod secret;
 mod thaw;
 
 pub use clock::{Clock, Entropy, SystemClock, SystemEntropy, Timestamp};
-pub use ids::{BackupId, ChunkId, IdError, PackId, PlanId, ProofId, RepositoryId, SlotId};
+pub use gtid::{Gtid, GtidSet};
+pub use ids::{BackupId, ChunkId, IdError, PackId, PlanId, ProofId, RepositoryId, SlotId, StreamId};
 pub use lock::{LockMode, LockPolicy, Retention};
 pub use page::{EXTENT_PAGES, ExtentNo, Lsn, PageMask, PageNo, PageSize, SpaceId};
 pub use progress::{Phase, Progress, Silent};

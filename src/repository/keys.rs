@@ -1,11 +1,13 @@
 //! The one place that builds and parses the keys of a repository.
 
-use crate::model::{BackupId, PackId, PlanId, ProofId, SlotId};
+use crate::model::{BackupId, Gtid, PackId, PlanId, ProofId, SlotId, StreamId, Timestamp};
 
 /// Number of a lease document among those of one run, ascending.
 pub(super) const LEASE_NUMBER_DIGITS: usize = 6;
 /// Number of a document with packs of a plan.
 const PART_DIGITS: usize = 6;
+/// Number of a segment in its stream.
+const SEGMENT_DIGITS: usize = 8;
 /// Number of an edition of a backup's manifest.
 const EDITION_DIGITS: usize = 6;
 
@@ -30,6 +32,27 @@ pub enum ObjectKey {
     Damage(BackupId),
     /// `proofs/<backup>-<proof>.json`: how a drill of the backup ended.
     Proof(BackupId, ProofId),
+    /// `binlogs/<stream>/<number>-<first time>-<last time>-<first GTID>-<16 digits>.json`: a segment of binary log.
+    Segment(SegmentKey),
+    /// `binlogs/<stream>/<number>-<64 digits>.pack`: a pack with bytes of a segment.
+    SegmentPack(StreamId, u32, PackId),
+}
+
+/// Key of a segment; it tells all from which windows are drawn.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SegmentKey {
+    /// The stream.
+    pub stream: StreamId,
+    /// Number in the stream.
+    pub number: u32,
+    /// Time of its earliest transaction.
+    pub first: Timestamp,
+    /// Time of its latest transaction.
+    pub last: Timestamp,
+    /// Its first transaction.
+    pub gtid: Gtid,
+    /// The first bytes of the segment's sum.
+    pub sum: [u8; 8],
 }
 
 /// Key of a document of retention.
@@ -73,6 +96,8 @@ impl ObjectKey {
     pub const DAMAGE: &'static str = "damage";
     /// The folder of what drills proved.
     pub const PROOFS: &'static str = "proofs";
+    /// The folder of archived binary logs.
+    pub const BINLOGS: &'static str = "binlogs";
     /// The folder of all key slots.
     pub const SLOTS: &'static str = "keys";
 
@@ -96,6 +121,13 @@ impl ObjectKey {
             ObjectKey::Damage(id) => format!("damage/{id}.json"),
             ObjectKey::Proof(backup, id) => format!("proofs/{backup}-{id}.json"),
             ObjectKey::Slot(id) => format!("keys/{id}.json"),
+            ObjectKey::Segment(SegmentKey { stream, number, first, last, gtid, sum }) => {
+                let (first, last, sum) = (first.compact(), last.compact(), hex::encode(sum));
+                format!("binlogs/{stream}/{number:0SEGMENT_DIGITS$}-{first}-{last}-{gtid}-{sum}.json")
+            }
+            ObjectKey::SegmentPack(stream, number, pack) => {
+                format!("binlogs/{stream}/{number:0SEGMENT_DIGITS$}-{pack}.pack")
+            }
             ObjectKey::Edition(id, edition) => format!("backups/{id}-e{edition:0EDITION_DIGITS$}.json"),
             ObjectKey::Lease(lease) => {
                 let state = if lease.released { "done" } else { "live" };
@@ -128,6 +160,7 @@ impl ObjectKey {
             ObjectKey::DAMAGE => rest.strip_suffix(".json")?.parse().ok().map(ObjectKey::Damage),
             ObjectKey::PROOFS => parse_proof(rest.strip_suffix(".json")?),
             ObjectKey::SLOTS => rest.strip_suffix(".json")?.parse().ok().map(ObjectKey::Slot),
+            ObjectKey::BINLOGS => parse_binlog(rest),
             ObjectKey::LEASES => parse_lease(rest.strip_suffix(".json")?).map(ObjectKey::Lease),
             ObjectKey::PRUNE => parse_prune(rest.strip_suffix(".json")?).map(ObjectKey::Prune),
             _ => None,
@@ -149,6 +182,29 @@ fn parse_proof(name: &str) -> Option<ObjectKey> {
     // Both names have one hyphen.
     let hyphen = name.match_indices('-').nth(1)?.0;
     Some(ObjectKey::Proof(name[..hyphen].parse().ok()?, name[hyphen + 1..].parse().ok()?))
+}
+
+fn parse_binlog(rest: &str) -> Option<ObjectKey> {
+    let (stream, name) = rest.split_once('/')?;
+    let stream: StreamId = stream.parse().ok()?;
+    let (number, name) = name.split_once('-')?;
+    if number.len() != SEGMENT_DIGITS || !number.bytes().all(|byte| byte.is_ascii_digit()) {
+        return None;
+    }
+    let number = number.parse().ok()?;
+    if let Some(pack) = name.strip_suffix(".pack") {
+        return Some(ObjectKey::SegmentPack(stream, number, pack.parse().ok()?));
+    }
+    let (rest, digits) = name.strip_suffix(".json")?.rsplit_once('-')?;
+    let (first, rest) = rest.split_once('-')?;
+    let (last, gtid) = rest.split_once('-')?;
+    let mut sum = [0; 8];
+    hex::decode_to_slice(digits, &mut sum).ok()?;
+    let (first, last) = (Timestamp::parse_compact(first)?, Timestamp::parse_compact(last)?);
+    let key = SegmentKey { stream, number, first, last, gtid: gtid.parse().ok()?, sum };
+    // A GTID could be written with leading zeros, and digits in upper case.
+    let written = format!("{gtid}-{digits}") == format!("{}-{}", key.gtid, hex::encode(sum));
+    written.then_some(ObjectKey::Segment(key))
 }
 
 fn parse_lease(name: &str) -> Option<LeaseKey> {
@@ -220,6 +276,15 @@ mod tests {
                 ObjectKey::Prune(PruneKey::Packs(id.parse().unwrap(), number)),
                 ObjectKey::Prune(PruneKey::Begun(id.parse().unwrap())),
                 ObjectKey::Prune(PruneKey::Done(id.parse().unwrap())),
+                ObjectKey::SegmentPack(id.parse().unwrap(), number, PackId(pack)),
+                ObjectKey::Segment(SegmentKey {
+                    stream: id.parse().unwrap(),
+                    number,
+                    first: Timestamp::from_seconds(number),
+                    last: Timestamp::from_seconds(u32::MAX - number),
+                    gtid: Gtid { domain: number, server: number, sequence: u64::MAX },
+                    sum: slot,
+                }),
                 ObjectKey::Prune(PruneKey::Keep(id.parse().unwrap(), [pack[0], pack[1], pack[2], pack[3]])),
             ];
             for key in keys {
@@ -228,7 +293,7 @@ mod tests {
         }
 
         #[test]
-        fn what_parses_is_written_the_same_way(key in "\\PC{0,40}|(packs|backups|leases|keys|prune|damage|proofs)/[ -~]{0,90}|(proofs|prune|backups)/[0-9]{8}T[0-9]{6}Z-[0-9a-f]{6}-[ -~]{0,30}|backups/[0-9]{8}T[0-9]{6}Z-[0-9a-f]{6}-e[0-9]{1,7}.json") {
+        fn what_parses_is_written_the_same_way(key in "\\PC{0,40}|(packs|backups|leases|keys|prune|damage|proofs|binlogs)/[ -~]{0,90}|binlogs/20261122T020500Z-51c0de/[0-9]{8}-[ -~]{0,60}|(proofs|prune|backups)/[0-9]{8}T[0-9]{6}Z-[0-9a-f]{6}-[ -~]{0,30}|backups/[0-9]{8}T[0-9]{6}Z-[0-9a-f]{6}-e[0-9]{1,7}.json") {
             if let Some(parsed) = ObjectKey::parse(&key) {
                 prop_assert_eq!(parsed.text(), key);
             }

@@ -3,6 +3,7 @@
 //! Everything is written once. The order of writing is packs, then map packs, then the manifest, whose arrival is the
 //! backup; a run that dies before leaves packs that nobody refers to.
 
+mod binlogs;
 mod blocks;
 mod cold;
 mod copying;
@@ -31,13 +32,14 @@ use bytes::Bytes;
 use futures::TryStreamExt;
 use lru::LruCache;
 
+pub use binlogs::{SegmentReader, SegmentWriter, StoredSegment, StoredStream, WrittenSegment};
 pub use cold::{Care, Cold, ColdObject, Wanted, Wishes};
 pub use copying::StoredManifest;
 pub use damage::{Findings, KnownDamage};
 pub use editions::{Editions, StoredBackup};
 pub use error::RepositoryError;
 pub use history::History;
-pub use keys::{LeaseKey, ObjectKey, PruneKey};
+pub use keys::{LeaseKey, ObjectKey, PruneKey, SegmentKey};
 pub use lease::{LEASE_RENEW_SECONDS, LEASE_SECONDS, LeaseGuard};
 pub use locks::{Deadlines, Extension, LOCK_MARGIN_SECONDS};
 pub use process::ProcessIdentity;

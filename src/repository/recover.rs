@@ -210,6 +210,7 @@ mod tests {
             ObjectKey::Manifest(backup.clone()),
             ObjectKey::Edition(backup.clone(), 1),
             ObjectKey::Damage(backup.clone()),
+            ObjectKey::SegmentPack("20261122T020500Z-51c0de".parse().unwrap(), 7, PackId([1; 32])),
             ObjectKey::Prune(PruneKey::Keep(backup, [1; 4])),
             ObjectKey::Lease(lease),
             ObjectKey::Config,
@@ -224,6 +225,8 @@ mod tests {
                 | ObjectKey::Edition(..)
                 | ObjectKey::Damage(_)
                 | ObjectKey::Proof(..)
+                | ObjectKey::Segment(_)
+                | ObjectKey::SegmentPack(..)
                 | ObjectKey::Prune(_) => true,
                 // Never locked; looked at by itself.
                 ObjectKey::Lease(_) | ObjectKey::Config => false,

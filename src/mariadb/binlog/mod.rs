@@ -1,0 +1,9 @@
+//! The server's binary log: its files, and the events in them.
+
+mod end;
+mod event;
+mod transaction;
+
+pub use end::{BinlogEnd, counted_beyond, stands_still};
+pub use event::{BinlogError, Event, EventParser, GtidEvent, HEADER_BYTES, MAGIC, kinds};
+pub use transaction::{Step, Transaction, Transactions};
