@@ -31,6 +31,7 @@ mod kill_points;
 mod kill_prune;
 mod kill_restore;
 mod kill_restore_files;
+mod moments;
 mod odd_places;
 mod outage;
 mod prune;

@@ -2,11 +2,13 @@
 
 mod copy;
 mod drill;
+mod moment;
 mod prune;
 mod thaw;
 
 pub use copy::{CopyChoice, CopySettings, place as copy_place};
 pub use drill::DrillSettings;
+pub use moment::Moment;
 pub use prune::{CompactSettings, PruneSettings};
 
 use std::{
@@ -19,18 +21,19 @@ use url::Url;
 use super::{
     args::{
         BackupArgs, BackupChoice, BackupMode, ConnectionArgs, MoveArgs, PrepareArgs, ReplicaArgs, RestoreArgs,
-        RestoreTableArgs, StoreArgs, ToolsArgs,
+        RestoreTableArgs, StoreArgs, TargetArgs, ToolsArgs,
     },
     human::ByteSize,
     secret::SecretFile,
     settings::{
         Layers, Owner, SettingsError, Value, check_tool_args,
         keys::{self, CompressionLevel, Connections, Key, Nice, Parallel, Uploads},
+        server_options,
     },
 };
 use crate::{
     model::Secret,
-    restore::{ReplicaSource, ThawOptions},
+    restore::{ReplicaSource, Target, ThawOptions},
 };
 
 /// Variables that MariaDB's tools inherit: where they find their libraries and put their files, and the time zone.
@@ -440,6 +443,33 @@ pub struct RestoreSettings {
     pub replica: Option<ReplicaSettings>,
     /// Whether the server is told where it stands in its Galera cluster.
     pub galera: bool,
+    /// The moment behind the backup that it is to become.
+    pub target: Option<TargetSettings>,
+}
+
+/// A moment that is restored.
+#[derive(Debug, Clone)]
+pub struct TargetSettings {
+    /// The moment.
+    pub target: Target,
+    /// How it was understood, where it is a time.
+    pub time: Option<Moment>,
+    /// Options of the server that replays, as it takes them, checked.
+    pub server_options: Vec<String>,
+}
+
+impl TargetSettings {
+    fn assemble(layers: &Layers, args: &TargetArgs) -> Result<Option<TargetSettings>, SettingsError> {
+        let TargetArgs { to_time, to_gtid, before_gtid, to_position, mariadbd_option } = args;
+        let time = to_time.as_ref().map(|moment| Target::Time(moment.timestamp));
+        let place = to_position.as_ref();
+        let place = place.map(|place| Target::Position { file: place.file.clone(), position: place.position });
+        let target = time.or(to_gtid.map(Target::Gtid)).or(before_gtid.map(Target::BeforeGtid)).or(place);
+        let Some(target) = target else { return Ok(None) };
+        let given = Some(mariadbd_option.clone()).filter(|given| !given.is_empty());
+        let given = layers.pick_or(&keys::MARIADBD_OPTIONS, given, Vec::new())?;
+        Ok(Some(TargetSettings { target, time: to_time.clone(), server_options: server_options(&given)? }))
+    }
 }
 
 /// How a restored server becomes a replica.
@@ -495,6 +525,7 @@ impl RestoreSettings {
             dry_run: args.dry_run,
             replica: ReplicaSettings::assemble(layers, &args.replica, &args.connection)?,
             galera: args.galera,
+            target: TargetSettings::assemble(layers, &args.target)?,
         })
     }
 }

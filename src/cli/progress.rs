@@ -55,6 +55,7 @@ fn words(phase: Phase) -> (&'static str, &'static str, &'static str) {
         Phase::Copy => ("copy", "copying", "copied"),
         Phase::Fetch => ("fetch", "fetching", "fetched"),
         Phase::Prepare => ("prepare", "preparing", "prepared"),
+        Phase::Replay => ("replay", "replaying", "replayed"),
         Phase::Move => ("move", "moving", "moved"),
         Phase::Check => ("check", "checking", "checked"),
         Phase::Delete => ("delete", "deleting", "deleted"),

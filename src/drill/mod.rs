@@ -30,7 +30,7 @@ use scratch::Scratch;
 
 use crate::error::{Diagnose, Kind};
 use crate::format::{Manifest, Proof, ProofSample, ProofTimes};
-use crate::mariadb::drill_server::{DRILL_SERVER_BYTES, DrillServer};
+use crate::mariadb::drill_server::{DRILL_SERVER_BYTES, DrillServer, Use};
 use crate::mariadb::prepare::PrepareError;
 use crate::mariadb::scratch::{ScratchError, ScratchServer};
 use crate::mariadb::tool::{ServerVersion, ToolError, Tools};
@@ -311,6 +311,7 @@ impl Run<'_> {
                 temporary: &temporary,
                 options: &options,
                 password: &password,
+                to: Use::Look,
             };
             server.start(&tools, &|| cancel.is_requested())
         });

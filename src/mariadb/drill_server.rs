@@ -32,20 +32,40 @@ const REDO_LOG_MIB: u64 = 64;
 pub const DRILL_SERVER_BYTES: u64 = (REDO_LOG_MIB + 64) << 20;
 
 /// Options that make the server what it is; none of them may be given by hand.
-const OWN: [&str; 12] = [
+const OWN: [&str; 8] = [
     "--skip-networking",
     "--skip-log-bin",
     "--skip-slave-start",
-    "--event-scheduler=DISABLED",
-    "--read-only=ON",
-    "--innodb-fast-shutdown=2",
     "--innodb-buffer-pool-load-at-startup=OFF",
     "--innodb-buffer-pool-dump-at-shutdown=OFF",
     "--performance-schema=OFF",
     "--general-log=OFF",
     "--slow-query-log=OFF",
-    "--local-infile=OFF",
 ];
+/// The same of one whose files nobody needs afterwards.
+const OWN_TO_LOOK: [&str; 4] =
+    ["--event-scheduler=DISABLED", "--read-only=ON", "--innodb-fast-shutdown=2", "--local-infile=OFF"];
+/// The same of one whose files are to be a server's: it is shut down in good order, and what happens to them when it dies before is no matter.
+/// Statements on events need the scheduler's tables, which it does not look at when it is disabled.
+const OWN_TO_CHANGE: [&str; 8] = [
+    "--event-scheduler=OFF",
+    "--read-only=OFF",
+    "--innodb-fast-shutdown=1",
+    "--innodb-flush-log-at-trx-commit=0",
+    "--skip-innodb-doublewrite",
+    "--local-infile=ON",
+    "--max-allowed-packet=1G",
+    "--gtid-strict-mode=OFF",
+];
+
+/// What the server is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Use {
+    /// It is looked at.
+    Look,
+    /// It is changed, with so many bytes of memory for its buffer pool.
+    Change(u64),
+}
 
 /// Where a drill's server runs.
 #[derive(Debug, Clone, Copy)]
@@ -60,6 +80,8 @@ pub struct DrillServer<'a> {
     pub options: &'a [String],
     /// Password of the account that is made.
     pub password: &'a Secret,
+    /// What it is for.
+    pub to: Use,
 }
 
 impl DrillServer<'_> {
@@ -73,10 +95,13 @@ impl DrillServer<'_> {
         self.write_init_file(&init_file).map_err(|source| ScratchError::Start { path: init_file.clone(), source })?;
         let mut init = OsString::from("--init-file=");
         init.push(&init_file);
-        let redo_log = format!("--innodb-log-file-size={REDO_LOG_MIB}M");
-        let mut arguments: Vec<OsString> = vec![redo_log.into()];
+        let (usual, own): (String, &[&str]) = match self.to {
+            Use::Look => (format!("--innodb-log-file-size={REDO_LOG_MIB}M"), &OWN_TO_LOOK),
+            Use::Change(bytes) => (format!("--innodb-buffer-pool-size={bytes}"), &OWN_TO_CHANGE),
+        };
+        let mut arguments: Vec<OsString> = vec![usual.into()];
         arguments.extend(self.options.iter().map(OsString::from));
-        arguments.extend(OWN.map(OsString::from));
+        arguments.extend(OWN.iter().chain(own).map(OsString::from));
         arguments.push(init);
         let connection = Connection {
             user: Some(ACCOUNT.to_owned()),
@@ -93,12 +118,22 @@ impl DrillServer<'_> {
         server
     }
 
+    /// The statement by which the account is gone.
+    pub fn farewell() -> String {
+        format!("DROP USER IF EXISTS '{ACCOUNT}'@'localhost'")
+    }
+
     fn write_init_file(&self, path: &Path) -> std::io::Result<()> {
         let account = format!("'{ACCOUNT}'@'localhost'");
-        let text = format!(
-            "CREATE OR REPLACE USER {account} IDENTIFIED BY '{}';\nGRANT ALL PRIVILEGES ON *.* TO {account};\n",
-            self.password.reveal()
-        );
+        // Whoever replays what others were granted must be able to grant it.
+        let grants = match self.to {
+            Use::Look => format!("GRANT ALL PRIVILEGES ON *.* TO {account};\n"),
+            Use::Change(_) => format!(
+                "GRANT ALL PRIVILEGES ON *.* TO {account} WITH GRANT OPTION;\n\
+                 GRANT PROXY ON ''@'' TO {account} WITH GRANT OPTION;\n"
+            ),
+        };
+        let text = format!("CREATE OR REPLACE USER {account} IDENTIFIED BY '{}';\n{grants}", self.password.reveal());
         let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?;
         file.write_all(text.as_bytes())
     }

@@ -28,6 +28,7 @@ mod process;
 pub mod redo;
 pub mod redo_names;
 pub mod redo_write;
+pub mod replay;
 pub mod scratch;
 pub mod sql;
 pub mod tool;

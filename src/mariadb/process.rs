@@ -7,7 +7,7 @@ use std::{
     collections::VecDeque,
     io::{self, BufRead, BufReader, Read},
     os::unix::process::CommandExt,
-    process::{Child, ChildStdout, Command, ExitStatus, Stdio},
+    process::{Child, ChildStdin, ChildStdout, Command, ExitStatus, Stdio},
     sync::{
         Arc, Condvar, Mutex, MutexGuard, PoisonError,
         mpsc::{Receiver, channel},
@@ -79,6 +79,11 @@ impl<L: Listener> Process<L> {
     /// The tool's stdout, once, when the command piped it.
     pub fn take_stdout(&mut self) -> Option<ChildStdout> {
         self.child.stdout.take()
+    }
+
+    /// The tool's stdin, once, when the command piped it.
+    pub fn take_stdin(&mut self) -> Option<ChildStdin> {
+        self.child.stdin.take()
     }
 
     /// Process id of the tool.

@@ -216,7 +216,15 @@ impl ScratchServer {
     /// # Errors
     /// When it refuses, does not end in time, or ends with a complaint; it is ended all the same.
     pub fn shut_down(self, tools: &Tools, limit: Duration) -> Result<(), ScratchError> {
-        let asked = Session::new(tools, &self.connection).run(&["SHUTDOWN"], limit);
+        self.shut_down_after(&[], tools, limit)
+    }
+
+    /// As [`ScratchServer::shut_down`], once it has run `statements`, after which nobody may be able to log in any more.
+    ///
+    /// # Errors
+    /// Those of it.
+    pub fn shut_down_after(self, statements: &[&str], tools: &Tools, limit: Duration) -> Result<(), ScratchError> {
+        let asked = Session::new(tools, &self.connection).run(&[statements, &["SHUTDOWN"]].concat(), limit);
         if let Err(source) = asked {
             if self.has_ended() {
                 return Err(ScratchError::Ended { tail: self.last_words() });

@@ -130,6 +130,7 @@ pub struct Tools {
     pub client: Option<Tool>,
     /// `mariadbd`, which a drill starts; a backup goes without and does not ask for it.
     pub server: Option<Tool>,
+    search: Vec<PathBuf>,
     environment: Vec<(OsString, OsString)>,
 }
 
@@ -178,7 +179,8 @@ impl Tools {
         let backup = backup?.ok_or(ToolError::Missing { name: "mariadb-backup", package: "mariadb-backup" })?;
         let asked = |answer: thread::Result<_>| answer.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
         let (client, server) = (asked(client)?, asked(server)?);
-        Ok(Tools { backup, client, server, environment: paths.environment.clone() })
+        let (search, environment) = (paths.search.clone(), paths.environment.clone());
+        Ok(Tools { backup, client, server, search, environment })
     }
 
     /// The server `mariadbd` of a machine that need not have `mariadb-backup`.
@@ -198,10 +200,20 @@ impl Tools {
         self.client.as_ref().ok_or(ToolError::Missing { name: "mariadb", package: "mariadb-client" })
     }
 
+    /// `mariadb-binlog`, which reads binary logs; its version is that of the client, with which it comes.
+    ///
+    /// # Errors
+    /// [`ToolError::Missing`] when the machine has none.
+    pub fn binlog(&self) -> Result<Tool, ToolError> {
+        let path = search(&self.search, &["mariadb-binlog", "mysqlbinlog"]);
+        let path = path.ok_or(ToolError::Missing { name: "mariadb-binlog", package: "mariadb-client" })?;
+        Ok(Tool { path, version: self.client()?.version.clone() })
+    }
+
     /// A machine that has `mariadb-backup` and no other tool.
     #[cfg(test)]
     pub(super) fn of(backup: Tool) -> Tools {
-        Tools { backup, client: None, server: None, environment: vec![] }
+        Tools { backup, client: None, server: None, search: vec![], environment: vec![] }
     }
 
     /// Checks that `mariadb-backup` fits a server of version `server`, or a backup that such a server made.

@@ -13,6 +13,8 @@ pub enum Phase {
     Fetch,
     /// The backup tool's `--prepare`; LSN distance, where it tells it.
     Prepare,
+    /// Replaying binary log; bytes of segments in the store.
+    Replay,
     /// Moving or copying files into the datadir; bytes.
     Move,
     /// Checking stored objects; bytes or objects.

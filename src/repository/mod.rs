@@ -22,6 +22,7 @@ mod recover;
 mod references;
 mod sample;
 mod slots;
+mod timeline;
 
 use std::collections::HashMap;
 use std::num::NonZeroUsize;
@@ -48,6 +49,7 @@ pub use pruning::{PlanState, PlannedPacks, PruneState};
 pub use recover::{BroughtBack, FOLDERS, Loss, Verdict};
 pub use references::References;
 pub use slots::{Access, KeySource, Leftover, Locked, LockedObject};
+pub use timeline::{BinlogHistory, Join, Leg, StreamPart, Window, leg_of, position_of};
 
 use crate::format::map::{BlockRef, PackRef, PageChunk};
 use crate::format::pack::{FOOTER_BYTES, FinishedPack, PACK_BYTES_MAX, PackEntry, PackFooter, PackKind};

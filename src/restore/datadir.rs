@@ -295,7 +295,8 @@ pub(super) fn rename_entries(dir: &mut WorkDir, datadir: &Datadir, owner: Option
         dir.end_moving(State::Moved).ok();
     } else {
         undo(&path, &datadir.path, entries.iter().map(String::as_str))?;
-        dir.end_moving(State::Prepared)?;
+        let done = dir.marker().done();
+        dir.end_moving(done)?;
     }
     moved
 }
@@ -345,5 +346,6 @@ fn fill(from: &Path, copy: &mut WorkDir, progress: &dyn Progress, cancel: &Cance
         return Err(RestoreError::NoSpace { directory: copy.path().to_owned(), needed, available });
     }
     tree::copy(from, copy.path(), is_left_out, progress, cancel)?;
-    copy.set_state(State::Prepared)
+    let done = copy.marker().done();
+    copy.set_state(done)
 }

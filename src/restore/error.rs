@@ -4,6 +4,7 @@ use std::io;
 use std::path::PathBuf;
 
 use super::memory;
+use super::replay::TargetError;
 use super::replica::ReplicaError;
 use super::table::TableError;
 use super::thaw_error::ThawError;
@@ -237,6 +238,9 @@ pub enum RestoreError {
         /// Chunks that were found.
         equal: u64,
     },
+    /// The moment that was wanted cannot be restored.
+    #[error(transparent)]
+    Target(Box<TargetError>),
     /// What it needs has to be thawed.
     #[error(transparent)]
     Thaw(#[from] Box<ThawError>),
@@ -257,6 +261,12 @@ impl From<TableError> for RestoreError {
 impl From<ThawError> for RestoreError {
     fn from(error: ThawError) -> RestoreError {
         RestoreError::Thaw(Box::new(error))
+    }
+}
+
+impl From<TargetError> for RestoreError {
+    fn from(error: TargetError) -> RestoreError {
+        RestoreError::Target(Box::new(error))
     }
 }
 
@@ -290,6 +300,7 @@ impl Diagnose for RestoreError {
             RestoreError::Tool(error) => error.kind(),
             RestoreError::Table(error) => error.kind(),
             RestoreError::Replica(error) => error.kind(),
+            RestoreError::Target(error) => error.kind(),
             RestoreError::Thaw(error) => error.kind(),
             RestoreError::Datadir(error) => error.kind(),
             RestoreError::Prepare(error) => error.kind(),
@@ -321,6 +332,7 @@ impl Diagnose for RestoreError {
             RestoreError::Tool(error) => return error.hint(),
             RestoreError::Table(error) => return error.hint(),
             RestoreError::Replica(error) => return error.hint(),
+            RestoreError::Target(error) => return error.hint(),
             RestoreError::Thaw(error) => return error.hint(),
             RestoreError::Datadir(error) => return error.hint(),
             RestoreError::Prepare(error) => return error.hint(),

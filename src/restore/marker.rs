@@ -28,6 +28,9 @@ const PARTIAL_FORMAT: u32 = 2;
 /// Version of the file of a directory whose files are written over: who does not know of it must not remove a datadir.
 const REUSE_FORMAT: u32 = 3;
 
+/// Version of the file of a directory in which binary log is replayed: who does not know of that must not take it for done before it is.
+const REPLAY_FORMAT: u32 = 4;
+
 /// How far a directory is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -42,6 +45,10 @@ pub(super) enum State {
     Preparing,
     /// The files are those of a server that was shut down.
     Prepared,
+    /// Binary log is being replayed.
+    Replaying,
+    /// All of it has been, and the files are again those of a server that was shut down.
+    Replayed,
     /// Entries are being moved into the datadir one by one.
     Moving,
     /// All entries that a datadir needs are in one.
@@ -57,6 +64,8 @@ impl State {
             State::Fetched => "fetched",
             State::Preparing => "half prepared",
             State::Prepared => "prepared",
+            State::Replaying => "half replayed",
+            State::Replayed => "replayed",
             State::Moving => "half moved",
             State::Moved => "moved into its datadir",
         }
@@ -112,6 +121,9 @@ pub(super) struct Marker {
     /// What was there when it began to be filled, where that is reused.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reuse: Option<Reuse>,
+    /// Where it is replayed to, where it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub target: Option<String>,
 }
 
 impl Marker {
@@ -131,7 +143,18 @@ impl Marker {
             partial: false,
             exported: false,
             reuse: None,
+            target: None,
         }
+    }
+
+    /// The same of a directory in which binary log is replayed up to `target`.
+    pub fn replayed_to(self, target: String) -> Marker {
+        Marker { format: REPLAY_FORMAT, target: Some(target), ..self }
+    }
+
+    /// What it is once nothing is left to be done before it moves.
+    pub fn done(&self) -> State {
+        if self.target.is_some() { State::Replayed } else { State::Prepared }
     }
 
     /// The same of single tables.
@@ -141,7 +164,8 @@ impl Marker {
 
     /// The same of a directory that holds something, which is written over.
     pub fn over(self, reuse: Reuse) -> Marker {
-        Marker { format: REUSE_FORMAT, reuse: Some(reuse), ..self }
+        let format = if self.target.is_some() { REPLAY_FORMAT } else { REUSE_FORMAT };
+        Marker { format, reuse: Some(reuse), ..self }
     }
 
     /// True when the directory was the datadir.
@@ -151,6 +175,7 @@ impl Marker {
 
     fn expected_format(&self) -> u32 {
         match (&self.reuse, self.partial) {
+            _ if self.target.is_some() => REPLAY_FORMAT,
             (Some(_), _) => REUSE_FORMAT,
             (None, true) => PARTIAL_FORMAT,
             (None, false) => MARKER_FORMAT,
@@ -161,7 +186,7 @@ impl Marker {
     pub fn is_of_same_backup(&self, other: &Marker) -> bool {
         self.repository == other.repository
             && self.backup == other.backup
-            && (self.partial, self.exported) == (other.partial, other.exported)
+            && (self.partial, self.exported, &self.target) == (other.partial, other.exported, &other.target)
     }
 
     /// Names lead nowhere but into a directory's top level, whoever wrote them.

@@ -30,6 +30,7 @@ mod misplaced;
 mod others;
 mod plan;
 mod remains;
+mod replay;
 mod replica;
 mod reuse;
 mod steps;
@@ -57,6 +58,7 @@ pub use estimate::{DrillTimes, Estimate, Stretch, newest_drill, read_stretch};
 pub use fetch::FetchFigures;
 pub use plan::{PlannedFile, RestorePlan, available_bytes, check_tool};
 pub use remains::Remains;
+pub use replay::{Moment, ReplayOrder, ReplayPlan, Replayed, Target, TargetError, plan_replay};
 pub use replica::{Attached, ReplicaError, ReplicaPlan, ReplicaSource};
 pub use steps::{
     FetchOutcome, MoveOutcome, Passage, PrepareOutcome, PrepareSettings, Watch, copy_back, fetch, fetch_tables,

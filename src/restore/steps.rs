@@ -215,6 +215,7 @@ pub async fn prepare(
         State::Fetched if !checkpoints::says_prepared(target) => "",
         State::Fetched | State::Prepared => "go on with `haulout move-back` or `haulout copy-back`",
         State::Filling | State::Preparing => "fetch the backup again",
+        State::Replaying | State::Replayed => "run `haulout restore` again",
         State::Taking => "run `haulout restore --reuse` again",
         State::Moving | State::Moved => "start the server",
     };
@@ -394,9 +395,10 @@ pub async fn copy_back(
 fn open_prepared(target: &Path, datadir: &Path) -> Result<(WorkDir, Datadir), RestoreError> {
     let dir = WorkDir::open(target)?;
     let (prepared, hint) = match dir.state() {
-        State::Prepared => (true, ""),
+        State::Prepared | State::Replayed => (true, ""),
         State::Fetched => (checkpoints::says_prepared(target), "run `haulout prepare` first"),
         State::Filling | State::Preparing => (false, "fetch the backup again"),
+        State::Replaying => (false, "run `haulout restore` again"),
         State::Taking => (false, "run `haulout restore --reuse` again"),
         State::Moving | State::Moved => (false, "start the server"),
     };

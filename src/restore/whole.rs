@@ -9,6 +9,7 @@ use super::datadir::Datadir;
 use super::fetch::FetchFigures;
 use super::marker::{Marker, State};
 use super::plan::{RestorePlan, available_bytes, check_tool};
+use super::replay::{self, ReplayOrder, Replayed};
 use super::reuse::{self, Source};
 use super::steps::{self, Passage, PrepareSettings, Watch, blocking};
 use super::tree::{self, Owner};
@@ -38,6 +39,8 @@ pub struct RestoreOptions {
     pub prepare: PrepareSettings,
     /// Whether the datadir tells the server where it stands in its Galera cluster.
     pub galera: bool,
+    /// What is replayed on the backup, where it is to become a later moment.
+    pub replay: Option<ReplayOrder>,
 }
 
 /// How long the parts of a restore took.
@@ -49,6 +52,8 @@ pub struct PhaseSeconds {
     pub fetch: f64,
     /// Preparing; 0 when an earlier run had done it.
     pub prepare: f64,
+    /// Replaying binary log; 0 when there was none, or an earlier run had done it.
+    pub replay: f64,
     /// Moving into the datadir.
     pub move_in: f64,
 }
@@ -71,6 +76,8 @@ pub struct RestoreOutcome {
     pub passage: Passage,
     /// Where the server stands in its Galera cluster, when that was wanted and is known.
     pub galera: Option<GaleraState>,
+    /// What was replayed; none when an earlier run had done it.
+    pub replayed: Option<Replayed>,
     /// How long each part took.
     pub seconds: PhaseSeconds,
 }
@@ -264,11 +271,11 @@ impl Run<'_> {
             Ok(()) => self.gather(&plan, &mut dir, &mut seconds).await,
             Err(error) => Err(error),
         };
-        let figures = match gathered {
-            Ok(mut figures) => {
+        let (figures, replayed) = match gathered {
+            Ok((mut figures, replayed)) => {
                 figures.bytes_fetched += looked.bytes_fetched;
                 figures.requests += looked.requests;
-                figures
+                (figures, replayed)
             }
             Err(error) => {
                 give_up(dir, options.keep_fetched, left).await;
@@ -307,7 +314,7 @@ impl Run<'_> {
         });
         // The restore is done, whatever can be told of them.
         let aside = aside.and_then(Result::ok);
-        Ok(RestoreOutcome { backup, datadir, figures, logical_bytes, aside, passage, galera, seconds })
+        Ok(RestoreOutcome { backup, datadir, figures, logical_bytes, aside, passage, galera, replayed, seconds })
     }
 
     /// Takes the directory in which files are gathered, which may be the datadir; tells what looking at that took.
@@ -318,8 +325,11 @@ impl Run<'_> {
         work: &Path,
         plan: &RestorePlan,
     ) -> Result<(Datadir, WorkDir, FetchFigures), RestoreError> {
-        let Run { repository, manifest, watch, .. } = self;
-        let (work, marker) = (work.to_owned(), Marker::filling(manifest));
+        let Run { repository, manifest, options, watch, .. } = self;
+        let (work, mut marker) = (work.to_owned(), Marker::filling(manifest));
+        if let Some(order) = &options.replay {
+            marker = marker.replayed_to(order.plan.identity());
+        }
         if source == Source::Nowhere {
             let dir = blocking(move || WorkDir::take(&work, marker, Leftovers::Use)).await?;
             if dir.marker().is_taken() {
@@ -341,13 +351,13 @@ impl Run<'_> {
         .await
     }
 
-    /// Fills and prepares the directory, as far as an earlier run had not.
+    /// Fills and prepares the directory and replays what is to be replayed, as far as an earlier run had not.
     async fn gather(
         &self,
         plan: &RestorePlan,
         dir: &mut WorkDir,
         seconds: &mut PhaseSeconds,
-    ) -> Result<FetchFigures, RestoreError> {
+    ) -> Result<(FetchFigures, Option<Replayed>), RestoreError> {
         let Run { repository, manifest, tools, options, watch } = self;
         let mut figures = FetchFigures::default();
         if dir.state() == State::Filling {
@@ -363,7 +373,14 @@ impl Run<'_> {
             steps::run_prepare(dir, tools, &options.prepare, watch).await?;
             seconds.prepare = begun.elapsed().as_secs_f64();
         }
-        Ok(figures)
+        let mut replayed = None;
+        if let (State::Prepared, Some(order)) = (dir.state(), &options.replay) {
+            let memory_bytes = options.prepare.memory_bytes;
+            let done = replay::replay(repository, dir, order, tools, memory_bytes, watch).await?;
+            seconds.replay = done.seconds;
+            replayed = Some(done);
+        }
+        Ok((figures, replayed))
     }
 }
 
@@ -372,7 +389,7 @@ async fn give_up(dir: WorkDir, keep: bool, left: &mut Left) {
     if dir.marker().is_taken() {
         return;
     }
-    if keep && matches!(dir.state(), State::Fetched | State::Prepared) {
+    if keep && matches!(dir.state(), State::Fetched | State::Prepared | State::Replayed) {
         *left = Left::Kept(dir.path().to_owned());
         return;
     }

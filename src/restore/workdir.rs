@@ -58,7 +58,7 @@ impl WorkDir {
         let mut dir = WorkDir { path: path.to_owned(), marker: wanted, made, _lock: lock };
         if let Some(mut found) = found {
             put_back(path, &mut found)?;
-            let whole = matches!(found.state, State::Fetched | State::Prepared);
+            let whole = matches!(found.state, State::Fetched | State::Prepared | State::Replayed);
             match leftovers {
                 Leftovers::Use | Leftovers::Reuse if whole && found.is_of_same_backup(&dir.marker) => {
                     dir.marker.state = found.state;
@@ -280,9 +280,9 @@ fn holder(path: &Path, may_remove: bool) -> Result<Option<String>, RestoreError>
         return Ok(Some(marker.process.to_string()));
     }
     // The prepare goes on in files without names until it notices.
-    let removed =
-        may_remove && marker.state == State::Preparing && !marker.is_taken() && fs::remove_dir_all(path).is_ok();
-    let who = if marker.state == State::Preparing { "the prepare that" } else { "what" };
+    let at_work = matches!(marker.state, State::Preparing | State::Replaying);
+    let removed = may_remove && at_work && !marker.is_taken() && fs::remove_dir_all(path).is_ok();
+    let who = if at_work { "the prepare that" } else { "what" };
     Ok((!removed).then(|| format!("{who} {} left behind", marker.process)))
 }
 
@@ -299,7 +299,7 @@ fn put_back(path: &Path, marker: &mut Marker) -> Result<(), RestoreError> {
             return Err(DatadirError::InUse { datadir: moving.datadir, evidence }.into());
         }
         undo(path, &moving.datadir, moving.entries.iter().map(String::as_str))?;
-        marker.state = State::Prepared;
+        marker.state = marker.done();
     }
     marker.write(path)
 }

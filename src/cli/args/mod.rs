@@ -7,6 +7,7 @@ mod operations;
 mod prune;
 mod replica;
 mod shared;
+mod target;
 mod thaw;
 
 use std::{fmt, path::PathBuf, str::FromStr};
@@ -23,6 +24,7 @@ pub use operations::{
 pub use prune::{CompactArgs, PruneArgs, UndeleteArgs};
 pub use replica::ReplicaArgs;
 pub use shared::{ConnectionArgs, StoreArgs, ToolsArgs};
+pub use target::TargetArgs;
 pub use thaw::ThawArgs;
 
 use crate::model::BackupId;

@@ -5,7 +5,7 @@ use std::{num::NonZeroU32, path::PathBuf};
 use clap::Args;
 use clap_complete::Shell;
 
-use super::{BackupChoice, ConnectionArgs, CopyPlaceArgs, ReplicaArgs, StoreArgs, ThawArgs, ToolsArgs};
+use super::{BackupChoice, ConnectionArgs, CopyPlaceArgs, ReplicaArgs, StoreArgs, TargetArgs, ThawArgs, ToolsArgs};
 use crate::{
     cli::{
         human::ByteSize,
@@ -174,6 +174,9 @@ pub struct ListArgs {
     /// Print all columns, whatever the width of the terminal
     #[arg(long, short)]
     pub wide: bool,
+    /// List the times of which any second can be restored, and the gaps between them
+    #[arg(long, conflicts_with = "copy")]
+    pub windows: bool,
     /// Tell how far the copy is behind, and with --json which backups it has
     #[arg(long)]
     pub copy: bool,
@@ -222,11 +225,17 @@ pub struct PrepareArgs {
 Examples:
   haulout restore --datadir /var/lib/mysql --owner mysql:mysql
   haulout restore --datadir /var/lib/mysql --backup 20261122T170445Z-3f9a1c --dry-run
+  haulout restore --datadir /var/lib/mysql --to-time '2026-11-22 14:02:59'
   haulout restore --datadir /var/lib/mysql --reuse
   haulout restore --datadir /var/lib/mysql --as-replica --source-host db1 --source-user repl --source-password-file /etc/repl
 
 Stop the server first, and move the old datadir away: it must be empty or absent. Until the last step it is not \
 touched. The single steps are `fetch`, `prepare`, and `move-back` or `copy-back`.
+
+With --to-time, --to-gtid, --before-gtid or --to-position the newest backup before that moment is restored, and what `haulout archive` has of \
+the server's binary log is replayed on it: by a server of this machine's mariadbd, which nobody else can reach, before anything comes into the \
+datadir. Each transaction is replayed once, up to the moment and no further. `haulout list --windows` tells which moments there are. What \
+the server needs to start on the files is given by --mariadbd-option, such as --mariadbd-option lower_case_table_names=1.
 
 With --reuse the datadir may hold an older or broken state of the same server: it is written over, and only what differs is \
 fetched. That needs no room for a second copy, and takes the old state away: the datadir becomes DATADIR.haulout, and \
@@ -272,6 +281,9 @@ pub struct RestoreArgs {
     /// Leave grastate.dat in the datadir, by which the server joins its Galera cluster where it stands
     #[arg(long, conflicts_with = "as_replica")]
     pub galera: bool,
+    /// The moment.
+    #[command(flatten)]
+    pub target: TargetArgs,
     /// Preparing.
     #[command(flatten)]
     pub prepare: PrepareArgs,

@@ -1,6 +1,7 @@
 //! `haulout list`.
 
 mod fleet;
+mod windows;
 
 use std::collections::BTreeMap;
 
@@ -52,6 +53,9 @@ pub struct Listing {
 /// When the settings are wrong or the repository cannot be read; a damaged manifest is no error but [`Finish::Damaged`].
 pub async fn run(args: &ListArgs, context: &Context) -> Result<Finish, Failure> {
     let settings = context.settle(StoreSettings::assemble(&context.layers, context.url(), &args.store))?;
+    if args.windows {
+        return windows::list(&settings, context).await;
+    }
     let place = match args.copy {
         true => Some(context.settle(copy_place(&context.layers, &args.place))?),
         false => None,

@@ -7,21 +7,21 @@ use std::{path::Path, sync::Arc, time::Instant};
 use super::{Context, Finish};
 use crate::{
     cli::{
-        args::RestoreArgs,
+        args::{BackupChoice, RestoreArgs},
         failure::Failure,
         open,
         options::RestoreSettings,
         programs::{self, Programs},
         progress::Unit,
-        report::{GaleraReport, ReplicaReport, RestoreSummary, StepSeconds, announcement},
+        report::{GaleraReport, ReplayReport, ReplicaReport, RestoreSummary, StepSeconds, announcement},
         start_command,
     },
     error::Kind,
-    format::Manifest,
+    format::{GtidPosition, Manifest},
     mariadb::{packages::Program, tool::Tools},
     model::{Progress, Silent},
-    repository::{ProcessIdentity, Repository},
-    restore::{self, Attached, DrillTimes, ReplicaPlan, RestoreError, RestoreOptions},
+    repository::{ProcessIdentity, Repository, RepositoryError},
+    restore::{self, Attached, DrillTimes, ReplayOrder, ReplayPlan, ReplicaPlan, RestoreError, RestoreOptions},
 };
 
 /// Brings a backup back, or says what that would take.
@@ -49,15 +49,45 @@ struct Order {
     replica: Option<ReplicaPlan>,
 }
 
+/// What is restored.
+struct Aim {
+    repository: Arc<Repository>,
+    manifest: Manifest,
+    /// What is replayed on the backup, where it is to become a later moment.
+    replay: Option<ReplayPlan>,
+}
+
+/// Opens the repository and chooses the backup: the one that is named, or the newest one that leads to the moment that is wanted.
+async fn aim(settings: &RestoreSettings, context: &Context) -> Result<Aim, Failure> {
+    let (repository, manifest) = open::to_read(&settings.read, &settings.backup, context).await?;
+    let Some(wanted) = &settings.target else { return Ok(Aim { repository, manifest, replay: None }) };
+    if let Some(time) = &wanted.time {
+        context.output.note(&format!("restoring to the end of second {time}"));
+    }
+    let backups: Vec<Manifest> = match settings.backup {
+        BackupChoice::Latest => repository.manifests().await?.into_iter().filter_map(|(_, read)| read.ok()).collect(),
+        _ => vec![manifest],
+    };
+    let plan = restore::plan_replay(&repository, &backups, &wanted.target).await?;
+    let manifest = backups.into_iter().find(|manifest| manifest.id == plan.backup);
+    let manifest = manifest.ok_or_else(|| RepositoryError::NoBackup { id: plan.backup.to_string() })?;
+    Ok(Aim { repository, manifest, replay: Some(plan) })
+}
+
+/// Where the server stands once that was replayed; it is no place in a file of its own.
+fn position(replay: &ReplayPlan) -> GtidPosition {
+    GtidPosition { file: None, position: None, gtid: Some(replay.gtid.to_string()) }
+}
+
 async fn order(settings: &RestoreSettings, context: &Context) -> Result<Order, Failure> {
     let programs = Programs::look(&settings.prepare.tools)?;
-    let (repository, manifest) = open::to_read(&settings.read, &settings.backup, context).await?;
+    let Aim { repository, manifest, replay } = aim(settings, context).await?;
     // Before anything is fetched: a replica that could not go on from there is not what was asked for.
-    let replica = replica(settings, &manifest)?;
+    let replica = replica(settings, &manifest, replay.as_ref())?;
     let needs = programs.needs(&manifest)?;
     // The tool comes before the owner: the server's package makes the server's user, too.
     let tools = programs.fitting(&needs)?;
-    let options = options(settings, &manifest, open::owner(settings.owner.as_ref())?);
+    let options = options(settings, &manifest, open::owner(settings.owner.as_ref())?, replay);
     if let Some((lacking, hint)) = needs.lacks(Program::Server).zip(needs.hint(programs::package_system())) {
         // It may be started on another machine.
         let text = format!("to start the server here: {lacking}; {hint}");
@@ -69,14 +99,29 @@ async fn order(settings: &RestoreSettings, context: &Context) -> Result<Order, F
 }
 
 /// How the restored server becomes a replica, where that is wanted.
-fn replica(settings: &RestoreSettings, manifest: &Manifest) -> Result<Option<ReplicaPlan>, Failure> {
-    let plan = settings.replica.as_ref().map(|replica| ReplicaPlan::new(manifest, &replica.source)).transpose();
+fn replica(
+    settings: &RestoreSettings,
+    manifest: &Manifest,
+    replay: Option<&ReplayPlan>,
+) -> Result<Option<ReplicaPlan>, Failure> {
+    let mut manifest = manifest.clone();
+    if let Some(replay) = replay {
+        manifest.position = position(replay);
+    }
+    let plan = settings.replica.as_ref().map(|replica| ReplicaPlan::new(&manifest, &replica.source)).transpose();
     Ok(plan.map_err(RestoreError::from)?)
 }
 
 /// How the backup is restored, to `owner`.
-fn options(settings: &RestoreSettings, manifest: &Manifest, owner: Option<restore::Owner>) -> RestoreOptions {
+fn options(
+    settings: &RestoreSettings,
+    manifest: &Manifest,
+    owner: Option<restore::Owner>,
+    replay: Option<ReplayPlan>,
+) -> RestoreOptions {
+    let server_options = settings.target.as_ref().map(|target| target.server_options.clone()).unwrap_or_default();
     RestoreOptions {
+        replay: replay.map(|plan| ReplayOrder { plan, server_options }),
         owner,
         work_dir: settings.work_dir.clone(),
         reuse: settings.reuse,
@@ -120,6 +165,7 @@ async fn operation(
     let watch = open::watch(progress, context);
     let outcome = restore::restore(&repository, &manifest, &settings.datadir, &tools, &options, &watch).await?;
     let (steps, restored) = (outcome.seconds, begun.elapsed());
+    let replay = options.replay.as_ref().map(|order| ReplayReport::new(&order.plan, outcome.replayed));
     let mut attaching = Ok(());
     let mut report = None;
     if let Some(plan) = &replica {
@@ -138,14 +184,15 @@ async fn operation(
         backup_id: manifest.id,
         datadir: outcome.datadir,
         lsn: manifest.lsn.last,
-        position: manifest.position,
+        position: options.replay.map_or(manifest.position, |order| position(&order.plan)),
+        replay,
         files: outcome.figures.files,
         written_bytes: outcome.figures.bytes_written,
         fetched_bytes: outcome.figures.bytes_fetched,
         reused_bytes: outcome.figures.bytes_reused,
         requests: outcome.figures.requests,
         seconds: restored.as_secs_f64(),
-        steps: StepSeconds { fetch: steps.fetch, prepare: steps.prepare, moving: steps.move_in },
+        steps: StepSeconds { fetch: steps.fetch, prepare: steps.prepare, replay: steps.replay, moving: steps.move_in },
         aside: outcome.aside,
         replica: report,
         galera,

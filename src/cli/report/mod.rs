@@ -27,8 +27,8 @@ pub use key::{KeyChange, KeyLine, KeySummary};
 pub use prune::{PruneLine, PruneSummary, UndeleteSummary};
 pub use repair::{DamagedBackup, Names, Repair};
 pub use restore::{
-    FetchSummary, GaleraReport, MoveAction, MoveSummary, PrepareSummary, ReplicaReport, RestorePlan, RestoreSummary,
-    StepSeconds,
+    FetchSummary, GaleraReport, MoveAction, MoveSummary, PrepareSummary, ReplayReport, ReplicaReport, RestorePlan,
+    RestoreSummary, StepSeconds,
 };
 pub use restore_table::{RestoreTablePlan, RestoreTableSummary, TableStepSeconds};
 pub(in crate::cli) use restore_terms::announcement;

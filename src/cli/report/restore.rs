@@ -9,8 +9,8 @@ use crate::{
     cli::{human, output::Message, paint::Paint},
     format::GtidPosition,
     mariadb::galera::{GaleraState, STATE_NAME},
-    model::{BackupId, Lsn},
-    restore::{Aside, Attached},
+    model::{BackupId, GtidSet, Lsn},
+    restore::{Aside, Attached, Moment, ReplayPlan, Replayed},
 };
 
 /// Summary of `restore`.
@@ -24,6 +24,8 @@ pub struct RestoreSummary {
     pub lsn: Lsn,
     /// Position in the binary log and GTID of the restored state.
     pub position: GtidPosition,
+    /// What was replayed on the backup; null when nothing was to be.
+    pub replay: Option<ReplayReport>,
     /// Files written.
     pub files: u64,
     /// Bytes written.
@@ -44,6 +46,54 @@ pub struct RestoreSummary {
     pub replica: Option<ReplicaReport>,
     /// How it joins its Galera cluster; null when that was not asked for, or is not known.
     pub galera: Option<GaleraReport>,
+}
+
+/// Binary log that is replayed on a backup.
+#[derive(Debug, Clone, Serialize)]
+pub struct ReplayReport {
+    /// Where the restored state stands.
+    pub gtid: GtidSet,
+    /// Segments that are read.
+    pub segments: u64,
+    /// Bytes of them in the store.
+    pub stored_bytes: u64,
+    /// The last transaction of the restored state; null when the backup is older than all that is archived.
+    pub last: Option<Moment>,
+    /// The first one that is left out; null when none is archived.
+    pub next: Option<Moment>,
+    /// Transactions that were replayed; null when nothing has been done, or an earlier run had done it.
+    pub transactions: Option<u64>,
+    /// Bytes of binary log that were replayed; null likewise.
+    pub replayed_bytes: Option<u64>,
+}
+
+impl ReplayReport {
+    /// Of a plan, and of what was done.
+    pub fn new(plan: &ReplayPlan, done: Option<Replayed>) -> ReplayReport {
+        ReplayReport {
+            gtid: plan.gtid.clone(),
+            segments: plan.segments,
+            stored_bytes: plan.stored_bytes,
+            last: plan.last,
+            next: plan.next,
+            transactions: done.map(|done| done.transactions),
+            replayed_bytes: done.map(|done| done.bytes),
+        }
+    }
+
+    fn tell(&self, facts: Facts) -> Facts {
+        let moment = |moment: Moment| format!("{} of {}", moment.gtid, moment.time);
+        let log = match (self.transactions, self.replayed_bytes) {
+            (Some(transactions), Some(bytes)) => {
+                format!("{} in {} of binary log", human::counted(transactions, "transaction"), human::bytes(bytes))
+            }
+            _ => format!("{} of {}", human::counted(self.segments, "segment"), human::bytes(self.stored_bytes)),
+        };
+        facts
+            .with("replay", log)
+            .with_some("last event", self.last.map(moment))
+            .with_some("left out", self.next.map(|next| format!("{} and what comes after it", moment(next))))
+    }
 }
 
 /// How a restored server joins its Galera cluster.
@@ -110,6 +160,8 @@ pub struct StepSeconds {
     pub fetch: f64,
     /// `mariadb-backup --prepare`.
     pub prepare: f64,
+    /// Replaying binary log.
+    pub replay: f64,
     /// Moving into the datadir.
     #[serde(rename = "move")]
     pub moving: f64,
@@ -122,14 +174,25 @@ impl Message for RestoreSummary {
 impl RestoreSummary {
     /// For people.
     pub fn text(&self, paint: Paint) -> String {
-        let StepSeconds { fetch, prepare, moving } = self.steps;
+        let StepSeconds { fetch, prepare, replay, moving } = self.steps;
         let time = |seconds: f64| human::duration(seconds.round() as u64);
-        let took =
-            format!("{} (fetch {}, prepare {}, move {})", time(self.seconds), time(fetch), time(prepare), time(moving));
+        let replayed = if self.replay.is_some() { format!("replay {}, ", time(replay)) } else { String::new() };
+        let took = format!(
+            "{} (fetch {}, prepare {}, {replayed}move {})",
+            time(self.seconds),
+            time(fetch),
+            time(prepare),
+            time(moving)
+        );
         let facts = Facts::default()
             .with("datadir", self.datadir.display().to_string())
             .with("state", format!("LSN {}", self.lsn))
-            .with_some("GTID", self.position.gtid.clone())
+            .with_some("GTID", self.position.gtid.clone());
+        let facts = match &self.replay {
+            Some(replay) => replay.tell(facts),
+            None => facts,
+        };
+        let facts = facts
             .with("written", written(self.written_bytes, self.files))
             .with("fetched", fetched(self.fetched_bytes, self.requests))
             .with_some("reused", reused(self.reused_bytes))
@@ -171,8 +234,10 @@ pub struct RestorePlan {
     pub datadir: PathBuf,
     /// Where the files would be put together.
     pub work_dir: PathBuf,
-    /// LSN of the restored state.
+    /// LSN of the backup's state.
     pub lsn: Lsn,
+    /// What would be replayed on the backup; null when nothing is to be.
+    pub replay: Option<ReplayReport>,
     /// Files to write.
     pub files: u64,
     /// Bytes to write.
@@ -208,7 +273,12 @@ impl RestorePlan {
         let facts = Facts::default()
             .with("datadir", self.datadir.display().to_string())
             .with("work dir", self.work_dir.display().to_string())
-            .with("state", format!("LSN {}", self.lsn))
+            .with("state", format!("LSN {}", self.lsn));
+        let facts = match &self.replay {
+            Some(replay) => replay.tell(facts.with("GTID", replay.gtid.to_string())),
+            None => facts,
+        };
+        let facts = facts
             .with("to write", to_write)
             .with("to fetch", fetched(self.fetched_bytes, self.requests))
             .with_some("reused", reused(self.reused_bytes))

@@ -229,6 +229,7 @@ pub(super) mod tests {
             datadir: "/var/lib/mysql".into(),
             work_dir: "/var/lib/mysql.haulout".into(),
             lsn: manifest.lsn.last,
+            replay: None,
             files: 2462,
             written_bytes: 128_849_018_880,
             fetched_bytes: 33_500_000_000,

@@ -17,12 +17,16 @@ use crate::{
     model::{BackupId, LockMode, Lsn, RepositoryId, SlotId, Timestamp},
     prune::{CompactReport, Decided, Fate, Judged, Made, Planned, PruneReport, Skip, Swept, Usage},
     repository::RepositoryError,
-    restore::{Aside, Remains, TableName},
+    restore::{Aside, Moment, Remains, TableName},
     unhide::{self, Action},
 };
 
 fn id() -> BackupId {
     "20261122T020000Z-3f9a16".parse().unwrap()
+}
+
+fn transaction(gtid: &str, time: &str) -> Moment {
+    Moment { gtid: gtid.parse().unwrap(), time: Timestamp(time.parse().unwrap()) }
 }
 
 /// `message` as text and as a JSON line.
@@ -95,6 +99,7 @@ fn every_summary_is_as_reviewed() {
                 datadir: datadir.clone(),
                 work_dir: "/var/lib/.haulout".into(),
                 lsn,
+                replay: None,
                 files,
                 written_bytes,
                 fetched_bytes,
@@ -113,6 +118,7 @@ fn every_summary_is_as_reviewed() {
                 datadir: datadir.clone(),
                 work_dir: "/var/lib/mysql.haulout".into(),
                 lsn,
+                replay: None,
                 files,
                 written_bytes: 1 << 30,
                 fetched_bytes: 300 << 20,
@@ -130,13 +136,22 @@ fn every_summary_is_as_reviewed() {
                 datadir: datadir.clone(),
                 lsn,
                 position,
+                replay: Some(ReplayReport {
+                    gtid: "0-1-207,3-1-7".parse().unwrap(),
+                    segments: 1_207,
+                    stored_bytes: 61 << 20,
+                    last: Some(transaction("0-1-207", "2026-11-22T14:02:58Z")),
+                    next: Some(transaction("0-1-208", "2026-11-22T14:03:00Z")),
+                    transactions: Some(81_207),
+                    replayed_bytes: Some(310 << 20),
+                }),
                 files,
                 written_bytes,
                 fetched_bytes,
                 reused_bytes: 7 << 30,
                 requests,
                 seconds: 312.4,
-                steps: StepSeconds { fetch: 290.1, prepare: 21.9, moving: 0.4 },
+                steps: StepSeconds { fetch: 290.1, prepare: 21.9, replay: 0.0, moving: 0.4 },
                 aside: Some(Aside { directory: "/var/lib/mysql.haulout-aside".into(), files: 3, bytes: 12 << 20 }),
                 replica: Some(ReplicaReport {
                     script: Some(datadir.join("haulout-replica.sql")),

@@ -8,7 +8,7 @@ use crate::model::Gtid;
 pub struct Transaction {
     /// Its name.
     pub gtid: Gtid,
-    /// When its last statement began, in seconds since 1970: that is the COMMIT, or what commits by itself.
+    /// When its last statement began, in seconds since 1970, as its first event says: that is the COMMIT, or what commits by itself.
     pub time: u32,
 }
 
@@ -18,7 +18,7 @@ pub enum Step {
     /// It belongs to none.
     Between,
     /// A transaction begins with it.
-    Begin(Gtid),
+    Begin(Transaction),
     /// It is inside of one.
     Within,
     /// A transaction ends with it.
@@ -35,9 +35,8 @@ pub struct Transactions {
 
 #[derive(Debug)]
 struct Open {
-    gtid: Gtid,
+    transaction: Transaction,
     standalone: bool,
-    time: u32,
 }
 
 impl Transactions {
@@ -54,16 +53,17 @@ impl Transactions {
         let damaged = |problem: String| Err(BinlogError::Damaged { what: what.to_owned(), at, problem });
         if let Some(begin) = event.gtid() {
             if let Some(open) = &self.open {
-                return damaged(format!("transaction {} begins inside of {}", begin.gtid, open.gtid));
+                return damaged(format!("transaction {} begins inside of {}", begin.gtid, open.transaction.gtid));
             }
-            self.open = Some(Open { gtid: begin.gtid, standalone: begin.standalone, time: event.timestamp });
-            return Ok(Step::Begin(begin.gtid));
+            let transaction = Transaction { gtid: begin.gtid, time: event.timestamp };
+            self.open = Some(Open { transaction, standalone: begin.standalone });
+            return Ok(Step::Begin(transaction));
         }
         let outside = matches!(
             event.kind,
             kinds::FORMAT_DESCRIPTION | kinds::ROTATE | kinds::STOP | kinds::GTID_LIST | kinds::BINLOG_CHECKPOINT
         );
-        let Some(open) = &mut self.open else {
+        let Some(open) = &self.open else {
             if outside {
                 return Ok(Step::Between);
             }
@@ -76,7 +76,6 @@ impl Transactions {
             }
             return Ok(Step::Between);
         }
-        open.time = open.time.max(event.timestamp);
         let prelude = matches!(
             event.kind,
             kinds::INTVAR
@@ -94,7 +93,7 @@ impl Transactions {
         if !ends {
             return Ok(Step::Within);
         }
-        let transaction = Transaction { gtid: open.gtid, time: open.time };
+        let transaction = open.transaction;
         self.open = None;
         Ok(Step::End(transaction))
     }
@@ -117,9 +116,8 @@ mod tests {
     #[test]
     fn a_transaction_ends_with_its_commit() {
         let file = [made::format_description(1), made::transaction(5, "0-1-7", "INSERT")].concat();
-        let gtid = "0-1-7".parse().unwrap();
-        let end = Step::End(Transaction { gtid, time: 5 });
-        assert_eq!(steps(&file).unwrap(), [Step::Between, Step::Begin(gtid), Step::Within, end]);
+        let whole = Transaction { gtid: "0-1-7".parse().unwrap(), time: 5 };
+        assert_eq!(steps(&file).unwrap(), [Step::Between, Step::Begin(whole), Step::Within, Step::End(whole)]);
     }
 
     #[test]
@@ -132,9 +130,9 @@ mod tests {
             made::event(6, kinds::BINLOG_CHECKPOINT, 1, b"b"),
         ]
         .concat();
-        let gtid = "0-1-8".parse().unwrap();
-        let end = Step::End(Transaction { gtid, time: 6 });
-        assert_eq!(steps(&file).unwrap(), [Step::Between, Step::Begin(gtid), Step::Within, end, Step::Between]);
+        let whole = Transaction { gtid: "0-1-8".parse().unwrap(), time: 5 };
+        let expected = [Step::Between, Step::Begin(whole), Step::Within, Step::End(whole), Step::Between];
+        assert_eq!(steps(&file).unwrap(), expected);
     }
 
     #[test]

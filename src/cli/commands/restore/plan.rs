@@ -9,7 +9,7 @@ use crate::{
         open,
         options::RestoreSettings,
         programs::{self, Programs},
-        report::{RestorePlan, RestoreTerms},
+        report::{ReplayReport, RestorePlan, RestoreTerms},
     },
     error::Kind,
     mariadb::tool::Tool,
@@ -27,8 +27,9 @@ pub(super) async fn tell(
     context: &Context,
 ) -> Result<(), Failure> {
     let programs = Programs::look(&settings.prepare.tools)?;
-    let (repository, manifest) = open::to_read(&settings.read, &settings.backup, context).await?;
-    super::replica(settings, &manifest)?;
+    let super::Aim { repository, manifest, replay } = super::aim(settings, context).await?;
+    super::replica(settings, &manifest, replay.as_ref())?;
+    let report = replay.as_ref().map(|plan| ReplayReport::new(plan, None));
     let needs = programs.needs(&manifest)?;
     let version = |tool: Option<&Tool>| tool.map(|tool| tool.version.to_string());
     let (tool_version, mariadbd_version) = (version(programs.backup()), version(programs.server()));
@@ -38,7 +39,7 @@ pub(super) async fn tell(
         obstacles.push(failure);
         None
     });
-    let options = super::options(settings, &manifest, owner);
+    let options = super::options(settings, &manifest, owner, replay);
     let watch = open::watch(progress, context);
     let (placed, in_the_way) =
         restore::plan_restore(&repository, &manifest, &settings.datadir, &options, &watch).await?;
@@ -103,6 +104,7 @@ pub(super) async fn tell(
         datadir,
         work_dir,
         lsn: manifest.lsn.last,
+        replay: report,
         files: plan.files.len() as u64,
         written_bytes: plan.written_bytes,
         fetched_bytes: plan.fetched_bytes,
