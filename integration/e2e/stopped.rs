@@ -32,13 +32,25 @@ fn standing_still() -> Tool {
 }
 
 fn stands_still(running: &mut Running, tool: &Tool) {
-    running.wait_for("the stream to stand still", |_| tool.has("stopped"));
+    // The file comes before the signal: what were continued in between would be stopped for ever.
+    running.wait_for("the stream to stand still", |_| tool.has("stopped") && is_stopped(held(tool)));
+}
+
+/// The process that holds the stream.
+fn held(tool: &Tool) -> Pid {
+    let pid = fs::read_to_string(tool.folder().join("stopped")).unwrap();
+    Pid::from_raw(pid.trim().parse().unwrap()).unwrap()
+}
+
+fn is_stopped(pid: Pid) -> bool {
+    let status = fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_nonzero())).unwrap_or_default();
+    // Its name stands in brackets before it.
+    status.rsplit_once(") ").is_some_and(|(_, state)| state.starts_with('T'))
 }
 
 fn go_on(tool: &Tool) {
-    let pid = fs::read_to_string(tool.folder().join("stopped")).unwrap();
     // A run that was stopped has ended it.
-    let _ = kill_process(Pid::from_raw(pid.trim().parse().unwrap()).unwrap(), Signal::CONT);
+    let _ = kill_process(held(tool), Signal::CONT);
 }
 
 /// A statement that keeps a backup from its next lock while it holds the first ones.
