@@ -369,6 +369,8 @@ impl Store {
             Err(Failure { error: StoreError::TooLarge { .. }, .. }) => Err(exists()),
             // Another put of this key was under way and came to nothing.
             Err(Failure { error: StoreError::NotFound { source, .. }, .. }) => Err(attempt.unavailable(source)),
+            // Credentials that have ended are renewed, and it is asked again.
+            Err(failure @ Failure { error: StoreError::Denied { .. }, next: Next::Renew }) => Err(failure),
             // Who may not read cannot tell, and must not take another's object for its own.
             Err(Failure { error: StoreError::Denied { .. }, .. }) => Err(exists()),
             Err(failure) => Err(failure),

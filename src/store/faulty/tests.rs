@@ -46,6 +46,14 @@ async fn a_store_that_asks_for_patience_gets_it_for_a_minute_at_most() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn credentials_that_end_before_a_lost_put_is_compared_are_renewed() {
+    let expire = Rule::once(Operation::Get, Fault::Expire);
+    let faulty = faulty(rules([Rule::once(Operation::Put, Fault::LoseAnswer), expire]));
+    assert_eq!(over(&faulty).put(&key("a"), "x").await.unwrap(), PutOutcome::AlreadyThere);
+    assert_eq!(faulty.faults(), 2);
+}
+
+#[tokio::test(start_paused = true)]
 async fn credentials_that_end_refuse_every_request_until_there_are_others() {
     let faulty = faulty(rules([]));
     let (one, other) = (over(&faulty), over(&faulty.beside(rules([]))));
