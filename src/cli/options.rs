@@ -2,11 +2,13 @@
 
 mod copy;
 mod drill;
+mod moment;
 mod prune;
 mod thaw;
 
 pub use copy::{CopyChoice, CopySettings, place as copy_place};
 pub use drill::DrillSettings;
+pub use moment::{Moment, Understood};
 pub use prune::{CompactSettings, PruneSettings};
 
 use std::{
