@@ -1,11 +1,13 @@
 //! Settings put together for one operation: plain values, every layer resolved.
 
+mod binlog;
 mod copy;
 mod drill;
 mod moment;
 mod prune;
 mod thaw;
 
+pub use binlog::BinlogSettings;
 pub use copy::{CopyChoice, CopySettings, place as copy_place};
 pub use drill::DrillSettings;
 pub use moment::{Moment, Understood};

@@ -657,6 +657,7 @@ fn every_message_type_and_field_is_documented() {
         "compact",
         "copy",
         "list-copy",
+        "binlog-list",
     ];
     for name in names.map(|name| format!("{name}.jsonl")) {
         let path = format!("{}/src/cli/snapshots/{name}", env!("CARGO_MANIFEST_DIR"));
