@@ -10,6 +10,7 @@
 use std::io::Write;
 
 pub mod binary;
+pub mod binlogs;
 pub mod gate;
 pub mod load;
 pub mod plugins;
