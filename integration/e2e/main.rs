@@ -4,6 +4,7 @@ mod access;
 mod archived;
 mod bad_store;
 mod bad_tool;
+mod binlogs;
 mod compact;
 mod copy;
 mod doctor;

@@ -152,7 +152,7 @@ fn a_time_is_the_end_of_its_second_and_what_cannot_be_restored_is_refused_with_w
     assert!(!datadir.exists());
     // Without an offset a time is of this machine's zone.
     let (_, run) = restore(&site, "dry", &["--to-time", "2030-01-01 00:00:20", "--dry-run"]);
-    assert!(run.stdout.contains("restoring to the end of second 2030-01-01T00:00:20Z"), "{}", run.stdout);
+    assert!(run.stdout.contains("restoring to the end of second 2030-01-01 00:00:20 UTC"), "{}", run.stdout);
 
     let (_, run) = restore(&site, "late", &["--to-time", &later(31)]);
     let last = "the last moment before it that can is 2030-01-01T00:00:30Z";

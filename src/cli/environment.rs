@@ -8,6 +8,8 @@ use std::{
     path::PathBuf,
 };
 
+use jiff::tz::TimeZone;
+
 /// Settings file that is read when none is named and it exists.
 pub const CONFIG_FILE: &str = "/etc/haulout.toml";
 
@@ -24,6 +26,8 @@ pub struct Environment {
     pub stdout_columns: Option<usize>,
     /// Width of the terminal on stderr; `None` for a pipe or a file.
     pub stderr_columns: Option<usize>,
+    /// Zone of the machine's clock, by `TZ` or `/etc/localtime`; `None` where neither tells one.
+    pub zone: Option<TimeZone>,
 }
 
 impl Environment {
@@ -33,6 +37,7 @@ impl Environment {
             Environment { config_file: CONFIG_FILE.into(), variables: env::vars_os().collect(), ..Default::default() };
         environment.stdout_columns = columns(std::io::stdout());
         environment.stderr_columns = columns(std::io::stderr());
+        environment.zone = TimeZone::try_system().ok();
         environment
     }
 

@@ -1,14 +1,16 @@
 //! Settings put together for one operation: plain values, every layer resolved.
 
+mod binlog;
 mod copy;
 mod drill;
 mod moment;
 mod prune;
 mod thaw;
 
+pub use binlog::BinlogSettings;
 pub use copy::{CopyChoice, CopySettings, place as copy_place};
 pub use drill::DrillSettings;
-pub use moment::Moment;
+pub use moment::{Moment, Understood};
 pub use prune::{CompactSettings, PruneSettings};
 
 use std::{
@@ -453,7 +455,7 @@ pub struct TargetSettings {
     /// The moment.
     pub target: Target,
     /// How it was understood, where it is a time.
-    pub time: Option<Moment>,
+    pub time: Option<Understood>,
     /// Options of the server that replays, as it takes them, checked.
     pub server_options: Vec<String>,
 }
@@ -461,14 +463,16 @@ pub struct TargetSettings {
 impl TargetSettings {
     fn assemble(layers: &Layers, args: &TargetArgs) -> Result<Option<TargetSettings>, SettingsError> {
         let TargetArgs { to_time, to_gtid, before_gtid, to_position, mariadbd_option } = args;
-        let time = to_time.as_ref().map(|moment| Target::Time(moment.timestamp));
+        let local = layers.environment.zone.as_ref();
+        let understood = to_time.as_ref().map(|time| time.understood(local, "--to-time")).transpose()?;
+        let time = understood.as_ref().map(|time| Target::Time(time.moment.whole_seconds()));
         let place = to_position.as_ref();
         let place = place.map(|place| Target::Position { file: place.file.clone(), position: place.position });
         let target = time.or(to_gtid.map(Target::Gtid)).or(before_gtid.map(Target::BeforeGtid)).or(place);
         let Some(target) = target else { return Ok(None) };
         let given = Some(mariadbd_option.clone()).filter(|given| !given.is_empty());
         let given = layers.pick_or(&keys::MARIADBD_OPTIONS, given, Vec::new())?;
-        Ok(Some(TargetSettings { target, time: to_time.clone(), server_options: server_options(&given)? }))
+        Ok(Some(TargetSettings { target, time: understood, server_options: server_options(&given)? }))
     }
 }
 

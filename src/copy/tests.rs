@@ -257,6 +257,9 @@ fn plan_of(second: &str, backups: Vec<BackupId>) -> PrunePlan {
         parts: 0,
         packs: 0,
         pack_bytes: 0,
+        binlogs: Vec::new(),
+        segments: 0,
+        segment_bytes: 0,
     }
 }
 

@@ -33,7 +33,7 @@ pub use proof::{
     ASSERTIONS_MAX, PROOF_LINES_MAX, PROOF_TEXT_BYTES_MAX, Proof, ProofAssertion, ProofSample, ProofSpaces,
     ProofTables, ProofTimes,
 };
-pub use prune::{Keep, LetGo, PACKS_PER_PART, PrunePacks, PrunePlan, PruneStep, Superseded, SweepTally};
+pub use prune::{BinlogLetGo, Keep, LetGo, PACKS_PER_PART, PrunePacks, PrunePlan, PruneStep, Superseded, SweepTally};
 pub use seal::{DocumentPlace, KEY_BYTES, Keyring, RepositoryKeys, SEAL_BYTES, SecretKey, StoredChunk};
 #[cfg(test)]
 pub(crate) use segment::tests::example as segment_example;

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::{Document, FormatError};
-use crate::model::{BackupId, PackId, PlanId, Timestamp};
+use crate::model::{BackupId, PackId, PlanId, StreamId, Timestamp};
 
 /// Packs named in one [`PrunePacks`]: 67 bytes each, so that a document stays below 7 MiB.
 pub const PACKS_PER_PART: usize = 100_000;
@@ -26,6 +26,18 @@ pub struct Superseded {
     pub id: BackupId,
     /// The edition.
     pub edition: u32,
+}
+
+/// What a plan lets go of a stream of binary log.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BinlogLetGo {
+    /// The stream.
+    pub stream: StreamId,
+    /// All segments with lower numbers go.
+    pub below: u32,
+    /// Segments whose documents had not come, and whose packs go if they still have not.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unfinished: Vec<u32>,
 }
 
 /// `prune/<plan>-plan.json`: its arrival is the plan. Nothing in it happens before the grace period has passed.
@@ -52,6 +64,19 @@ pub struct PrunePlan {
     pub packs: u64,
     /// Their bytes.
     pub pack_bytes: u64,
+    /// Binary log that goes.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub binlogs: Vec<BinlogLetGo>,
+    /// Segments of it.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub segments: u64,
+    /// Their bytes, and those of packs of unfinished ones.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub segment_bytes: u64,
+}
+
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 impl Document for PrunePlan {
@@ -93,6 +118,12 @@ pub struct SweepTally {
     pub packs: u64,
     /// Bytes of these packs.
     pub pack_bytes: u64,
+    /// Segments of binary log.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub segments: u64,
+    /// Bytes of their packs, and of those of unfinished ones.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub segment_bytes: u64,
 }
 
 /// `prune/<plan>-begun.json`, from when things may be missing, and `prune/<plan>-done.json`, from when no more will be.
@@ -142,6 +173,9 @@ mod tests {
             parts: 1,
             packs: 2,
             pack_bytes: 3,
+            binlogs: vec![BinlogLetGo { stream: backup.as_str().parse().unwrap(), below: 7, unfinished: vec![9] }],
+            segments: 7,
+            segment_bytes: 8,
         };
         assert_eq!(decode_document::<PrunePlan>("plan", &encode_document(&plan).unwrap()).unwrap(), plan);
         let packs = PrunePacks { plan: id.clone(), part: 0, packs: vec![PackId([1; 32]), PackId([2; 32])] };
@@ -149,11 +183,21 @@ mod tests {
         let step = PruneStep {
             plan: id,
             done: true,
-            deleted: SweepTally { backups: 1, editions: 4, packs: 2, pack_bytes: 3 },
+            deleted: SweepTally { backups: 1, editions: 4, packs: 2, pack_bytes: 3, segments: 5, segment_bytes: 6 },
         };
         assert_eq!(decode_document::<PruneStep>("step", &encode_document(&step).unwrap()).unwrap(), step);
         let keep = Keep { backup };
         assert_eq!(decode_document::<Keep>("keep", &encode_document(&keep).unwrap()).unwrap(), keep);
+    }
+
+    #[test]
+    fn plans_without_binary_log_are_read_and_written_as_before_there_was_any() {
+        let text = r#"{"id":"20261122T020000Z-aaaaaa","created":"2026-11-22T02:00:00Z","grace_seconds":1,"haulout_version":"0.1.0","policy":[],"backups":[],"parts":0,"packs":0,"pack_bytes":0}"#;
+        let plan: PrunePlan = serde_json::from_str(text).unwrap();
+        assert!(plan.binlogs.is_empty());
+        assert_eq!(serde_json::to_string(&plan).unwrap(), text);
+        let text = r#"{"backups":1,"editions":4,"packs":2,"pack_bytes":3}"#;
+        assert_eq!(serde_json::to_string(&serde_json::from_str::<SweepTally>(text).unwrap()).unwrap(), text);
     }
 
     #[test]

@@ -192,6 +192,15 @@ impl Tools {
         path.map(|path| ask_version(path, &paths.environment)).transpose()
     }
 
+    /// The program `mariadb-binlog` of a machine that need not have `mariadb-backup`.
+    ///
+    /// # Errors
+    /// [`ToolError::Missing`] when the machine has none.
+    pub fn binlog_alone(paths: &ToolPaths) -> Result<PathBuf, ToolError> {
+        search(&paths.search, &["mariadb-binlog", "mysqlbinlog"])
+            .ok_or(ToolError::Missing { name: "mariadb-binlog", package: "mariadb-client" })
+    }
+
     /// The client `mariadb`.
     ///
     /// # Errors
@@ -241,7 +250,7 @@ impl Tools {
     }
 }
 
-fn bare_command(path: &Path, environment: &[(OsString, OsString)]) -> Command {
+pub(super) fn bare_command(path: &Path, environment: &[(OsString, OsString)]) -> Command {
     let mut command = Command::new(path);
     command.env_clear().env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin");
     // The messages are told apart by their text.

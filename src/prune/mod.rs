@@ -18,6 +18,7 @@
 //!
 //! Memory: the references of all backups ([`References`]), 50 bytes for each stored pack, 32 for each that is named in plans.
 
+mod binlogs;
 mod compact;
 mod error;
 mod policy;
@@ -124,6 +125,10 @@ pub struct Made {
     pub packs: u64,
     /// Their bytes.
     pub pack_bytes: u64,
+    /// Segments of binary log.
+    pub segments: u64,
+    /// Their bytes, and those of packs whose segments never came to be.
+    pub segment_bytes: u64,
     /// When it may be carried out, by this machine's clock.
     pub due: Timestamp,
 }
@@ -369,6 +374,7 @@ impl Run<'_> {
         let candidate = |editions: &Editions| Candidate {
             id: editions.id.clone(),
             started: editions.newest().map(|manifest| manifest.started),
+            finished: editions.newest().map(|manifest| manifest.finished),
             tags: editions.newest().map(|manifest| manifest.tags.clone()).unwrap_or_default(),
             kept: pending.state.kept(&editions.id).is_some(),
             proven: proven.as_ref() == Some(&editions.id),
@@ -448,7 +454,11 @@ impl Run<'_> {
         }
         progress.end(Phase::Check);
         let garbage = if count.failed { Vec::new() } else { self.garbage(pending, backups, count, now).await? };
-        if goes.is_empty() && editions.is_empty() && garbage.is_empty() {
+        let binlogs = match count.failed {
+            true => binlogs::Goes::default(),
+            false => self.needless_binlogs(pending, backups, now).await?,
+        };
+        if goes.is_empty() && editions.is_empty() && garbage.is_empty() && binlogs.entries.is_empty() {
             return Ok(None);
         }
         let created = self.context.clock.now().whole_seconds();
@@ -463,6 +473,9 @@ impl Run<'_> {
             parts: 0,
             packs: garbage.len() as u64,
             pack_bytes: garbage.iter().map(|(_, pack)| pack.bytes).sum(),
+            binlogs: binlogs.entries,
+            segments: binlogs.segments,
+            segment_bytes: binlogs.bytes,
         };
         Ok(Some(Draft { plan, packs: garbage.into_iter().map(|(id, _)| id).collect() }))
     }
@@ -521,10 +534,11 @@ struct Draft {
 
 impl Draft {
     fn made(&self, plan: Option<PlanId>, now: Timestamp) -> Made {
-        let PrunePlan { packs, pack_bytes, .. } = self.plan;
+        let PrunePlan { packs, pack_bytes, segments, segment_bytes, .. } = self.plan;
         let backups = self.plan.backups.iter().map(|entry| entry.id.clone()).collect();
         let editions = self.plan.editions.len() as u64;
-        Made { plan, backups, editions, packs, pack_bytes, due: due(&self.plan, now) }
+        let due = due(&self.plan, now);
+        Made { plan, backups, editions, packs, pack_bytes, segments, segment_bytes, due }
     }
 }
 

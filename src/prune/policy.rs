@@ -31,6 +31,9 @@ pub struct KeepPolicy {
     pub within: Option<(Span, String)>,
     /// All that bear one of these words.
     pub tags: BTreeSet<String>,
+    /// For so long before the newest backup any second stays restorable: the newest backup that had ended by then, and all binary log since.
+    /// Given alone, it keeps what is needed for that and lets no backup go.
+    pub pitr: Option<(Span, String)>,
 }
 
 /// One of the rules that keep a backup of each stretch of time.
@@ -58,9 +61,12 @@ impl KeepPolicy {
         ]
     }
 
-    /// True when there is no rule.
+    /// True when there is no rule by which a backup could go.
     pub fn is_empty(&self) -> bool {
-        self.words().is_empty()
+        let KeepPolicy { last, hourly, daily, weekly, monthly, yearly, within, tags, pitr: _ } = self;
+        [last, hourly, daily, weekly, monthly, yearly].iter().all(|count| **count == 0)
+            && within.is_none()
+            && tags.is_empty()
     }
 
     /// The rules as options of the command line.
@@ -74,7 +80,18 @@ impl KeepPolicy {
         words.extend(counted.map(|rule| format!("--keep-{} {}", rule.word, rule.count)));
         words.extend(self.within.iter().map(|(_, written)| format!("--keep-within {written}")));
         words.extend(self.tags.iter().map(|tag| format!("--keep-tag {tag}")));
+        words.extend(self.pitr.iter().map(|(_, written)| format!("--keep-pitr {written}")));
         words
+    }
+
+    /// Which of `backups`, told by begin and end, any second is reached from that [`KeepPolicy::pitr`] keeps; none if all began too late.
+    pub(super) fn pitr_base(&self, backups: &[(Timestamp, Timestamp)]) -> Option<usize> {
+        let (span, _) = self.pitr.as_ref()?;
+        let newest = backups.iter().map(|(started, _)| *started).max()?;
+        // Before the calendar's beginning lies nothing.
+        let earliest = newest.0.to_zoned(TimeZone::UTC).checked_sub(*span).ok()?.timestamp();
+        let early = backups.iter().enumerate().filter(|(_, (_, finished))| finished.0 <= earliest);
+        early.max_by_key(|(_, (started, _))| *started).map(|(place, _)| place)
     }
 }
 
@@ -85,6 +102,8 @@ pub struct Candidate {
     pub id: BackupId,
     /// When it was begun; nothing where its manifest cannot be read, and the backup counts for nothing then.
     pub started: Option<Timestamp>,
+    /// When it had ended; nothing where its manifest cannot be read.
+    pub finished: Option<Timestamp>,
     /// Words that the operator gave it.
     pub tags: Vec<String>,
     /// The operator said that it stays.
@@ -154,6 +173,16 @@ pub fn decide(backups: &[Candidate], policy: &KeepPolicy, named: &BTreeSet<Backu
             keep(&backup.id, format!("tag {tag}"));
         }
     }
+    let unnamed: Vec<(&BackupId, Timestamp, Timestamp)> = sound
+        .iter()
+        .filter(|(backup, _)| !named.contains(&backup.id))
+        .filter_map(|(backup, started)| Some((&backup.id, *started, backup.finished?)))
+        .collect();
+    let times: Vec<(Timestamp, Timestamp)> =
+        unnamed.iter().map(|(_, started, finished)| (*started, *finished)).collect();
+    if let (Some(base), Some((_, written))) = (policy.pitr_base(&times), &policy.pitr) {
+        keep(unnamed[base].0, format!("pitr {written}"));
+    }
     let judge = |backup: &Candidate| {
         let id = &backup.id;
         let protected = match () {
@@ -195,7 +224,8 @@ mod tests {
     fn backup(started: &str, number: u32) -> Candidate {
         let moment = Timestamp(started.parse().unwrap());
         let id = format!("{}-{number:06x}", moment.compact()).parse().unwrap();
-        Candidate { id, started: Some(moment), tags: Vec::new(), kept: false, proven: false, locked: None }
+        let (started, finished) = (Some(moment), Some(moment.after(600)));
+        Candidate { id, started, finished, tags: Vec::new(), kept: false, proven: false, locked: None }
     }
 
     /// Every six hours from the first of the month on.
@@ -251,6 +281,23 @@ mod tests {
     }
 
     #[test]
+    fn the_newest_backup_that_ended_before_the_seconds_that_stay_restorable_is_kept() {
+        let backups = every_six_hours(8);
+        let with = |text: &str, last| KeepPolicy { last, pitr: within(text), ..KeepPolicy::default() };
+        // The newest was begun on the second at 18:10.
+        assert_eq!(
+            staying(&backups, &with("24h", 1)),
+            ["20261001T12", "20261002T18"],
+            "the one of 18:10 ended at 18:20"
+        );
+        assert_eq!(staying(&backups, &with("23h50m", 2)), ["20261001T18", "20261002T12", "20261002T18"]);
+        assert_eq!(staying(&backups, &with("30d", 1)), ["20261002T18"], "no backup is so old");
+        assert_eq!(staying(&backups, &with("24h", 0)).len(), 8, "alone it lets no backup go");
+        let judged = decide(&backups, &with("24h", 1), &BTreeSet::from([backups[2].id.clone()]));
+        assert_eq!(judged[1].fate, Fate::Stays(vec!["pitr 24h".to_owned()]), "the one that was named is no base");
+    }
+
+    #[test]
     fn damaged_backups_do_not_count_and_are_not_judged() {
         let mut backups = every_six_hours(4);
         backups[3].started = None;
@@ -299,6 +346,7 @@ mod tests {
         fn a_plan_that_was_carried_out_lets_go_of_nothing_more(
             gaps in prop::collection::vec(1u32..40_000, 1..60),
             counts in [0u32..4, 0u32..4, 0u32..4, 0u32..4, 0u32..4, 0u32..4],
+            pitr_hours in prop::option::of(1i64..2000),
         ) {
             let mut moment: jiff::Timestamp = "2026-01-01T00:00:00Z".parse().unwrap();
             let backups: Vec<Candidate> = gaps.iter().enumerate().map(|(n, gap)| {
@@ -307,6 +355,8 @@ mod tests {
             }).collect();
             let [last, hourly, daily, weekly, monthly, yearly] = counts;
             let policy = KeepPolicy { last, hourly, daily, weekly, monthly, yearly, ..KeepPolicy::default() };
+            let pitr = pitr_hours.map(|hours| (Span::new().hours(hours), format!("{hours}h")));
+            let policy = KeepPolicy { pitr, ..policy };
             let stays = |backups: &[Candidate]| -> Vec<Candidate> {
                 let judged = decide(backups, &policy, &BTreeSet::new());
                 let pairs = backups.iter().zip(judged).filter(|(_, judged)| matches!(judged.fate, Fate::Stays(_)));

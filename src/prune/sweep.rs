@@ -14,7 +14,7 @@ use crate::repository::{
 };
 
 /// Objects deleted at the same time.
-const DELETES_IN_FLIGHT: usize = 16;
+pub(super) const DELETES_IN_FLIGHT: usize = 16;
 /// Lease documents of runs that have ended stay for so long.
 const LEASE_RECORDS_SECONDS: i64 = 24 * 60 * 60;
 
@@ -37,6 +37,10 @@ pub struct Swept {
     pub locked_packs: u64,
     /// When the first of these locks ends.
     pub locked_until: Option<Timestamp>,
+    /// Segments of binary log that it deleted.
+    pub segments: u64,
+    /// Bytes of their packs, and of those whose segments never came to be.
+    pub segment_bytes: u64,
 }
 
 impl Swept {
@@ -50,6 +54,8 @@ impl Swept {
             pack_bytes: 0,
             locked_packs: 0,
             locked_until: None,
+            segments: 0,
+            segment_bytes: 0,
         }
     }
 }
@@ -90,7 +96,7 @@ impl Skip {
 }
 
 /// How the deletion of a manifest went.
-enum Deleted {
+pub(super) enum Deleted {
     /// It is gone.
     Gone,
     /// Object lock keeps it.
@@ -127,6 +133,7 @@ impl Run<'_> {
         }
         let packs = repository.packs().await?;
         let mut planned = HashSet::new();
+        let gone: Vec<BackupId> = swept.iter().flat_map(|swept| swept.backups.iter().cloned()).collect();
         for (plan, swept) in plans.iter().zip(&mut swept) {
             let names = repository.prune_packs(plan).await?;
             if let Some(damage) = &names.unread {
@@ -138,8 +145,12 @@ impl Run<'_> {
             if !self.delete_packs(&unneeded, &packs, swept, report).await? {
                 return Ok(());
             }
-            let Swept { editions, packs, pack_bytes, .. } = *swept;
-            let deleted = SweepTally { backups: swept.backups.len() as u64, editions, packs, pack_bytes };
+            if !self.delete_binlogs(plan, backups, &gone, swept, report).await? {
+                return Ok(());
+            }
+            let Swept { editions, packs, pack_bytes, segments, segment_bytes, .. } = *swept;
+            let backups = swept.backups.len() as u64;
+            let deleted = SweepTally { backups, editions, packs, pack_bytes, segments, segment_bytes };
             repository.put_prune_step(&PruneStep { plan: plan.id.clone(), done: true, deleted }).await?;
         }
         report.swept.extend(swept);
@@ -385,9 +396,9 @@ fn old_leases(leases: Vec<(LeaseKey, Timestamp)>, now: Timestamp) -> Vec<ObjectK
     old.into_iter().map(ObjectKey::Lease).collect()
 }
 
-fn denied(error: &RepositoryError) -> Skip {
+pub(super) fn denied(error: &RepositoryError) -> Skip {
     let message = format!("these credentials may not delete ({error}): the plan stays, for a prune that may");
     Skip::new(message).with_hint(
-        "run `haulout prune` with credentials that have s3:DeleteObject on backups/*, packs/*, prune/* and leases/* of the repository",
+        "run `haulout prune` with credentials that have s3:DeleteObject on backups/*, packs/*, binlogs/*, prune/* and leases/* of the repository",
     )
 }

@@ -72,8 +72,20 @@ impl Repository {
     /// # Errors
     /// When the store cannot list.
     pub async fn binlog_streams(&self) -> Result<Vec<StoredStream>, RepositoryError> {
+        self.streams_under(ObjectKey::BINLOGS.to_owned()).await
+    }
+
+    /// One stream; none when nothing is there of it.
+    ///
+    /// # Errors
+    /// When the store cannot list.
+    pub async fn binlog_stream(&self, id: &StreamId) -> Result<Option<StoredStream>, RepositoryError> {
+        Ok(self.streams_under(format!("{}/{id}", ObjectKey::BINLOGS)).await?.pop())
+    }
+
+    async fn streams_under(&self, folder: String) -> Result<Vec<StoredStream>, RepositoryError> {
         let mut streams: BTreeMap<StreamId, Found> = BTreeMap::new();
-        let mut objects = self.store.list(Some(&Key::new(ObjectKey::BINLOGS)?));
+        let mut objects = self.store.list(Some(&Key::new(folder)?));
         while let Some(object) = objects.try_next().await? {
             match ObjectKey::parse(object.key.as_str()) {
                 Some(ObjectKey::Segment(key)) => {

@@ -1,5 +1,6 @@
 //! The command line as clap reads it. Its doc comments are the help texts.
 
+mod binlog;
 mod copy;
 mod drill;
 mod keys;
@@ -14,6 +15,7 @@ use std::{fmt, path::PathBuf, str::FromStr};
 
 use clap::{Args, Parser, Subcommand};
 
+pub use binlog::{BinlogArgs, BinlogCommand, BinlogFetchArgs, BinlogListArgs, BinlogRangeArgs, BinlogShowArgs};
 pub use copy::{CopyArgs, CopyPlaceArgs};
 pub use drill::DrillArgs;
 pub use keys::{KeyAddArgs, KeyArgs, KeyCommand, KeyListArgs, KeyRemoveArgs, KeyRotateArgs, NewKeyArgs};
@@ -123,6 +125,8 @@ pub enum Command {
     Compact(Box<CompactArgs>),
     /// Copy backups to another bucket, region, account or provider
     Copy(Box<CopyArgs>),
+    /// List, fetch or show archived binary logs
+    Binlog(BinlogArgs),
     /// Keep backups that a prune lets go of, before their grace period is over
     Undelete(UndeleteArgs),
     /// Bring back objects that were deleted or written over, in a bucket that keeps versions

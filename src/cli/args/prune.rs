@@ -14,11 +14,14 @@ use crate::cli::settings::{
 Examples:
   haulout prune --keep-daily 7 --keep-weekly 5 --keep-monthly 12 --dry-run
   haulout prune --keep-within 30d --keep-tag release
+  haulout prune --keep-pitr 14d --keep-daily 14 --keep-monthly 12
   haulout prune --let-go 20261122T170445Z-3f9a1c
 
 A backup that any rule keeps stays; with no rule, all stay, and only what nobody needs is deleted. Of each hour, day, ISO week, \
 month and year (UTC) the newest backup counts. The newest backup never goes. Any other may, the base of a lineage too: all \
 that stay restore as before.
+
+Archived binary log stays as long as the oldest backup that stays could use it. With --keep-pitr 14d log that is older than that goes: the newest backup stays that had ended 14 days before the newest one began, and the log since it; older backups that stay are single points in time. Given alone, --keep-pitr lets no backup go.
 
 What is to go is written down as a plan and deleted by the first prune after the grace period, which counts once more what is \
 needed. Until then `haulout undelete` keeps a backup. Exits with 3 when something could not be done.")]
@@ -47,6 +50,9 @@ pub struct PruneArgs {
     /// Keep all with this tag; can be given several times
     #[arg(long, value_name = "TAG")]
     pub keep_tag: Vec<String>,
+    /// Keep what any second is restored from that lies so long before the newest backup, such as 14d: one backup, and the binary log since
+    #[arg(long, value_name = "TIME")]
+    pub keep_pitr: Option<Stretch>,
     /// Let go of this backup, whatever the rules say; can be given several times
     #[arg(long, value_name = "ID")]
     pub let_go: Vec<BackupChoice>,

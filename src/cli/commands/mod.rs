@@ -1,6 +1,7 @@
 //! One file per command: it puts the settings together, calls the operation, tells how it ended.
 
 pub mod backup;
+pub mod binlog;
 pub mod check;
 pub mod compact;
 pub mod completions;
@@ -125,6 +126,7 @@ pub async fn run(command: &Command, context: &Context) -> Result<Finish, Failure
         Command::Prune(args) => prune::run(args, context).await,
         Command::Compact(args) => compact::run(args, context).await,
         Command::Copy(args) => copy::run(args, context).await,
+        Command::Binlog(args) => binlog::run(args, context).await,
         Command::Undelete(args) => undelete::run(args, context).await,
         Command::Unhide(args) => unhide::run(args, context).await,
         Command::Key(args) => key::run(args, context).await,

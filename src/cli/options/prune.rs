@@ -45,6 +45,7 @@ impl PruneSettings {
             monthly: count(&keys::KEEP_MONTHLY, args.keep_monthly)?,
             yearly: count(&keys::KEEP_YEARLY, args.keep_yearly)?,
             within: layers.pick(&keys::KEEP_WITHIN, args.keep_within.clone())?.map(|stretch| stretch.parts()),
+            pitr: layers.pick(&keys::KEEP_PITR, args.keep_pitr.clone())?.map(|stretch| stretch.parts()),
             tags: layers.pick(&keys::KEEP_TAGS, tags)?.unwrap_or_default().into_iter().collect(),
         };
         let usual = Stretch::hours(u32::try_from(GRACE_SECONDS / 3600).unwrap_or(u32::MAX));

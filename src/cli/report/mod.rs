@@ -1,6 +1,7 @@
 //! What commands tell when they end: the JSON that scripts rely on (OUTPUT.md), and the same for people.
 
 mod backup;
+mod binlog;
 mod check;
 mod compact;
 mod copy;
@@ -18,6 +19,7 @@ use serde::Serialize;
 
 pub use backup::{BackupLine, BackupSummary, LineagePlace, Lsns};
 pub(in crate::cli) use backup::{capture_seconds, details};
+pub use binlog::{BinlogFetchSummary, BinlogListSummary, BinlogSegmentLine, BinlogStreamLine};
 pub use check::{CheckSummary, Damage, DoctorSummary, Finding, Level, LockedCheckSummary};
 pub use compact::{CompactSummary, RestoreCost};
 pub use copy::{CopiedLine, CopyState, CopySummary};

@@ -120,10 +120,14 @@ pub struct PruneSummary<'a> {
     planned_editions: u64,
     planned_packs: u64,
     planned_bytes: u64,
+    planned_segments: u64,
+    planned_segment_bytes: u64,
     deleted_backups: u64,
     deleted_editions: u64,
     deleted_packs: u64,
     deleted_bytes: u64,
+    deleted_segments: u64,
+    deleted_segment_bytes: u64,
     locked_packs: u64,
     locked_until: Option<Timestamp>,
     waiting_plans: u64,
@@ -153,10 +157,14 @@ impl<'a> PruneSummary<'a> {
             planned_editions: made.map_or(0, |made| made.editions),
             planned_packs: made.map_or(0, |made| made.packs),
             planned_bytes: made.map_or(0, |made| made.pack_bytes),
+            planned_segments: made.map_or(0, |made| made.segments),
+            planned_segment_bytes: made.map_or(0, |made| made.segment_bytes),
             deleted_backups: swept.iter().map(|swept| swept.backups.len() as u64).sum(),
             deleted_editions: swept.iter().map(|swept| swept.editions).sum(),
             deleted_packs: swept.iter().map(|swept| swept.packs).sum(),
             deleted_bytes: swept.iter().map(|swept| swept.pack_bytes).sum(),
+            deleted_segments: swept.iter().map(|swept| swept.segments).sum(),
+            deleted_segment_bytes: swept.iter().map(|swept| swept.segment_bytes).sum(),
             locked_packs: swept.iter().map(|swept| swept.locked_packs).sum(),
             locked_until: swept.iter().filter_map(|swept| swept.locked_until).min(),
             waiting_plans: report.waiting,
@@ -173,6 +181,10 @@ impl<'a> PruneSummary<'a> {
             let backups = with_editions(human::counted(self.deleted_backups, "backup"), self.deleted_editions);
             let packs = human::counted(self.deleted_packs, "pack");
             text += &format!("deleted {backups} and {packs} ({})\n", human::bytes(self.deleted_bytes));
+        }
+        if self.deleted_segments + self.deleted_segment_bytes > 0 {
+            let (segments, size) = (self.deleted_segments, human::bytes(self.deleted_segment_bytes));
+            text += &format!("deleted {} of binary log ({size})\n", human::counted(segments, "segment"));
         }
         if self.locked_packs > 0 {
             let packs = human::counted(self.locked_packs, "pack");
@@ -198,6 +210,13 @@ impl<'a> PruneSummary<'a> {
                 }
             }
             _ => {}
+        }
+        if let Some(due) = self.deleted_after.filter(|_| self.planned_segments + self.planned_segment_bytes > 0)
+            && (self.deleted_segments == 0 || self.plan.is_none() || self.waiting_plans > 0)
+        {
+            let (size, due) = (human::bytes(self.planned_segment_bytes), minute(due));
+            let segments = human::counted(self.planned_segments, "segment");
+            text += &format!("{segments} of binary log ({size}), which no backup that stays needs: after {due} UTC\n");
         }
         let (stays, goes) = (human::counted(self.stays, "backup"), self.goes);
         let verb = if self.stays == 1 { "stays" } else { "stay" };

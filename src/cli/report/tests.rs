@@ -457,6 +457,8 @@ fn pruned() -> PruneReport {
             pack_bytes: 2_000_000_000,
             locked_packs: 2,
             locked_until: Some(moment("2026-12-20T03:00:00Z")),
+            segments: 17_000,
+            segment_bytes: 300_000_000,
         }],
         skipped: vec![
             Skip::new("the manifest of backup 20261115T020000Z-3f9a0f cannot be read".to_owned())
@@ -468,6 +470,8 @@ fn pruned() -> PruneReport {
             editions: 3,
             packs: 7,
             pack_bytes: 100_000_000,
+            segments: 1200,
+            segment_bytes: 20_000_000,
             due: moment("2026-11-22T09:00:00Z"),
         }),
         waiting: 2,
@@ -672,6 +676,7 @@ fn every_message_type_and_field_is_documented() {
         "compact",
         "copy",
         "list-copy",
+        "binlog-list",
     ];
     for name in names.map(|name| format!("{name}.jsonl")) {
         let path = format!("{}/src/cli/snapshots/{name}", env!("CARGO_MANIFEST_DIR"));

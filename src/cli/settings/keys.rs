@@ -197,6 +197,8 @@ keys! {
         "years of which a backup stays";
     KEEP_WITHIN: Stretch = "prune"."keep_within", Some("--keep-within"), Some("HAULOUT_KEEP_WITHIN"),
         "time before the newest backup, within which all stay";
+    KEEP_PITR: Stretch = "prune"."keep_pitr", Some("--keep-pitr"), Some("HAULOUT_KEEP_PITR"),
+        "time before the newest backup, of which any second stays restorable";
     KEEP_TAGS: Vec<String> = "prune"."keep_tags", Some("--keep-tag"), Some("HAULOUT_KEEP_TAGS"),
         "tags whose backups stay";
     GRACE: Stretch = "prune"."grace", Some("--grace"), Some("HAULOUT_GRACE"), "time between a plan and its deletions";

@@ -2,6 +2,7 @@
 
 mod end;
 mod event;
+pub mod print;
 mod transaction;
 
 pub use end::{BinlogEnd, counted_beyond, stands_still};

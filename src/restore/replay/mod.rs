@@ -84,6 +84,11 @@ pub(super) async fn replay(
 ) -> Result<Replayed, RestoreError> {
     let begun = Instant::now();
     let path = std::path::absolute(dir.path()).map_err(RestoreError::io("look at", dir.path()))?;
+    if order.plan.segments == 0 {
+        // The backup is the moment.
+        dir.set_state(State::Replayed)?;
+        return Ok(Replayed::default());
+    }
     dir.set_state(State::Replaying)?;
     let run = Run { repository, order, tools, watch, path: &path, memory_bytes };
     watch.progress.begin(Phase::Replay, Some(order.plan.stored_bytes));

@@ -1,0 +1,91 @@
+//! What was archived of a server's binary log: looking at it, checking it, letting go of it.
+
+use std::{fs, path::PathBuf, process::Command};
+
+use haulout::format::Segment;
+
+use crate::support::{MariaDb, ServerOptions, Site, binlogs};
+
+const STREAM: &str = "20261122T020500Z-51c0de";
+/// Seconds between the transactions of [`story`].
+const STEP: u32 = 10;
+/// When the first of them came: 2026-11-22 13:00:00 UTC.
+const BEGAN: u32 = 1_795_352_400;
+
+/// A server with rows that come and, in the ninth transaction, a table that goes, ten seconds apart; statements and rows.
+fn story() -> (Site, PathBuf) {
+    let site = Site::with(ServerOptions::new().argument("--log-bin=db1-bin").argument("--binlog-format=ROW"));
+    let mut sql = "FLUSH BINARY LOGS; USE shop;".to_owned();
+    for number in 0..10 {
+        sql += &format!("SET TIMESTAMP = {};", BEGAN + number * STEP);
+        sql += &match number {
+            0 => "CREATE TABLE orders (id INT PRIMARY KEY, what TEXT);".to_owned(),
+            8 => "DROP TABLE orders;".to_owned(),
+            9 => "CREATE TABLE too_late (id INT);".to_owned(),
+            _ => format!("INSERT INTO orders VALUES ({number}, 'row {number}');"),
+        };
+    }
+    site.server.sql(&sql);
+    site.server.sql("FLUSH BINARY LOGS");
+    let file = site.server.datadir().join("db1-bin.000002");
+    (site, file)
+}
+
+fn archived() -> (Site, Vec<Segment>) {
+    let (site, file) = story();
+    let segments = binlogs::archive(&binlogs::repository(&site.repository()), &file, STREAM);
+    assert_eq!(segments.len(), 4);
+    (site, segments)
+}
+
+#[test]
+fn the_moment_of_a_drop_is_found_in_what_was_archived() {
+    let (site, _) = archived();
+    let show = |range: &[&str]| site.haulout.run([&["binlog", "show"], range].concat()).ok();
+    let all = show(&[]);
+    assert!(all.stdout.contains("DROP TABLE `orders`") && all.stdout.contains("###   @2='row 3'"), "{}", all.stdout);
+    let begins = all.stdout.lines().filter(|line| line.contains("Start: binlog v 4")).count();
+    assert_eq!(begins, 1, "segments of one file are one");
+    // The machine of a test lives in UTC.
+    let run = show(&["--from", "2026-11-22 13:01:15", "--to", "2026-11-22T14:01:20+01:00"]);
+    assert!(
+        run.stderr.contains("from 2026-11-22 13:01:15 UTC to 2026-11-22 14:01:20 +01 (+01; 2026-11-22T13:01:20Z)"),
+        "{}",
+        run.stderr
+    );
+    assert!(
+        run.stdout.contains("DROP TABLE `orders`") && run.stdout.contains("261122 13:01:20 server id"),
+        "{}",
+        run.stdout
+    );
+    assert!(!run.stdout.contains("too_late") && !run.stdout.contains("row 6"), "{}", run.stdout);
+    let run = site.haulout.run(["--json", "binlog", "list", "--from", "2026-11-22 13:01:15"]).ok();
+    let summary = run.summary();
+    assert_eq!((&summary["segments"], &summary["missing"]), (&2.into(), &0.into()), "{summary}");
+    let none = site.haulout.run(["binlog", "show", "--to", "2026-11-22 12:59:59"]).exits(1);
+    assert!(none.stderr.contains("no binary log of that range is archived"), "{}", none.stderr);
+}
+
+#[test]
+fn fetched_segments_are_binary_logs_that_a_server_takes_one_after_the_other() {
+    let (site, segments) = archived();
+    let into = site.folder().join("binlogs");
+    let run =
+        site.haulout.run(["--json", "binlog", "fetch", "--into", into.to_str().unwrap(), "--stream", "20261122"]).ok();
+    let names: Vec<String> =
+        run.summary()["files"].as_array().unwrap().iter().map(|name| name.as_str().unwrap().to_owned()).collect();
+    let mut there: Vec<String> =
+        fs::read_dir(&into).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    there.sort();
+    assert_eq!(names, there);
+    assert_eq!(fs::metadata(into.join(&names[0])).unwrap().len(), segments[0].raw_bytes);
+    // All but the last, in which the table is dropped.
+    let other = MariaDb::start();
+    other.sql("CREATE DATABASE shop");
+    for name in &names[..2] {
+        let text = Command::new("mariadb-binlog").arg("--no-defaults").arg(into.join(name)).output().unwrap();
+        assert!(text.status.success(), "{}", String::from_utf8_lossy(&text.stderr));
+        other.sql(&String::from_utf8(text.stdout).unwrap());
+    }
+    assert_eq!(other.sql("SELECT MAX(id) FROM shop.orders").trim(), "5");
+}
