@@ -41,12 +41,12 @@ fn archived() -> (Site, Vec<Segment>) {
 #[test]
 fn the_moment_of_a_drop_is_found_in_what_was_archived() {
     let (site, _) = archived();
-    let show = |range: &[&str]| site.haulout.run([&["binlog", "show"], range].concat()).ok();
+    let operator = site.operator(&[("TZ", "UTC")]);
+    let show = |range: &[&str]| operator.run([&["binlog", "show"], range].concat()).ok();
     let all = show(&[]);
     assert!(all.stdout.contains("DROP TABLE `orders`") && all.stdout.contains("###   @2='row 3'"), "{}", all.stdout);
     let begins = all.stdout.lines().filter(|line| line.contains("Start: binlog v 4")).count();
     assert_eq!(begins, 1, "segments of one file are one");
-    // The machine of a test lives in UTC.
     let run = show(&["--from", "2026-11-22 13:01:15", "--to", "2026-11-22T14:01:20+01:00"]);
     assert!(
         run.stderr.contains("from 2026-11-22 13:01:15 UTC to 2026-11-22 14:01:20 +01 (+01; 2026-11-22T13:01:20Z)"),
@@ -59,11 +59,24 @@ fn the_moment_of_a_drop_is_found_in_what_was_archived() {
         run.stdout
     );
     assert!(!run.stdout.contains("too_late") && !run.stdout.contains("row 6"), "{}", run.stdout);
-    let run = site.haulout.run(["--json", "binlog", "list", "--from", "2026-11-22 13:01:15"]).ok();
+    let run = operator.run(["--json", "binlog", "list", "--from", "2026-11-22 13:01:15"]).ok();
     let summary = run.summary();
     assert_eq!((&summary["segments"], &summary["missing"]), (&2.into(), &0.into()), "{summary}");
-    let none = site.haulout.run(["binlog", "show", "--to", "2026-11-22 12:59:59"]).exits(1);
+    let none = operator.run(["binlog", "show", "--to", "2026-11-22 12:59:59"]).exits(1);
     assert!(none.stderr.contains("no binary log of that range is archived"), "{}", none.stderr);
+}
+
+#[test]
+fn what_was_archived_is_checked_to_the_events_and_what_is_lost_is_named() {
+    let (site, segments) = archived();
+    let run = site.haulout.run(["--json", "check", "--read-data"]).ok();
+    let read: u64 = segments.iter().map(|segment| segment.raw_bytes).sum();
+    let summary = run.summary();
+    assert_eq!((&summary["binlog_segments"], &summary["binlog_bytes_read"]), (&4.into(), &read.into()), "{summary}");
+    let pack = site.objects("binlogs").into_iter().find(|path| path.extension().is_some_and(|kind| kind == "pack"));
+    fs::remove_file(pack.unwrap()).unwrap();
+    let run = site.haulout.run(["check"]).exits(3);
+    assert!(run.stdout.contains(".pack: it is missing\n  needed by restores to a moment"), "{}", run.stdout);
 }
 
 #[test]

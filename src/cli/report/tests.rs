@@ -383,6 +383,8 @@ fn check(damaged: u64) -> CheckSummary {
         unreferenced_bytes: damaged * 30_000_000,
         damaged_objects: damaged,
         damaged_backups: damaged,
+        binlog_segments: 1200 * damaged.min(1),
+        binlog_bytes_read: 0,
         repair: None,
         seconds: 4.2,
     }
