@@ -3,21 +3,22 @@
 use std::{fs, path::PathBuf, process::Command};
 
 use haulout::format::Segment;
+use jiff::{SignedDuration, Timestamp, tz::Offset};
 
 use crate::support::{MariaDb, ServerOptions, Site, binlogs};
 
 const STREAM: &str = "20261122T020500Z-51c0de";
 /// Seconds between the transactions of [`story`].
-const STEP: u32 = 10;
-/// When the first of them came: 2026-11-22 13:00:00 UTC.
-const BEGAN: u32 = 1_795_352_400;
+const STEP: i64 = 10;
 
-/// A server with rows that come and, in the ninth transaction, a table that goes, ten seconds apart; statements and rows.
-fn story() -> (Site, PathBuf) {
+/// A server with rows that come and, in the ninth transaction, a table that goes, ten seconds apart and in an hour: what the file begins with
+/// is of now. Gives the file, and when the first transaction is.
+fn story() -> (Site, PathBuf, Timestamp) {
     let site = Site::with(ServerOptions::new().argument("--log-bin=db1-bin").argument("--binlog-format=ROW"));
+    let began: i64 = site.server.sql("SELECT UNIX_TIMESTAMP() + 3600").trim().parse().unwrap();
     let mut sql = "FLUSH BINARY LOGS; USE shop;".to_owned();
     for number in 0..10 {
-        sql += &format!("SET TIMESTAMP = {};", BEGAN + number * STEP);
+        sql += &format!("SET TIMESTAMP = {};", began + number * STEP);
         sql += &match number {
             0 => "CREATE TABLE orders (id INT PRIMARY KEY, what TEXT);".to_owned(),
             8 => "DROP TABLE orders;".to_owned(),
@@ -28,47 +29,57 @@ fn story() -> (Site, PathBuf) {
     site.server.sql(&sql);
     site.server.sql("FLUSH BINARY LOGS");
     let file = site.server.datadir().join("db1-bin.000002");
-    (site, file)
+    (site, file, Timestamp::from_second(began).unwrap())
 }
 
-fn archived() -> (Site, Vec<Segment>) {
-    let (site, file) = story();
+fn archived() -> (Site, Vec<Segment>, Timestamp) {
+    let (site, file, began) = story();
     let segments = binlogs::archive(&binlogs::repository(&site.repository()), &file, STREAM);
     assert_eq!(segments.len(), 4);
-    (site, segments)
+    (site, segments, began)
 }
 
 #[test]
 fn the_moment_of_a_drop_is_found_in_what_was_archived() {
-    let (site, _) = archived();
-    let show = |range: &[&str]| site.haulout.run([&["binlog", "show"], range].concat()).ok();
+    let (site, _, began) = archived();
+    let after = |seconds| began + SignedDuration::from_secs(seconds);
+    let plain = |seconds| after(seconds).strftime("%Y-%m-%d %H:%M:%S").to_string();
+    let operator = site.operator(&[("TZ", "UTC")]);
+    let show = |range: &[&str]| operator.run([&["binlog", "show"], range].concat()).ok();
     let all = show(&[]);
     assert!(all.stdout.contains("DROP TABLE `orders`") && all.stdout.contains("###   @2='row 3'"), "{}", all.stdout);
     let begins = all.stdout.lines().filter(|line| line.contains("Start: binlog v 4")).count();
     assert_eq!(begins, 1, "segments of one file are one");
-    // The machine of a test lives in UTC.
-    let run = show(&["--from", "2026-11-22 13:01:15", "--to", "2026-11-22T14:01:20+01:00"]);
-    assert!(
-        run.stderr.contains("from 2026-11-22 13:01:15 UTC to 2026-11-22 14:01:20 +01 (+01; 2026-11-22T13:01:20Z)"),
-        "{}",
-        run.stderr
-    );
-    assert!(
-        run.stdout.contains("DROP TABLE `orders`") && run.stdout.contains("261122 13:01:20 server id"),
-        "{}",
-        run.stdout
-    );
-    assert!(!run.stdout.contains("too_late") && !run.stdout.contains("row 6"), "{}", run.stdout);
-    let run = site.haulout.run(["--json", "binlog", "list", "--from", "2026-11-22 13:01:15"]).ok();
+    let east = Offset::constant(1).to_datetime(after(80)).strftime("%Y-%m-%dT%H:%M:%S+01:00").to_string();
+    let run = show(&["--from", &plain(75), "--to", &east]);
+    let understood = format!("from {} UTC to {} +01 (+01; {})", plain(75), plain(80 + 3600), after(80));
+    assert!(run.stderr.contains(&understood), "{understood}: {}", run.stderr);
+    let dropped = after(80).strftime("%y%m%d %k:%M:%S server id").to_string();
+    assert!(run.stdout.contains("DROP TABLE `orders`") && run.stdout.contains(&dropped), "{dropped}: {}", run.stdout);
+    assert!(!run.stdout.contains("too_late") && !run.stdout.contains("row 7"), "{}", run.stdout);
+    let run = operator.run(["--json", "binlog", "list", "--from", &plain(75)]).ok();
     let summary = run.summary();
     assert_eq!((&summary["segments"], &summary["missing"]), (&2.into(), &0.into()), "{summary}");
-    let none = site.haulout.run(["binlog", "show", "--to", "2026-11-22 12:59:59"]).exits(1);
+    let none = operator.run(["binlog", "show", "--to", &plain(-1)]).exits(1);
     assert!(none.stderr.contains("no binary log of that range is archived"), "{}", none.stderr);
 }
 
 #[test]
+fn what_was_archived_is_checked_to_the_events_and_what_is_lost_is_named() {
+    let (site, segments, _) = archived();
+    let run = site.haulout.run(["--json", "check", "--read-data"]).ok();
+    let read: u64 = segments.iter().map(|segment| segment.raw_bytes).sum();
+    let summary = run.summary();
+    assert_eq!((&summary["binlog_segments"], &summary["binlog_bytes_read"]), (&4.into(), &read.into()), "{summary}");
+    let pack = site.objects("binlogs").into_iter().find(|path| path.extension().is_some_and(|kind| kind == "pack"));
+    fs::remove_file(pack.unwrap()).unwrap();
+    let run = site.haulout.run(["check"]).exits(3);
+    assert!(run.stdout.contains(".pack: it is missing\n  needed by restores to a moment"), "{}", run.stdout);
+}
+
+#[test]
 fn fetched_segments_are_binary_logs_that_a_server_takes_one_after_the_other() {
-    let (site, segments) = archived();
+    let (site, segments, _) = archived();
     let into = site.folder().join("binlogs");
     let run =
         site.haulout.run(["--json", "binlog", "fetch", "--into", into.to_str().unwrap(), "--stream", "20261122"]).ok();

@@ -151,8 +151,12 @@ impl Site {
                 let context =
                     copy::Context { source: repository, target: machine.copy.clone(), entropy, progress, cancel };
                 let wanted = if *all { Wanted::All } else { Wanted::default() };
-                let options =
-                    CopyOptions { wanted, packs_in_flight: 2, sweep_pause: Duration::from_millis(1), dry_run: false };
+                let options = CopyOptions {
+                    wanted,
+                    packs_in_flight: 2,
+                    sweep_pause: Duration::from_millis(1),
+                    ..CopyOptions::default()
+                };
                 let report = Box::pin(copy::copy(&context, &options)).await.map_err(|error| failed(&error))?;
                 self.tally(|tally| tally.copied += report.copied.len());
                 let ids: Vec<&BackupId> = report.copied.iter().map(|copied| &copied.id).collect();

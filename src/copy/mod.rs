@@ -13,11 +13,13 @@
 //! - **Prunes of the copy.** A run holds the lease `backup` of the copy, so that sweeps are put off; and before each manifest it looks
 //!   whether one was under way all the same, and then counts what the backup needs against a new listing (`Run::settle`). Packs that are
 //!   newer than the copy's newest backup are never planned.
+//! - **Binary log** comes after the backups ([`binlogs`]).
 //! - **What a prune of the copy let go of** does not come back: unless others are asked for, only backups are copied that are newer than the
 //!   newest one there.
 //!
 //! Memory: the packs in flight, some 150 bytes for each pack that both places hold, and [`References`].
 
+mod binlogs;
 mod choose;
 mod error;
 #[cfg(test)]
@@ -38,6 +40,7 @@ use std::time::Duration;
 
 use tokio::sync::{Mutex, watch};
 
+pub use binlogs::CopiedBinlogs;
 pub use choose::{Wanted, choose};
 pub use error::CopyError;
 use transfer::is_unfit;
@@ -85,12 +88,20 @@ pub struct CopyOptions {
     pub sweep_pause: Duration,
     /// Says what is missing, and writes nothing.
     pub dry_run: bool,
+    /// Copies archived binary log, too.
+    pub binlogs: bool,
 }
 
 impl Default for CopyOptions {
     fn default() -> CopyOptions {
         let wanted = Wanted::default();
-        CopyOptions { wanted, packs_in_flight: PACKS_IN_FLIGHT, sweep_pause: SWEEP_PAUSE, dry_run: false }
+        CopyOptions {
+            wanted,
+            packs_in_flight: PACKS_IN_FLIGHT,
+            sweep_pause: SWEEP_PAUSE,
+            dry_run: false,
+            binlogs: true,
+        }
     }
 }
 
@@ -143,6 +154,8 @@ pub struct CopyReport {
     pub let_go: Vec<BackupId>,
     /// Backups of the source that are newer than the newest of the copy, now.
     pub behind: Vec<BackupId>,
+    /// Binary log that was copied.
+    pub binlogs: CopiedBinlogs,
 }
 
 /// How far a copy is behind.
@@ -295,6 +308,7 @@ impl<'a> Run<'a> {
         } else if !backups.is_empty() {
             self.copy_everything(backups).await?;
         }
+        self.copy_binlogs().await?;
         self.report.copy_backups = self.there.len() as u64;
         self.report.latest = self.there.last().cloned();
         self.report.behind = choose(&ids, &self.there, &Wanted::default());

@@ -51,7 +51,7 @@ impl KeySource for KeyFile {
 
 /// What the run is opened with.
 #[derive(Clone, Copy, PartialEq)]
-enum Key {
+pub(super) enum Key {
     /// Nothing: of a plain repository all that is needed, of a sealed one nothing.
     None,
     File(&'static [u8]),
@@ -61,7 +61,7 @@ const MAP_KEY: &[u8] = b"another key file, of the sort map alone";
 
 /// A place for a repository.
 #[derive(Clone)]
-struct Place {
+pub(super) struct Place {
     name: &'static str,
     objects: Arc<InMemory>,
     timed: TimedStore,
@@ -79,7 +79,7 @@ impl Place {
         Store::over(self.name, Arc::new(faulty), StoreOptions { retry, ..StoreOptions::default() })
     }
 
-    async fn open(&self, key: Key, rules: Vec<Rule>) -> Result<Arc<Repository>, RepositoryError> {
+    pub(super) async fn open(&self, key: Key, rules: Vec<Rule>) -> Result<Arc<Repository>, RepositoryError> {
         let store = self.store(rules);
         let opened = match key {
             Key::None => Repository::open_as_stored(store).await?,
@@ -102,7 +102,7 @@ impl Place {
         objects
     }
 
-    async fn tamper(&self, key: &ObjectKey, change: impl FnOnce(&mut Vec<u8>)) {
+    pub(super) async fn tamper(&self, key: &ObjectKey, change: impl FnOnce(&mut Vec<u8>)) {
         let path = key.text().into();
         let mut bytes = self.objects.get(&path).await.unwrap().bytes().await.unwrap().to_vec();
         change(&mut bytes);
@@ -111,23 +111,23 @@ impl Place {
 }
 
 /// A server whose repository is copied.
-struct Bench {
+pub(super) struct Bench {
     server: Synthetic,
-    manifests: Vec<Manifest>,
-    key: Key,
-    source: Place,
-    copy: Place,
+    pub(super) manifests: Vec<Manifest>,
+    pub(super) key: Key,
+    pub(super) source: Place,
+    pub(super) copy: Place,
     clock: Arc<Hand>,
     entropy: Arc<Counting>,
     stop: watch::Sender<bool>,
 }
 
 impl Bench {
-    async fn new(seed: u64, backups: usize) -> Bench {
+    pub(super) async fn new(seed: u64, backups: usize) -> Bench {
         Bench::with(seed, backups, Key::None).await
     }
 
-    async fn sealed(seed: u64, backups: usize) -> Bench {
+    pub(super) async fn sealed(seed: u64, backups: usize) -> Bench {
         Bench::with(seed, backups, Key::File(KEY_FILE)).await
     }
 
@@ -167,7 +167,7 @@ impl Bench {
     }
 
     /// Until no run that died holds a lease.
-    fn pass_lease(&self) {
+    pub(super) fn pass_lease(&self) {
         self.pass(i64::from(LEASE_SECONDS) + 10);
     }
 
@@ -182,7 +182,7 @@ impl Bench {
         Ok(Context { source, target, entropy, progress: Arc::new(Silent), cancel: self.stop.subscribe() })
     }
 
-    async fn run_with(
+    pub(super) async fn run_with(
         &self,
         (key, options): (Key, &CopyOptions),
         source: Vec<Rule>,
@@ -193,7 +193,7 @@ impl Bench {
         Ok((report, context.target.counters().counts()))
     }
 
-    async fn run(&self, options: &CopyOptions) -> CopyReport {
+    pub(super) async fn run(&self, options: &CopyOptions) -> CopyReport {
         self.run_with((self.key, options), Vec::new(), Vec::new()).await.unwrap().0
     }
 

@@ -30,6 +30,8 @@ pub struct StoredSegment {
     pub stored: Timestamp,
     /// Bytes of its packs and of its document.
     pub bytes: u64,
+    /// Packs that are there under its number, in the order of their names.
+    pub packs: Vec<(PackId, u64)>,
 }
 
 /// A stream: what one archiver archived without a break.
@@ -91,7 +93,7 @@ impl Repository {
                 Some(ObjectKey::Segment(key)) => {
                     let found = streams.entry(key.stream.clone()).or_default();
                     let (stored, bytes) = (object.last_modified, object.size);
-                    found.segments.insert(key.number, StoredSegment { key, stored, bytes });
+                    found.segments.insert(key.number, StoredSegment { key, stored, bytes, packs: Vec::new() });
                 }
                 Some(ObjectKey::SegmentPack(stream, number, pack)) => {
                     let found = streams.entry(stream).or_default();
@@ -125,6 +127,17 @@ impl Repository {
     pub async fn put_segment(&self, segment: &Segment) -> Result<(), RepositoryError> {
         crate::format::Document::check(segment)?;
         self.put_document(&ObjectKey::Segment(segment.key()), segment).await
+    }
+
+    /// Proves that the packs of a segment are those that were stored, without looking at what is in them.
+    ///
+    /// # Errors
+    /// When one is missing or damaged.
+    pub async fn prove_segment_packs(&self, segment: &Segment) -> Result<(), RepositoryError> {
+        for pack in &segment.packs {
+            self.read_segment_pack(&segment.stream, segment.number, *pack).await?;
+        }
+        Ok(())
     }
 
     async fn put_segment_pack(&self, key: &ObjectKey, id: PackId, bytes: Bytes) -> Result<(), RepositoryError> {
@@ -171,7 +184,10 @@ impl Found {
         let mut unfinished = Vec::new();
         for pack in self.packs {
             match self.segments.get_mut(&pack.0) {
-                Some(segment) => segment.bytes += pack.2,
+                Some(segment) => {
+                    segment.bytes += pack.2;
+                    segment.packs.push((pack.1, pack.2));
+                }
                 None => unfinished.push(pack),
             }
         }

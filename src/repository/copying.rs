@@ -6,14 +6,16 @@
 use bytes::Bytes;
 use futures::TryStreamExt;
 
-use super::{ObjectKey, Repository, RepositoryError, StoredBackup, put_config, read_config, store_key};
+use super::{
+    ObjectKey, Repository, RepositoryError, SegmentKey, StoredBackup, StoredSegment, put_config, read_config, store_key,
+};
 use crate::error::{Diagnose, Kind};
 use crate::format::{
-    Config, DOCUMENT_BYTES_MAX, Document, FormatError, KeySlot, Keyring, Manifest, check_envelope, decode_document,
-    pack,
+    Config, DOCUMENT_BYTES_MAX, Document, FormatError, KeySlot, Keyring, Manifest, Segment, SegmentPack,
+    check_envelope, decode_document, pack, pack::PACK_BYTES_MAX,
 };
 use crate::model::{BackupId, PackId, SlotId};
-use crate::store::{Key, Store};
+use crate::store::{Key, Store, StoreError};
 
 /// Key slots that are looked at; a repository has far fewer.
 const SLOTS_COPIED_MAX: usize = 128;
@@ -206,6 +208,71 @@ impl Repository {
             Ok(_) => Ok(true),
             Err(error) if error.is_not_found() => Ok(false),
             Err(error) => Err(error.into()),
+        }
+    }
+
+    /// The document of a segment of binary log as it is stored, proven as far as keys go; all its packs are among those that were listed.
+    ///
+    /// # Errors
+    /// When it cannot be read, is damaged, or names a pack that is not there with its size.
+    pub async fn stored_segment(&self, stored: &StoredSegment) -> Result<Bytes, RepositoryError> {
+        let key = ObjectKey::Segment(stored.key.clone());
+        let bytes = self.store.get(&store_key(&key)?, DOCUMENT_BYTES_MAX).await?;
+        let wrong = |problem| FormatError::Document { what: key.text(), problem };
+        let word = check_envelope(&key.text(), &bytes)?;
+        if word != Segment::WORD {
+            return Err(wrong(format!("it is a {word:?}, expected a {:?}", Segment::WORD)).into());
+        }
+        if self.opens_maps() {
+            let segment = self.read_segment(&stored.key).await?;
+            let is_there = |pack: &&SegmentPack| stored.packs.contains(&(pack.pack, u64::from(pack.bytes)));
+            if let Some(lost) = segment.packs.iter().find(|pack| !is_there(pack)) {
+                return Err(RepositoryError::PackMissing { pack: lost.pack });
+            }
+        }
+        Ok(bytes)
+    }
+
+    /// Stores the document of a segment that another copy of this repository has, and whose packs are all there.
+    ///
+    /// # Errors
+    /// When the store refuses, or has another document under the name.
+    pub async fn put_stored_segment(&self, key: &SegmentKey, document: Bytes) -> Result<(), RepositoryError> {
+        self.store.put(&store_key(&ObjectKey::Segment(key.clone()))?, document).await?;
+        Ok(())
+    }
+
+    /// A pack of a segment, proven by its name.
+    ///
+    /// # Errors
+    /// When it is missing, or its bytes have another name.
+    pub async fn read_proven_segment_pack(&self, key: &SegmentKey, id: PackId) -> Result<Bytes, RepositoryError> {
+        let place = store_key(&ObjectKey::SegmentPack(key.stream.clone(), key.number, id))?;
+        let bytes = self.store.get(&place, PACK_BYTES_MAX).await?;
+        pack::check_name(id, &bytes).map_err(|source| RepositoryError::Pack { pack: id, source })?;
+        Ok(bytes)
+    }
+
+    /// Stores a pack of a segment, which is proven by its name.
+    ///
+    /// # Errors
+    /// When the store refuses, or has other bytes under the name and does not let go of them.
+    pub async fn put_proven_segment_pack(
+        &self,
+        key: &SegmentKey,
+        id: PackId,
+        bytes: Bytes,
+    ) -> Result<(), RepositoryError> {
+        let place = store_key(&ObjectKey::SegmentPack(key.stream.clone(), key.number, id))?;
+        match self.store.put(&place, bytes.clone()).await {
+            Err(StoreError::AlreadyExists { .. }) => {}
+            put => return Ok(put.map(drop)?),
+        }
+        match self.store.mend(&place, bytes).await {
+            Err(source @ (StoreError::AlreadyExists { .. } | StoreError::Denied { .. })) => {
+                Err(RepositoryError::NotMended { pack: id, source: Box::new(source) })
+            }
+            mended => Ok(mended?),
         }
     }
 

@@ -165,7 +165,10 @@ async fn read(
     object: &ObjectKey,
     version: &ObjectVersion,
 ) -> Result<Option<bytes::Bytes>, RepositoryError> {
-    let bytes_max = if matches!(object, ObjectKey::Pack(_)) { PACK_BYTES_MAX } else { DOCUMENT_BYTES_MAX };
+    let bytes_max = match object {
+        ObjectKey::Pack(_) | ObjectKey::SegmentPack(..) => PACK_BYTES_MAX,
+        _ => DOCUMENT_BYTES_MAX,
+    };
     match store.get_version(&version.key, &version.version, bytes_max).await {
         Ok(bytes) => Ok(Some(bytes)),
         Err(StoreError::TooLarge { .. } | StoreError::NotFound { .. }) => Ok(None),
@@ -177,7 +180,7 @@ async fn read(
 fn is_right(object: &ObjectKey, config: Option<&Config>, bytes: &[u8]) -> bool {
     let name = object.text();
     match object {
-        ObjectKey::Pack(id) => pack_id(bytes) == *id,
+        ObjectKey::Pack(id) | ObjectKey::SegmentPack(.., id) => pack_id(bytes) == *id,
         ObjectKey::Manifest(_) | ObjectKey::Edition(..) if config.is_some_and(Config::is_sealed) => {
             check_envelope(&name, bytes).is_ok_and(|word| word == Manifest::WORD)
         }
@@ -199,6 +202,12 @@ mod tests {
     use super::*;
     use crate::model::{BackupId, PackId, SlotId};
     use crate::repository::{LeaseKey, PruneKey};
+
+    #[test]
+    fn a_pack_of_binary_log_is_right_when_its_bytes_bear_its_name() {
+        let key = ObjectKey::SegmentPack("20261122T020500Z-51c0de".parse().unwrap(), 7, pack_id(b"pack"));
+        assert!(is_right(&key, None, b"pack") && !is_right(&key, None, b"another"));
+    }
 
     #[test]
     fn every_folder_that_locked_objects_lie_in_is_looked_through() {

@@ -278,7 +278,7 @@ impl Locked {
     /// What the store says, or what is wrong with the object.
     pub async fn check(&self, key: &ObjectKey) -> Result<(), RepositoryError> {
         match key {
-            ObjectKey::Pack(id) => {
+            ObjectKey::Pack(id) | ObjectKey::SegmentPack(.., id) => {
                 let bytes = self.store.get(&store_key(key)?, pack::PACK_BYTES_MAX).await?;
                 // Hashing takes milliseconds, for which no other thread is worth it.
                 check_pack(*id, &bytes).map_err(|source| RepositoryError::Pack { pack: *id, source })

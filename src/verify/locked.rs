@@ -43,7 +43,7 @@ pub async fn check_locked(
     let (mut chosen, mut backups) = (Vec::new(), BTreeSet::new());
     for object in repository.objects().await? {
         match &object.key {
-            ObjectKey::Pack(id) => {
+            ObjectKey::Pack(id) | ObjectKey::SegmentPack(.., id) => {
                 count(&mut report.packs, object.bytes);
                 if read_data.is_some_and(|how| is_sampled(*id, how)) {
                     chosen.push(object);
@@ -66,7 +66,10 @@ pub async fn check_locked(
     let mut reads = futures::stream::iter(reads).buffer_unordered(OBJECTS_AHEAD);
     while let Some((LockedObject { key, bytes }, checked)) = reads.next().await {
         progress.advance(Phase::Check, bytes);
-        let tally = if matches!(key, ObjectKey::Pack(_)) { &mut report.read } else { &mut report.documents };
+        let tally = match key {
+            ObjectKey::Pack(_) | ObjectKey::SegmentPack(..) => &mut report.read,
+            _ => &mut report.documents,
+        };
         count(tally, bytes);
         if let Err(error) = checked {
             let problem = damage(error)?;

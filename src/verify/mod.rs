@@ -6,11 +6,14 @@
 //!    reference of a map must be in its pack's directory. Every page that a backup needs must be the page that its map calls
 //!    it: page number, tablespace and checksum right, its LSN not beyond the backup's last, and page 0 must say what the map
 //!    says of its tablespace.
-//! 4. When something is wrong, the maps are walked once more, to name the backups and files that it hits.
+//! 4. Of archived binary log each stream must be a row of segments that link up, with all their packs; with [`ReadData`] the events in
+//!    them must be what their documents say ([`binlogs`]).
+//! 5. When something is wrong, the maps are walked once more, to name the backups and files that it hits.
 //!
 //! Memory: 48 MiB of packs, 36 MiB of references, 250 bytes for each map block and 150 for each pack, which is 15 MiB for
 //! a terabyte.
 
+mod binlogs;
 mod blame;
 mod error;
 mod locked;
@@ -30,6 +33,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use serde::Serialize;
 
+pub use binlogs::BinlogTally;
 use blame::{Blame, damage_of};
 pub use error::VerifyError;
 pub use locked::{LockedReport, check_locked};
@@ -123,6 +127,8 @@ pub struct CheckReport {
     pub wrecks: Vec<Wreck>,
     /// What is to be kept of packs for later backups.
     pub findings: Findings,
+    /// What was looked at of archived binary log; nothing unless all backups were checked.
+    pub binlogs: BinlogTally,
 }
 
 impl CheckReport {
@@ -152,7 +158,13 @@ pub async fn check(
     }
     progress.end(Phase::Check);
     check.blame().await?;
-    Ok(check.report(*selection == Selection::All, read_data))
+    let mut report = check.report(*selection == Selection::All, read_data);
+    if *selection == Selection::All {
+        let (tally, damages) = binlogs::check(repository, read_data, progress).await?;
+        report.binlogs = tally;
+        report.damages.extend(damages);
+    }
+    Ok(report)
 }
 
 struct Check<'a> {
@@ -447,6 +459,7 @@ impl<'a> Check<'a> {
             unreferenced: (all && maps_are_whole).then_some(unreferenced),
             wrecks: self.wrecks,
             findings,
+            binlogs: BinlogTally::default(),
         }
     }
 }

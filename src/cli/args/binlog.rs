@@ -92,7 +92,7 @@ pub struct BinlogFetchArgs {
 #[derive(Debug, Clone, Default, Args)]
 #[command(after_help = "\
 The events of the range, as `mariadb-binlog --base64-output=decode-rows --verbose` prints them: statements as such, changes of rows as \
-commented pseudo-SQL. Times in what it prints are UTC. It is for reading: decoded rows cannot be replayed. Nothing is written to disk.")]
+commented pseudo-SQL. Times in what it prints are UTC. Of each file it ends at the first event after --to, as mariadb-binlog does. It is for reading: decoded rows cannot be replayed. Nothing is written to disk.")]
 pub struct BinlogShowArgs {
     /// The range.
     #[command(flatten)]

@@ -57,6 +57,8 @@ The first run makes the copy: it is the same repository a second time, with the 
 it, `backup` too. Packs that the copy has are not copied again, each pack is proven by its name before it is put, and a \
 backup appears in the copy once all that it needs is there. A run that is killed is gone on with by the next.
 
+Archived binary log is copied after the backups: what the copy lacks behind the first segment that it has, and nothing that ended before its oldest backup.
+
 Nothing is deleted in the copy, whatever happens to the repository: it has a `haulout prune` of its own. So that what that let go of \
 does not come back, only backups are copied that are newer than the newest one in the copy, unless --all or --backup says otherwise.
 
@@ -77,6 +79,9 @@ pub struct CopyArgs {
     /// Copy all backups that the copy does not have, those that a prune of it let go of among them
     #[arg(long)]
     pub all: bool,
+    /// Leave archived binary log out
+    #[arg(long)]
+    pub no_binlogs: bool,
     /// Packs on their way at the same time; each holds 16 MiB of memory [default: 8]
     #[arg(long, value_name = "N")]
     pub transfers: Option<Transfers>,

@@ -87,6 +87,9 @@ fn tell(damage: &verify::Damage, context: &Context) {
         Some(ObjectKey::Damage(_)) => {
             Some("`haulout check --read-data --repair` finds out anew which packs are damaged")
         }
+        _ if object.starts_with(ObjectKey::BINLOGS) => Some(
+            "take a backup: from it on any second can be restored again; a copy of the bucket may have what is damaged here",
+        ),
         _ => None,
     };
     let damage = Damage { object, problem, backups, files, hint: hint.map(str::to_owned) };
@@ -185,6 +188,8 @@ fn summary(report: &CheckReport, percent: Option<u8>, repair: Option<Repair>, be
         damaged_backups: report.damaged_backups.len() as u64,
         unreferenced_objects: unreferenced.objects,
         unreferenced_bytes: unreferenced.bytes,
+        binlog_segments: report.binlogs.segments,
+        binlog_bytes_read: report.binlogs.read_bytes,
         repair,
         seconds: begun.elapsed().as_secs_f64(),
     }

@@ -51,6 +51,7 @@ async fn operation(settings: &CopySettings, context: &Context) -> Result<(CopyRe
         packs_in_flight: settings.transfers,
         sweep_pause: SWEEP_PAUSE,
         dry_run: settings.dry_run,
+        binlogs: settings.binlogs,
     };
     let repository_id = source.config().repository_id;
     let run = copy::Context {

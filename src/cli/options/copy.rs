@@ -39,6 +39,8 @@ pub struct CopySettings {
     pub transfers: usize,
     /// Only say what is missing.
     pub dry_run: bool,
+    /// Whether archived binary log is copied, too.
+    pub binlogs: bool,
 }
 
 impl CopySettings {
@@ -63,6 +65,7 @@ impl CopySettings {
             choice,
             transfers,
             dry_run: args.dry_run,
+            binlogs: !args.no_binlogs,
         })
     }
 }

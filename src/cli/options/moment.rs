@@ -108,6 +108,7 @@ impl Moment {
 
 fn named(zone: &TimeZone) -> String {
     match zone.iana_name() {
+        Some("Etc/UTC" | "Etc/UCT" | "Etc/Universal" | "Etc/Zulu") => "UTC".to_owned(),
         Some(name) => name.to_owned(),
         None => zone.to_fixed_offset().map_or_else(|_| "this machine's zone".to_owned(), |offset| offset.to_string()),
     }

@@ -6,6 +6,7 @@ use super::Repair;
 use crate::{
     cli::{human, output::Message, paint::Paint},
     model::BackupId,
+    repository::ObjectKey,
 };
 
 /// A `damage` line of `check`: one stored object that is not as it should be.
@@ -32,7 +33,11 @@ impl Damage {
     pub fn text(&self, paint: Paint) -> String {
         let ids: Vec<&str> = self.backups.iter().map(BackupId::as_str).collect();
         let hint = self.hint.as_ref().map_or_else(String::new, |hint| format!("  hint: {hint}\n"));
-        let needed = if ids.is_empty() { "no backup".to_owned() } else { ids.join(", ") };
+        let needed = match ids.is_empty() {
+            true if self.object.starts_with(ObjectKey::BINLOGS) => "restores to a moment in it or behind it".to_owned(),
+            true => "no backup".to_owned(),
+            false => ids.join(", "),
+        };
         let files = if self.files.is_empty() { String::new() } else { format!(", for {}", self.files.join(", ")) };
         format!("{} {}: {}\n  needed by {needed}{files}\n{hint}", paint.red("damaged"), self.object, self.problem)
     }
@@ -61,6 +66,10 @@ pub struct CheckSummary {
     pub unreferenced_objects: u64,
     /// Their size.
     pub unreferenced_bytes: u64,
+    /// Segments of archived binary log that were checked.
+    pub binlog_segments: u64,
+    /// Bytes of binary log whose events were read.
+    pub binlog_bytes_read: u64,
     /// With `--repair`: what was done for later backups.
     pub repair: Option<Repair>,
     /// Time that it took.
@@ -104,6 +113,14 @@ impl CheckSummary {
                 format!("{pages} checked for number, tablespace, checksum and LSN, {rate} a second\n")
             }
         };
+        let binlogs = match (self.binlog_segments, self.binlog_bytes_read) {
+            (0, _) => String::new(),
+            (segments, 0) => format!("{} of binary log checked\n", human::counted(segments, "segment")),
+            (segments, bytes) => {
+                let (segments, bytes) = (human::counted(segments, "segment"), human::bytes(bytes));
+                format!("{segments} of binary log checked, {bytes} of events read\n")
+            }
+        };
         let sealed = match self.chunks_not_opened {
             0 => String::new(),
             chunks => format!(
@@ -122,7 +139,7 @@ impl CheckSummary {
             None => String::new(),
         };
         format!(
-            "checked {how} {objects} ({size}) of {backups} in {time}: {verdict}\n{pages}{sealed}{unreferenced}{repair}"
+            "checked {how} {objects} ({size}) of {backups} in {time}: {verdict}\n{pages}{binlogs}{sealed}{unreferenced}{repair}"
         )
     }
 }

@@ -50,6 +50,9 @@ pub struct CopySummary<'a> {
     copied_backups: u64,
     copied_packs: u64,
     copied_bytes: u64,
+    copied_segments: u64,
+    copied_segment_bytes: u64,
+    left_out_segments: u64,
     copied_key_slots: u64,
     let_go: &'a [BackupId],
     skipped: Vec<&'a str>,
@@ -81,6 +84,9 @@ impl<'a> CopySummary<'a> {
             copied_backups: report.copied.len() as u64,
             copied_packs: report.packs,
             copied_bytes: report.bytes,
+            copied_segments: report.binlogs.segments,
+            copied_segment_bytes: report.binlogs.bytes,
+            left_out_segments: report.binlogs.left_out,
             copied_key_slots: report.slots,
             let_go: &report.let_go,
             skipped: report.skipped.iter().map(|skip| skip.message.as_str()).collect(),
@@ -103,6 +109,14 @@ impl<'a> CopySummary<'a> {
                 format!("copied {backups} to {}: {bytes} in {packs} in {time}, {rate}\n", paint.bold(self.to))
             }
         };
+        if self.copied_segments > 0 {
+            let (segments, bytes) = (human::counted(self.copied_segments, "segment"), self.copied_segment_bytes);
+            let verb = if self.dry_run { "would copy" } else { "copied" };
+            text += &format!("{verb} {segments} of binary log: {}\n", human::bytes(bytes));
+        }
+        if self.left_out_segments > 0 {
+            text += "archived binary log was not copied\n";
+        }
         let newest = self.latest.map_or(String::new(), |latest| format!(", the newest is {latest}"));
         text += &format!("the copy has {}{newest}; ", human::counted(self.copy_backups, "backup"));
         text += &match self.behind {

@@ -398,6 +398,8 @@ fn check(damaged: u64) -> CheckSummary {
         unreferenced_bytes: damaged * 30_000_000,
         damaged_objects: damaged,
         damaged_backups: damaged,
+        binlog_segments: 1200 * damaged.min(1),
+        binlog_bytes_read: 0,
         repair: None,
         seconds: 4.2,
     }
@@ -601,11 +603,13 @@ fn what_copy_tells_is_as_reviewed() {
         }],
         let_go: vec![manifest(19).id],
         behind: Vec::new(),
+        binlogs: crate::copy::CopiedBinlogs { segments: 17_280, bytes: 900_000_000, left_out: 0 },
     };
     let (made, skipped, copy_backups, latest) = (false, Vec::new(), 0, None);
     let behind = vec![manifest(20).id, manifest(21).id];
     let dry = CopyReport { made: true, skipped, copy_backups, latest, behind, ..report.clone() };
     let idle = CopyReport { made, copied: Vec::new(), packs: 0, bytes: 0, skipped: Vec::new(), ..report.clone() };
+    let idle = CopyReport { binlogs: crate::copy::CopiedBinlogs { segments: 0, bytes: 0, left_out: 12 }, ..idle };
     let (mut texts, mut lines) = (String::new(), String::new());
     for (report, dry_run) in [(&report, false), (&dry, true), (&idle, false), (&idle, true)] {
         let told = || crate::cli::commands::copy::Told {

@@ -187,7 +187,7 @@ fn what_is_locked_is_not_planned_and_nothing_behind_it() {
     let stored = |number| {
         let key = segment_example().key();
         let key = crate::repository::SegmentKey { number, ..key };
-        crate::repository::StoredSegment { key, stored: Timestamp::from_seconds(number), bytes: 10 }
+        crate::repository::StoredSegment { key, stored: Timestamp::from_seconds(number), bytes: 10, packs: Vec::new() }
     };
     let segments = (0..9).map(stored).collect();
     let streams = [StoredStream { id: STREAM.parse().unwrap(), segments, unfinished: Vec::new() }];
