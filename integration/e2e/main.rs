@@ -1,6 +1,8 @@
 //! End to end: the built program, real servers, real stores.
 
 mod access;
+mod archive;
+mod archive_faults;
 mod archived;
 mod bad_store;
 mod bad_tool;

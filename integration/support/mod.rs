@@ -10,6 +10,7 @@
 use std::io::Write;
 
 pub mod binary;
+pub mod binlog_streams;
 pub mod binlogs;
 pub mod gate;
 pub mod load;
@@ -27,6 +28,7 @@ pub mod tool;
 pub mod wait;
 
 pub use binary::Haulout;
+pub use binlog_streams::Binlogs;
 pub use gate::{Gate, Side};
 pub use load::{Load, LoadOptions};
 pub use policy::{PolicedPath, Policy};

@@ -71,6 +71,13 @@ impl Site {
         (Site::at(MariaDb::start(), haulout, scratch(), &["init"]), bucket)
     }
 
+    /// As [`Site::in_bucket`], with a server of these options.
+    pub fn in_bucket_with(options: ServerOptions) -> (Site, Bucket) {
+        let bucket = LocalStack::shared().bucket();
+        let haulout = Haulout::in_bucket(&bucket, "db1");
+        (Site::at(MariaDb::with(options), haulout, scratch(), &["init"]), bucket)
+    }
+
     /// A small shop and an empty repository whose objects are locked, in a bucket with object lock.
     pub fn locked(lock: &[&str]) -> (Site, Bucket) {
         let bucket = LocalStack::shared().bucket_with_locks();

@@ -1,5 +1,6 @@
 //! Settings put together for one operation: plain values, every layer resolved.
 
+mod archive;
 mod binlog;
 mod copy;
 mod drill;
@@ -7,6 +8,7 @@ mod moment;
 mod prune;
 mod thaw;
 
+pub use archive::ArchiveSettings;
 pub use binlog::BinlogSettings;
 pub use copy::{CopyChoice, CopySettings, place as copy_place};
 pub use drill::DrillSettings;

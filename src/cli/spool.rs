@@ -1,4 +1,4 @@
-//! The directory in which a backup keeps what waits for the store.
+//! The directory in which a run keeps what waits for the store.
 
 use std::{
     fs::{self, DirBuilder, Permissions},
@@ -23,8 +23,20 @@ impl SpoolDirectory {
     /// # Errors
     /// When it cannot be made, or something of another user stands in its place.
     pub fn make(parent: &Path, url: &str) -> Result<SpoolDirectory, Failure> {
+        SpoolDirectory::named(parent, "haulout", url)
+    }
+
+    /// Makes the directory for binary logs that go to repository `url`: backups clear theirs.
+    ///
+    /// # Errors
+    /// As of [`SpoolDirectory::make`].
+    pub fn make_for_binlogs(parent: &Path, url: &str) -> Result<SpoolDirectory, Failure> {
+        SpoolDirectory::named(parent, "haulout-binlogs", url)
+    }
+
+    fn named(parent: &Path, name: &str, url: &str) -> Result<SpoolDirectory, Failure> {
         let hash = blake3::hash(url.as_bytes()).to_hex();
-        let path = parent.join(format!("haulout-{}", &hash[..16]));
+        let path = parent.join(format!("{name}-{}", &hash[..16]));
         let failed = |error: io::Error| {
             Failure::of_io(format!("cannot make the spool directory {}", path.display()), &error)
                 .with_hint("give a directory that can be written, with --spool-dir")
@@ -64,6 +76,7 @@ mod tests {
         let one = SpoolDirectory::make(parent.path(), "s3://b/db1").unwrap();
         let other = SpoolDirectory::make(parent.path(), "s3://b/db2").unwrap();
         assert_ne!(one.path(), other.path());
+        assert_ne!(one.path(), SpoolDirectory::make_for_binlogs(parent.path(), "s3://b/db1").unwrap().path());
         assert_eq!(one.path().parent(), Some(parent.path()));
         assert_eq!(fs::metadata(one.path()).unwrap().mode() & 0o777, 0o700);
     }

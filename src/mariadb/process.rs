@@ -96,6 +96,12 @@ impl<L: Listener> Process<L> {
         self.stopper.clone()
     }
 
+    /// True when the tool has ended and was not waited for yet.
+    pub fn has_ended(&self) -> bool {
+        let options = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT | WaitIdOptions::NOHANG;
+        !matches!(rustix::process::waitid(WaitId::Pid(self.pid()), options), Ok(None))
+    }
+
     /// Waits for the tool's end, for `limit` at most where there is one.
     ///
     /// # Errors

@@ -225,6 +225,12 @@ impl Tools {
         Tools { backup, client: None, server: None, search: vec![], environment: vec![] }
     }
 
+    /// The same tools, with others searched in `directory` alone.
+    #[cfg(test)]
+    pub(super) fn searching(self, directory: &Path) -> Tools {
+        Tools { search: vec![directory.to_owned()], ..self }
+    }
+
     /// Checks that `mariadb-backup` fits a server of version `server`, or a backup that such a server made.
     ///
     /// # Errors

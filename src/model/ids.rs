@@ -196,6 +196,13 @@ moment_id!(
     StreamId, "stream id"
 );
 
+impl StreamId {
+    /// Makes the name of a stream that begins at `moment` and sorts behind `newest`, as [`BackupId::following`] does.
+    pub fn following(newest: Option<&StreamId>, moment: Timestamp, entropy: &dyn Entropy) -> StreamId {
+        StreamId(BackupId::following(newest.map(|newest| &newest.0), moment, entropy))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -210,6 +210,11 @@ impl RepositoryError {
         }
     }
 
+    /// True when something else lies under the key already.
+    pub fn is_taken(&self) -> bool {
+        matches!(self, RepositoryError::Store(StoreError::AlreadyExists { .. }))
+    }
+
     /// True when the store does not let this account do it.
     pub fn is_denied(&self) -> bool {
         matches!(self, RepositoryError::Store(StoreError::Denied { .. }))

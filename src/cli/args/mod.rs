@@ -1,5 +1,6 @@
 //! The command line as clap reads it. Its doc comments are the help texts.
 
+mod archive;
 mod binlog;
 mod copy;
 mod drill;
@@ -15,6 +16,7 @@ use std::{fmt, path::PathBuf, str::FromStr};
 
 use clap::{Args, Parser, Subcommand};
 
+pub use archive::ArchiveArgs;
 pub use binlog::{BinlogArgs, BinlogCommand, BinlogFetchArgs, BinlogListArgs, BinlogRangeArgs, BinlogShowArgs};
 pub use copy::{CopyArgs, CopyPlaceArgs};
 pub use drill::DrillArgs;
@@ -99,6 +101,8 @@ pub enum Command {
     Init(InitArgs),
     /// Back the server up, while it runs
     Backup(Box<BackupArgs>),
+    /// Archive the server's binary log as it is written, so that any second can be restored
+    Archive(Box<ArchiveArgs>),
     /// List the backups, as lineages
     List(ListArgs),
     /// Show everything about one backup

@@ -1,5 +1,6 @@
 //! One file per command: it puts the settings together, calls the operation, tells how it ended.
 
+pub mod archive;
 pub mod backup;
 pub mod binlog;
 pub mod check;
@@ -113,6 +114,7 @@ pub async fn run(command: &Command, context: &Context) -> Result<Finish, Failure
     let result = match command {
         Command::Init(args) => init::run(args, context).await,
         Command::Backup(args) => backup::run(args, context).await,
+        Command::Archive(args) => archive::run(args, context).await,
         Command::List(args) => list::run(args, context).await,
         Command::Show(args) => show::run(args, context).await,
         Command::Restore(args) => restore::run(args, context).await,

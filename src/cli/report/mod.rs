@@ -1,5 +1,6 @@
 //! What commands tell when they end: the JSON that scripts rely on (OUTPUT.md), and the same for people.
 
+mod archive;
 mod backup;
 mod binlog;
 mod check;
@@ -17,6 +18,7 @@ mod unhide;
 
 use serde::Serialize;
 
+pub use archive::{ArchiveStatus, ArchiveSummary};
 pub use backup::{BackupLine, BackupSummary, LineagePlace, Lsns};
 pub(in crate::cli) use backup::{capture_seconds, details};
 pub use binlog::{BinlogFetchSummary, BinlogListSummary, BinlogSegmentLine, BinlogStreamLine};

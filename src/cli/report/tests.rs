@@ -669,6 +669,7 @@ fn every_message_type_and_field_is_documented() {
     let names = [
         "summaries",
         "messages",
+        "archive",
         "show",
         "list",
         "list-damaged",

@@ -167,6 +167,11 @@ keys! {
     NICE: Nice = "backup"."nice", Some("--nice"), Some("HAULOUT_NICE"), "niceness of mariadb-backup";
     TOOL_ARGS: Vec<String> = "backup"."tool_args", Some("--"), None, "options handed through to mariadb-backup";
 
+    ARCHIVE_EVERY: Stretch = "archive"."every", Some("--every"), Some("HAULOUT_ARCHIVE_EVERY"),
+        "longest time from the first transaction of a segment of binary log to its end";
+    SEGMENT_SIZE: ByteSize = "archive"."segment_size", Some("--segment-size"), Some("HAULOUT_SEGMENT_SIZE"),
+        "bytes at which a segment of binary log ends before that";
+
     USE_MEMORY: ByteSize = "restore"."use_memory", Some("--use-memory"), Some("HAULOUT_USE_MEMORY"),
         "memory for mariadb-backup --prepare";
     CONNECTIONS: Connections = "restore"."connections", Some("--connections"), Some("HAULOUT_CONNECTIONS"),
