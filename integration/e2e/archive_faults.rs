@@ -1,14 +1,14 @@
 //! The binary log is archived whatever happens: kills, other servers, logs that are begun anew, a store that is away.
 
-use std::{os::unix::fs::symlink, process::Stdio, time::Duration};
+use std::{fs, os::unix::fs::symlink, process::Stdio, time::Duration};
 
 use super::{
     archive::{arguments, assert_all, at, follow, gaps, once, shop, wait_for_all, write},
     bad_store::settings,
 };
 use crate::support::{
-    Binlogs, Fault, FaultyPath, Haulout, Load, LoadOptions, LocalStack, MariaDb, ServerOptions, Site, binlog_streams as binlogs, full,
-    not_shown, random::Random, store::environment, wait,
+    Binlogs, Fault, FaultyPath, Haulout, Load, LoadOptions, LocalStack, MariaDb, ServerOptions, Site,
+    binlog_streams as binlogs, full, not_shown, random::Random, scratch, store::environment, wait,
 };
 
 const LIMIT: Duration = Duration::from_secs(60);
@@ -106,7 +106,7 @@ fn another_server_behind_the_same_socket_is_joined_by_its_gtids() {
     let first = binlogs::gtids(&site.server);
     let next = site.folder().join("next");
     symlink(other.socket(), &next).unwrap();
-    std::fs::rename(&next, &link).unwrap();
+    fs::rename(&next, &link).unwrap();
     site.server.stop();
     write(&other, 20);
     wait_for_all(&mut running, &binlogs, &other);
@@ -163,4 +163,78 @@ fn a_store_that_is_away_is_waited_for_and_nothing_is_lost() {
     running.interrupt();
     running.wait().ok();
     assert_all(&binlogs, &site.server);
+}
+
+/// What `SHOW BINLOG EVENTS` has, which reads encrypted files, too.
+fn gtids_by_server(server: &MariaDb) -> Vec<String> {
+    let files = server.sql("SHOW BINARY LOGS");
+    let of = |file: &str| {
+        let events = server.sql(&format!("SHOW BINLOG EVENTS IN '{file}'"));
+        let gtids = events.lines().filter(|line| line.contains("\tGtid\t"));
+        let gtids = gtids.filter_map(|line| line.split_once("GTID ")?.1.split_whitespace().next());
+        gtids.map(str::to_owned).collect::<Vec<_>>()
+    };
+    files.lines().flat_map(|line| of(line.split('\t').next().unwrap())).collect()
+}
+
+#[test]
+fn encrypted_and_compressed_logs_and_logs_without_checksums_are_archived_in_the_clear_and_whole() {
+    let keys = scratch();
+    let options = ServerOptions::new().keys(&keys.path().join("keys"));
+    let site = shop(options.argument("--encrypt-binlog=ON").argument("--log-bin-compress=ON"));
+    for checksum in ["NONE", "CRC32"] {
+        site.server.sql(&format!("SET GLOBAL binlog_checksum = {checksum}"));
+        write(&site.server, 9);
+        site.server.sql("INSERT INTO shop.item (text) SELECT REPEAT(RAND(), 15) FROM shop.seq_1_to_900");
+        once(&site, &[]).ok();
+        write(&site.server, 9);
+        once(&site, &[]).ok();
+    }
+    let (rows, own) = (at(&site).rows(), gtids_by_server(&site.server));
+    assert!(own.len() > 40, "{own:?}");
+    assert_eq!((rows.len(), &rows[0].gtids), (1, &own));
+    assert_eq!((rows[0].continued, rows[0].joined), (3, 0));
+}
+
+/// A machine that lost power can leave half an event at the end of a file.
+#[test]
+fn a_file_whose_end_is_torn_is_passed_over_and_nothing_is_missing() {
+    let mut site = shop(ServerOptions::new());
+    write(&site.server, 9);
+    once(&site, &[]).ok();
+    write(&site.server, 9);
+    let torn = binlogs::files(&site.server).pop().unwrap();
+    let whole = binlogs::gtids(&site.server);
+    site.server.kill9();
+    let bytes = fs::read(&torn).unwrap();
+    fs::write(&torn, [&bytes[..], &bytes[4..34]].concat()).unwrap();
+    site.server.restart();
+    write(&site.server, 9);
+    let run = once(&site, &[]).ok();
+    let rows = at(&site).rows();
+    let next = binlogs::gtids_in(&binlogs::files(&site.server)[1..]);
+    assert_eq!((rows.len(), &rows[0].gtids), (1, &[whole, next].concat()), "{}", run.stdout);
+    assert_eq!((rows[0].continued, rows[0].joined), (1, 1));
+}
+
+#[test]
+fn damage_in_the_middle_of_a_file_is_a_gap_and_what_is_behind_it_in_later_files_is_archived() {
+    let site = shop(ServerOptions::new());
+    write(&site.server, 9);
+    once(&site, &[]).ok();
+    write(&site.server, 9);
+    let whole = binlogs::gtids(&site.server);
+    let file = binlogs::files(&site.server).pop().unwrap();
+    let from = fs::metadata(&file).unwrap().len() as usize;
+    write(&site.server, 9);
+    site.server.sql("FLUSH BINARY LOGS");
+    write(&site.server, 9);
+    let mut bytes = fs::read(&file).unwrap();
+    bytes[from + 60] ^= 4;
+    fs::write(&file, bytes).unwrap();
+    let run = once(&site, &[]).exits(3);
+    assert_eq!(gaps(&run).len(), 1, "{}", run.stdout);
+    let rows = at(&site).rows();
+    let later = binlogs::gtids_in(&binlogs::files(&site.server)[1..]);
+    assert_eq!((rows.len(), &rows[0].gtids, &rows[1].gtids), (2, &whole, &later), "{}", run.stdout);
 }

@@ -17,7 +17,9 @@ pub(super) type Positions<'a> = dyn FnMut(&[(&str, u64)]) -> Result<Vec<Option<G
 /// What earlier tries of this run have found out.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Findings {
-    /// The server does not send what comes behind the own stream's last byte.
+    /// The own stream's file is another than the one that has its name.
+    pub other_file: bool,
+    /// The server does not send what comes behind the own stream's last byte in its file.
     pub no_further: bool,
     /// The log was begun anew, and its GTIDs are not those that were archived under the same names.
     pub begun_anew: bool,
@@ -110,6 +112,12 @@ impl Known {
             let reason = "the server's binary log was begun anew, or has lost its end".to_owned();
             return self.head(oldest, Some(reason), at);
         }
+        if self.findings.no_further
+            && let Some(own) = &self.own
+            && let Some(place) = self.server.place(&own.file)
+        {
+            return self.behind_torn(own, place, at);
+        }
         let lost =
             rewound.then(|| format!("the server lacks {} of what was archived", self.server.position.lacks(&lacking)));
         match newest_covered(&self.server.files, &lacking, at)? {
@@ -123,7 +131,9 @@ impl Known {
 
     /// Right behind the last segment of the server's own, if that is still a place in its log.
     fn behind_own(&self, at: &mut Positions<'_>) -> Result<Option<Start>, ArchiveError> {
-        let own = self.own.as_ref().filter(|_| !self.findings.no_further && !self.findings.begun_anew);
+        let own = self.own.as_ref();
+        let Findings { other_file, no_further, begun_anew, .. } = self.findings;
+        let own = own.filter(|_| !(other_file || no_further || begun_anew));
         let Some(own) = own else { return Ok(None) };
         let long_enough = |file: &LogFile| file.name == own.file && file.bytes >= own.end;
         if !self.server.files.iter().any(long_enough) {
@@ -141,6 +151,15 @@ impl Known {
             continues: Some((link, own.file_created)),
             gap: None,
         }))
+    }
+
+    /// From the file behind the one of which the server sends no more: what a crash of the machine tore off was never committed, and the head
+    /// of the next file says whether anything else is missing.
+    fn behind_torn(&self, own: &Segment, place: usize, at: &mut Positions<'_>) -> Result<Start, ArchiveError> {
+        let next = self.server.files.get(place + 1).ok_or(ArchiveError::Moved)?;
+        let head = at(&[(next.name.as_str(), FILE_HEAD)])?.pop().flatten().ok_or(ArchiveError::Moved)?;
+        let reason = format!("the server does not send what comes behind byte {} of {}", own.end, own.file);
+        self.head(next, (!own.after.covers(&head)).then_some(reason), at)
     }
 
     /// Where nothing was archived yet: from the newest backup on.

@@ -68,10 +68,27 @@ fn what_is_not_the_place_where_the_last_run_ended_is_not_gone_on_from() {
     let shorter = known(server(&[("db1-bin.000042", 88_060), files[1]], "0-1-300,3-1-7"));
     assert_eq!(begins(&shorter, &[heads[0], heads[1], ENDS]), expected);
     assert_eq!(begins(&known(server(&files[1..], "0-1-300,3-1-7")), &heads[1..]), expected);
-    // The server would not send it.
-    let mut refused = known(server(&files, "0-1-300,3-1-7"));
-    refused.findings.no_further = true;
-    assert_eq!(begins(&refused, &[heads[0], heads[1], ENDS]), expected);
+    // Another file under its name.
+    let mut other = known(server(&files, "0-1-300,3-1-7"));
+    other.findings.other_file = true;
+    assert_eq!(begins(&other, &[heads[0], heads[1], ENDS]), expected);
+}
+
+#[test]
+fn where_the_server_sends_no_more_of_a_file_the_next_one_tells_whether_anything_is_missing() {
+    let files = [("db1-bin.000042", 99_000), ("db1-bin.000043", 500), ("db1-bin.000044", 500)];
+    let mut torn = known(server(&files, "0-1-300,3-1-7"));
+    torn.findings.no_further = true;
+    let heads =
+        |next| [("db1-bin.000042", 4, ""), ("db1-bin.000043", 4, next), ("db1-bin.000044", 4, "0-1-250,3-1-7"), ENDS];
+    let start = choose(&torn, &heads("0-1-207,3-1-7")).unwrap();
+    assert_eq!((start.file.as_str(), start.position, start.gap), ("db1-bin.000043", 4, None));
+    let start = choose(&torn, &heads("0-1-208,3-1-7")).unwrap();
+    assert_eq!((start.file.as_str(), start.position), ("db1-bin.000043", 4));
+    assert!(start.gap.unwrap().reason.contains("behind byte 88061 of db1-bin.000042"));
+    // Nothing is behind it yet.
+    torn.server.files.truncate(1);
+    assert!(matches!(choose(&torn, &heads("")), Err(ArchiveError::Moved)));
 }
 
 #[test]

@@ -6,9 +6,7 @@ use std::time::Instant;
 use crate::mariadb::binlog::{BinlogError, Event, EventParser, MAGIC, Step, Transaction, Transactions};
 use crate::model::{Gtid, GtidSet, Timestamp};
 
-/// What the server may leave out behind the first event: the one that says that its file is encrypted, which what it sends is not.
-const LEFT_OUT_MAX: u32 = 1 << 10;
-/// Events of no file between two cuts: the server makes up one at a rotation, and none otherwise.
+/// Events of no file between two cuts: the server makes up two at the begin of a connection, and hardly any otherwise.
 const MADE_UP_MAX: usize = 1000;
 
 /// Whole transactions that make a segment.
@@ -48,8 +46,6 @@ pub(super) struct Cutter {
     transactions: Transactions,
     /// Length of the copy's head, and when the server began the file; none before the first event.
     head: Option<(u64, u32)>,
-    /// True right behind the first event of a file that comes from its beginning.
-    may_leave_out: bool,
     /// Where the server's file is followed from.
     first: u64,
     /// Where the next event begins in the server's file.
@@ -74,7 +70,6 @@ impl Cutter {
             parser: EventParser::new(format!("the copy of {file}"), MAGIC.len() as u64),
             transactions: Transactions::default(),
             head: None,
-            may_leave_out: false,
             first,
             offset: first,
             position,
@@ -151,7 +146,6 @@ impl Cutter {
             // Of a file that is followed from a later byte on, its beginning is made up.
             if self.first == MAGIC.len() as u64 {
                 self.advance(event)?;
-                self.may_leave_out = true;
             }
             self.mark = (self.offset, behind);
             return Ok(());
@@ -174,20 +168,14 @@ impl Cutter {
         Ok(())
     }
 
-    /// Counts an event, which tells the lowest bits of where it ends.
+    /// Counts an event, which tells the lowest 32 bits of where it ends.
     fn advance(&mut self, event: &Event) -> Result<(), BinlogError> {
-        let left_out = event.next.wrapping_sub(event.bytes).wrapping_sub(self.offset as u32);
-        if left_out > 0 {
-            if !self.may_leave_out || left_out > LEFT_OUT_MAX {
-                let (next, expected) = (event.next, self.offset + u64::from(event.bytes));
-                return self
-                    .damaged(format!("its event ends at {next} by its own words, and at {expected} by its length"));
-            }
-            self.offset += u64::from(left_out);
-            self.mark.0 = self.offset;
+        let end = self.offset + u64::from(event.bytes);
+        if event.next != end as u32 {
+            let next = event.next;
+            return self.damaged(format!("its event ends at {next} by its own words, and at {end} by its length"));
         }
-        self.may_leave_out = false;
-        self.offset += u64::from(event.bytes);
+        self.offset = end;
         Ok(())
     }
 

@@ -360,7 +360,7 @@ impl<'a> Run<'a> {
     /// What the next connection is to know of how this one ended.
     fn learn(&mut self, link: &Link, error: &ArchiveError) {
         match error {
-            ArchiveError::OtherFile { .. } => self.findings.no_further = true,
+            ArchiveError::OtherFile { .. } => self.findings.other_file = true,
             ArchiveError::BegunAnew => self.findings.begun_anew = true,
             ArchiveError::Binlog(error) => {
                 let place = (link.reader.name().to_owned(), link.reader.cutter().offset());

@@ -17,7 +17,8 @@ Examples:
 
 It follows the server's binary log as a replica does, the file that is being written among them, and stores whole transactions at most --every after \
 the first of them came. It survives restarts of the server and of itself: the next run goes on at the very byte. What the server \
-purged, reset or lost before it was archived is a gap, which is recorded and told, and which no restore leads across: take a backup then.
+purged, reset or lost before it was archived is a gap, which is recorded and told, and which no restore leads across: take a backup then. \
+What the server keeps encrypted it sends in the clear: seal the repository.
 
 Ctrl-C or SIGTERM stores what has come whole, and ends with 0. Exits with 3 when there was a gap. One archiver \
 of a repository runs at a time; it need not run on the server's machine.

@@ -14,6 +14,9 @@ pub const HEADER_BYTES: usize = 19;
 const CHECKSUM_BYTES: usize = 4;
 /// The bit of [`Event::flags`] that says that the file is being written; it is left out of the first event's checksum.
 const IN_USE: u8 = 1;
+/// The bit of [`Event::flags`] that says that a reader may pass over the event (`LOG_EVENT_IGNORABLE_F`). So the server sends what it begins an encrypted
+/// file with, while it sends what follows in the clear.
+const IGNORABLE: u16 = 0x80;
 /// Bytes kept of a body that tells where the log stands: with many domains and servers it is long.
 const STATE_BYTES_MAX: usize = 4 << 20;
 /// Bytes kept of any other body.
@@ -308,7 +311,9 @@ impl EventParser {
         }
         event.end = held;
         match event.kind {
-            kinds::START_ENCRYPTION => Err(BinlogError::Encrypted { what: self.what.clone(), at: self.at }),
+            kinds::START_ENCRYPTION if event.flags & IGNORABLE == 0 => {
+                Err(BinlogError::Encrypted { what: self.what.clone(), at: self.at })
+            }
             kinds::INCIDENT => Err(BinlogError::Incident { what: self.what.clone(), at: self.at }),
             _ => Ok(event),
         }
@@ -417,6 +422,19 @@ pub(crate) mod tests {
         assert!(!events[2].is_commit_or_rollback());
         let commit = event(8, kinds::QUERY, 1, &[&[0; 13][..], b"shop\0COMMIT"].concat());
         assert!(parse(&[&format_description(7), &commit]).unwrap()[1].is_commit_or_rollback());
+    }
+
+    #[test]
+    fn a_file_that_is_encrypted_is_refused_and_one_that_was_and_is_sent_in_the_clear_is_read() {
+        let mut begins = event(8, kinds::START_ENCRYPTION, 1, &[1; 17]);
+        let rest = transaction(8, "3-1-5", "INSERT");
+        let error = parse(&[&format_description(7), &begins, &rest]).unwrap_err();
+        assert!(matches!(error, BinlogError::Encrypted { .. }), "{error}");
+        begins[17] = IGNORABLE as u8;
+        let end = begins.len() - CHECKSUM_BYTES;
+        let sum = crc32fast::hash(&begins[..end]);
+        begins[end..].copy_from_slice(&sum.to_le_bytes());
+        assert_eq!(parse(&[&format_description(7), &begins, &rest]).unwrap().len(), 5);
     }
 
     #[test]

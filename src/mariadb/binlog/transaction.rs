@@ -61,7 +61,12 @@ impl Transactions {
         }
         let outside = matches!(
             event.kind,
-            kinds::FORMAT_DESCRIPTION | kinds::ROTATE | kinds::STOP | kinds::GTID_LIST | kinds::BINLOG_CHECKPOINT
+            kinds::FORMAT_DESCRIPTION
+                | kinds::ROTATE
+                | kinds::STOP
+                | kinds::GTID_LIST
+                | kinds::BINLOG_CHECKPOINT
+                | kinds::START_ENCRYPTION
         );
         let Some(open) = &self.open else {
             if outside {
