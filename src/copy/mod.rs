@@ -13,7 +13,7 @@
 //! - **Prunes of the copy.** A run holds the lease `backup` of the copy, so that sweeps are put off; and before each manifest it looks
 //!   whether one was under way all the same, and then counts what the backup needs against a new listing (`Run::settle`). Packs that are
 //!   newer than the copy's newest backup are never planned.
-//! - **Binary log** comes after the backups ([`binlogs`]).
+//! - **Binary log** comes after the backups (`copy::binlogs`).
 //! - **What a prune of the copy let go of** does not come back: unless others are asked for, only backups are copied that are newer than the
 //!   newest one there.
 //!

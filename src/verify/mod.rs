@@ -7,7 +7,7 @@
 //!    it: page number, tablespace and checksum right, its LSN not beyond the backup's last, and page 0 must say what the map
 //!    says of its tablespace.
 //! 4. Of archived binary log each stream must be a row of segments that link up, with all their packs; with [`ReadData`] the events in
-//!    them must be what their documents say ([`binlogs`]).
+//!    them must be what their documents say (`verify::binlogs`).
 //! 5. When something is wrong, the maps are walked once more, to name the backups and files that it hits.
 //!
 //! Memory: 48 MiB of packs, 36 MiB of references, 250 bytes for each map block and 150 for each pack, which is 15 MiB for

@@ -12,6 +12,9 @@ use crate::verify::{CheckReport, Selection};
 
 const ALL: Option<ReadData> = Some(ReadData { percent: 100, seed: 0 });
 const STREAM: &str = "20261122T020500Z-51c0de";
+/// What makes something else of a segment, and what is then said of it.
+type Change = (fn(&mut Segment), &'static str);
+
 /// Transactions of a segment.
 const EACH: u32 = 5;
 
@@ -153,12 +156,12 @@ async fn segments_and_packs_that_are_missing_or_damaged_are_named() {
 
 #[tokio::test]
 async fn a_segment_that_does_not_go_on_from_the_one_before_it_is_named() {
-    let changes: [(fn(&mut Segment), &str); 3] = [
+    let changes: &[Change] = &[
         (|segment| segment.previous = Some(segment.sum), "it names another predecessor than segment 0"),
         (|segment| segment.before = "0-1-4".parse().unwrap(), "it begins at 0-1-4, and segment 0 ends at 0-1-5"),
         (|segment| (segment.start, segment.end) = (segment.start + 1, segment.end + 1), "and segment 0 ends at"),
     ];
-    for (change, problem) in changes {
+    for (change, problem) in changes.iter().copied() {
         let mut shelf = empty().await;
         shelf.add(|_| ()).await;
         shelf.add(change).await;
@@ -169,7 +172,7 @@ async fn a_segment_that_does_not_go_on_from_the_one_before_it_is_named() {
 
 #[tokio::test]
 async fn a_document_that_says_otherwise_than_its_events_is_named() {
-    let changes: [(fn(&mut Segment), &str); 6] = [
+    let changes: &[Change] = &[
         (|segment| segment.transactions += 1, "its transactions are 5, and it says 6"),
         (|segment| segment.first_gtid.sequence += 1, "its first and last transactions are"),
         (
@@ -180,7 +183,7 @@ async fn a_document_that_says_otherwise_than_its_events_is_named() {
         (|segment| segment.end += 1, "bytes of the server's, and says 342 to"),
         (|segment| segment.raw_bytes += 1, "bytes named"),
     ];
-    for (change, problem) in changes {
+    for (change, problem) in changes.iter().copied() {
         let mut shelf = empty().await;
         shelf.add(change).await;
         assert_eq!(shelf.wrong(None).await, [], "only the bytes tell");
