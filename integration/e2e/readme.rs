@@ -21,7 +21,7 @@ case $1 in
     kill "$pid"
     while kill -0 "$pid" 2>/dev/null && ! grep -q '^State:.Z' "/proc/$pid/status" 2>/dev/null; do read -r -t 0.05 <> <(:) || true; done ;;
   start)
-    mariadbd --no-defaults --user=root --datadir=PLACE/mysql --socket=PLACE/socket --pid-file=PLACE/pid --skip-networking \
+    mariadbd --no-defaults --log-bin=binlog --server-id=1 --user=root --datadir=PLACE/mysql --socket=PLACE/socket --pid-file=PLACE/pid --skip-networking \
       --tmpdir=PLACE/tmp --innodb-buffer-pool-size=32M >PLACE/log 2>&1 &
     for _ in $(seq 600); do
       mariadb --no-defaults --socket=PLACE/socket --user=root -e 'SELECT 1' >/dev/null 2>&1 && exit
@@ -47,6 +47,9 @@ fn the_tour_runs_as_it_stands_in_the_readme() {
     fs::set_permissions(&systemctl, fs::Permissions::from_mode(0o755)).unwrap();
     std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_haulout"), place.join("bin/haulout")).unwrap();
 
+    let option_file = format!("[client]\nsocket={}\nuser=root\n", place.join("socket").display());
+    fs::write(place.join(".my.cnf"), option_file).unwrap();
+
     let blocks = tour();
     assert!(blocks.len() >= 7, "the README has lost its tour");
     let script = blocks
@@ -71,4 +74,6 @@ fn the_tour_runs_as_it_stands_in_the_readme() {
     let said = format!("{}\n{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success(), "{said}");
     assert!(output.stdout.ends_with(b"\n1000\n"), "{said}");
+    // The table that was dropped, with the row that no backup has.
+    assert!(said.contains("\n1001\n"), "{said}");
 }

@@ -11,6 +11,7 @@ mod chunks;
 mod emptied;
 mod judges;
 mod lost;
+mod moments;
 mod plan;
 mod replica;
 mod report;

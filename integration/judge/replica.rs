@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use haulout::model::GtidSet;
+
 use crate::support::{MariaDb, ServerOptions, wait};
 
 /// Time for the replica to come from one backup to the next.
@@ -27,8 +29,10 @@ impl Replica {
 
     /// Applies all up to `gtid` and nothing beyond it.
     pub fn advance(&self, gtid: &str) -> Result<(), String> {
-        let at = || self.server.sql("SELECT @@gtid_slave_pos").trim().to_owned();
-        if at() == gtid {
+        // The server tells domains in any order.
+        let at = || self.server.sql("SELECT @@gtid_slave_pos").trim().parse::<GtidSet>().unwrap();
+        let wanted: GtidSet = gtid.parse().unwrap();
+        if at() == wanted {
             return Ok(());
         }
         self.server.sql(&format!("START SLAVE UNTIL master_gtid_pos='{gtid}'"));
@@ -44,7 +48,7 @@ impl Replica {
             (says("Slave_SQL_Running: No") || !says("Last_IO_Errno: 0")).then_some(())
         };
         let in_time = wait::try_until(ADVANCE_LIMIT, ended).is_some();
-        if in_time && at() == gtid {
+        if in_time && at() == wanted {
             self.server.sql("STOP SLAVE");
             return Ok(());
         }

@@ -347,11 +347,11 @@ impl Manifest {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use crate::format::{decode_document, encode_document};
 
-    fn full() -> Manifest {
+    pub(crate) fn full() -> Manifest {
         let moment = |text: &str| Timestamp(text.parse().unwrap());
         Manifest {
             repository_id: RepositoryId([7; 16]),

@@ -22,6 +22,8 @@ pub use envelope::{
     Config, DOCUMENT_BYTES_MAX, Document, Lease, check_envelope, decode_document, encode_document, is_whole_document,
 };
 pub use hash::{Namer, PageHash, PageSum, pack_id};
+#[cfg(test)]
+pub(crate) use manifest::tests::full as manifest_example;
 pub use manifest::{
     BackupKind, EDITION_MAX, GtidPosition, LsnRange, Manifest, RedoFormat, Server, Sizes, StoredBlock, SystemFile,
     Timeline, Witness,

@@ -221,7 +221,9 @@ impl BinlogHistory {
 
 /// The GTID position at which a backup's state ends; none where its server wrote no binary log.
 pub fn position_of(manifest: &Manifest) -> Option<GtidSet> {
-    manifest.position.gtid.as_deref()?.parse().ok()
+    // A log in which nothing has been written yet has no GTIDs.
+    manifest.position.file.as_ref()?;
+    manifest.position.gtid.as_deref().unwrap_or_default().parse().ok()
 }
 
 /// The leg in which a position lies; of several the last.
@@ -229,4 +231,67 @@ pub fn leg_of(legs: &[Leg<'_>], position: &GtidSet) -> Option<usize> {
     let leg = legs.iter().rposition(|leg| leg.holds(position))?;
     // What the history lost later may be in the backup.
     legs[leg..].iter().all(|leg| leg.bound().covers(position)).then_some(leg)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::format::{GtidPosition, segment_example};
+
+    fn moment(second: u32) -> Timestamp {
+        Timestamp::from_seconds(1_795_348_800 + second)
+    }
+
+    /// A part of one segment from `before` to `after`, ten seconds long.
+    fn part(stream: &str, before: &str, after: &str, begin: u32) -> StreamPart {
+        let mut segment = segment_example();
+        segment.stream = format!("202611{stream}T020500Z-51c0de").parse().unwrap();
+        (segment.before, segment.after) = (before.parse().unwrap(), after.parse().unwrap());
+        (segment.first_time, segment.last_time, segment.gap) = (moment(begin), moment(begin + 10), None);
+        let stored = StoredSegment { key: segment.key(), stored: moment(begin + 12), bytes: 100, packs: Vec::new() };
+        StreamPart { stream: segment.stream.clone(), segments: vec![stored], first: segment.clone(), last: segment }
+    }
+
+    fn backup(gtid: Option<&str>, finished: u32) -> Manifest {
+        let mut manifest = crate::format::manifest_example();
+        manifest.id = BackupId::new(moment(finished), &crate::model::SystemEntropy);
+        manifest.finished = moment(finished);
+        let (file, position) = (Some("b.000001".to_owned()), Some(4));
+        manifest.position = GtidPosition { file, position, gtid: gtid.map(str::to_owned) };
+        manifest
+    }
+
+    fn windows(parts: Vec<StreamPart>, backups: &[Manifest]) -> Vec<(u32, u32, usize)> {
+        let second = |time: Timestamp| time.seconds_since(moment(0)) as u32;
+        let windows = BinlogHistory { parts }.windows(backups).into_iter();
+        windows.map(|window| (second(window.from), second(window.to), window.backups.len())).collect()
+    }
+
+    #[test]
+    fn a_backup_of_a_server_that_has_logged_nothing_yet_begins_a_window() {
+        assert_eq!(windows(vec![part("01", "", "0-1-9", 5)], &[backup(None, 3)]), [(3, 15, 1)]);
+        let mut without_log = backup(None, 3);
+        without_log.position = GtidPosition::default();
+        assert_eq!(windows(vec![part("01", "", "0-1-9", 5)], &[without_log]), []);
+    }
+
+    #[test]
+    fn streams_that_join_are_one_window_and_those_with_a_gap_are_two() {
+        let backups = [backup(Some("0-1-3"), 3), backup(Some("0-2-12"), 33)];
+        let joined = vec![part("01", "0-1-3", "0-1-9", 5), part("02", "0-1-8", "0-2-20", 30)];
+        assert_eq!(windows(joined.clone(), &backups), [(3, 40, 2)]);
+        let mut apart = joined;
+        apart[1].first.before = "0-1-10".parse().unwrap();
+        assert_eq!(windows(apart, &backups), [(3, 15, 1), (33, 40, 1)]);
+    }
+
+    #[test]
+    fn a_backup_of_what_a_failover_lost_leads_nowhere() {
+        let parts = vec![part("01", "0-1-3", "0-1-9", 5), part("02", "0-1-8", "0-2-20", 30)];
+        let history = BinlogHistory { parts };
+        let legs = history.leading_to(1);
+        let leg = |position: &str| leg_of(&legs, &position.parse().unwrap());
+        assert_eq!((leg("0-1-3"), leg("0-1-7"), leg("0-1-8"), leg("0-2-12")), (Some(0), Some(0), Some(1), Some(1)));
+        assert_eq!((leg("0-1-2"), leg("0-1-3,4-1-1"), leg("0-2-21")), (None, None, None));
+    }
 }
