@@ -243,3 +243,43 @@ fn a_stream_that_goes_on_where_another_ended_is_one_history_with_it() {
     assert_says(&run, 2, "no backup leads to it", "haulout binlog show");
     comes_back(&site, "still", &middle, &middle.gtid);
 }
+
+#[test]
+fn a_replay_that_is_killed_begins_anew_and_each_transaction_comes_once() {
+    let site = site();
+    site.backed_up(&[]);
+    let states =
+        live(&site, &["INSERT INTO item (text) SELECT REPEAT(MD5(seq), 12) FROM seq_1_to_9000", STEPS[5], STEPS[4]]);
+    let mut stream = Stream::new(&site.repository(), STREAM, &site.server, 2);
+    stream.store(&site.server, &["db1-bin.000001"]);
+    let datadir = site.folder().join("killed");
+    let arguments = ["--json", "restore", "--datadir", datadir.to_str().unwrap(), "--to-gtid", &states[2].gtid];
+    for said in ["starting a server", "\"phase\":\"replay\""] {
+        let mut running = site.haulout.spawn(arguments);
+        running.wait_for("the replay", |run| run.has_said(said));
+        running.kill9();
+        assert!(!datadir.exists());
+    }
+    site.haulout.run(arguments).ok();
+    assert_eq!(MariaDb::on(&datadir, ServerOptions::new()).checksums(), states[2].checksums);
+}
+
+#[test]
+fn a_moment_is_restored_over_what_is_there_and_as_a_replica_begins_at_it() {
+    let site = site();
+    site.backed_up(&[]);
+    let states = live(&site, &[STEPS[0], STEPS[9], STEPS[13]]);
+    let mut stream = Stream::new(&site.repository(), STREAM, &site.server, 2);
+    stream.store(&site.server, &["db1-bin.000001"]);
+    let (datadir, run) = restore(&site, "again", &["--to-gtid", &states[0].gtid]);
+    run.ok();
+    let more = ["--reuse", "--to-gtid", &states[1].gtid, "--as-replica", "--source-host", "db1"];
+    let (_, run) = restore(&site, "again", &more);
+    let run = run.ok();
+    let told = run.summary()["replica"]["statements"].to_string();
+    assert!(told.contains(&format!("gtid_slave_pos = '{}'", states[1].gtid)), "{told}");
+    fs::remove_file(datadir.join("haulout-replica.sql")).unwrap();
+    let restored = MariaDb::on(&datadir, ServerOptions::new());
+    assert_eq!(restored.checksums(), states[1].checksums);
+    assert_eq!(restored.check_all(), [""; 0]);
+}

@@ -45,6 +45,8 @@ const STOP_LIMIT: Duration = Duration::from_secs(3600);
 const SEGMENTS_AHEAD: usize = 8;
 /// Bytes of a segment that is read ahead as a whole; of a longer one just the document is.
 const AHEAD_BYTES_MAX: u64 = 4 << 20;
+/// Time between two notes on how far it is by the server's time.
+const NOTE_PAUSE: Duration = Duration::from_secs(10);
 /// Pieces of log on their way to the server, of some MiB each at most.
 const PIECES: usize = 4;
 
@@ -220,7 +222,7 @@ impl Run<'_> {
     async fn give(&self, cut: &mut Cut, pieces: &mpsc::Sender<Vec<u8>>) -> Result<u64, RestoreError> {
         let plan = &self.order.plan;
         let final_leg = plan.legs.len().saturating_sub(1);
-        let mut bytes = 0;
+        let (mut bytes, mut told) = (0, Instant::now());
         for (number, leg) in plan.legs.iter().enumerate() {
             cut.cutter().begin_leg(leg.until.clone());
             let last = leg.segments.len().saturating_sub(1);
@@ -232,6 +234,13 @@ impl Run<'_> {
                 let Some(given) = self.give_segment(cut, &read, of_last, pieces).await? else { return Ok(bytes) };
                 bytes += given;
                 self.watch.progress.advance(Phase::Replay, read.stored_bytes());
+                if told.elapsed() >= NOTE_PAUSE {
+                    told = Instant::now();
+                    let Segment { last_time, last_gtid, .. } = &read.segment;
+                    self.watch
+                        .progress
+                        .note(&format!("replaying what the server did until {last_time}, transaction {last_gtid}"));
+                }
             }
             let missed = cut.cutter().missed(number < final_leg);
             if !missed.is_empty() {
