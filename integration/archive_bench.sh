@@ -3,8 +3,8 @@
 set -euo pipefail
 . "$(dirname "$0")/lib.sh"
 
-# Seconds from a commit to where it is stored, share of a core at the rate, and replay beside the stock tools' pipe (their time / ours).
-readonly lag_most=6 cpu_most=0.10 replay_least=0.95
+# Seconds from a commit to where it is stored, share of a core at so many MB/s, and replay beside the stock tools' pipe (their time / ours).
+readonly lag_most=6 cpu_most=0.10 cpu_rate=20 replay_least=0.95
 
 usage() {
   cat <<USAGE
@@ -74,8 +74,8 @@ quiet haulout --repo "$repository" backup --socket "$socket" --user root
 heading "$rate MB/s of binary log for $seconds seconds"
 haulout --json --repo "$repository" archive --socket "$socket" --user root >"$scratch/archive.jsonl" 2>&1 &
 archiver=$!
-# A transaction of 1 MB: 2000 rows of 500 bytes and some.
-transaction="INSERT INTO bench.t (k, pad) SELECT FLOOR(RAND() * 100000), CONCAT(SHA2(RAND(), 512), SHA2(RAND(), 512), SHA1(seq), SHA2(seq, 384)) FROM seq_1_to_2000;"
+# A transaction of 1 MB.
+transaction="INSERT INTO bench.t (k, pad) SELECT FLOOR(RAND() * 100000), CONCAT(SHA2(RAND(), 512), SHA2(RAND(), 512), SHA1(seq), SHA2(seq, 384)) FROM seq_1_to_2470;"
 before=$(ticks_in_all "$archiver") begin=$(now)
 for ((second = 0; second < seconds; second++)); do
   printf 'USE bench;\n'
@@ -139,17 +139,19 @@ done
 heading "figures"
 mkdir -p "$top/integration/out"
 jq -s --argjson lag "$lag" --argjson cpu "$cpu" --argjson bytes "$bytes" --argjson took "$took" --argjson cores "$(nproc)" \
-  --arg haulout "$(haulout --version)" --argjson lag_most $lag_most --argjson cpu_most $cpu_most --argjson replay_least $replay_least '
+  --arg haulout "$(haulout --version)" --argjson lag_most $lag_most --argjson cpu_most $cpu_most --argjson cpu_rate $cpu_rate --argjson replay_least $replay_least '
   def median: sort | if length % 2 == 1 then .[length / 2 | floor] else (.[length / 2 - 1] + .[length / 2]) / 2 end;
   def hundredths: . * 100 | round / 100;
   {haulout: $haulout, cores: $cores, binlog_bytes: $bytes, seconds: $took, megabytes_per_second: ($bytes / $took / 1e6 | hundredths),
-   lag_most_seconds: $lag, lag_met: ($lag <= $lag_most), cpu_share: $cpu, cpu_met: ($cpu <= $cpu_most),
+   lag_most_seconds: $lag, lag_met: ($lag <= $lag_most), cpu_share: $cpu,
+   cpu_share_at_rate: ($cpu * $cpu_rate * 1e6 * $took / $bytes | hundredths),
+   cpu_met: ($cpu * $cpu_rate * 1e6 * $took / $bytes <= $cpu_most),
    replay_hand_seconds: (map(.hand) | median | hundredths), replay_seconds: (map(.ours) | median | hundredths),
    replay_ratio: (map(.ratio) | median | hundredths), replay_least: (map(.ratio) | min | hundredths),
    replay_most: (map(.ratio) | max | hundredths), replay_met: ((map(.ratio) | median) >= $replay_least), runs: length}' \
   "$scratch/records.jsonl" >"$top/integration/out/archive_bench.json"
 jq -r '"| what | measured | target | |", "|---|---:|---:|---|",
   "| longest time from a commit to its being stored, s | \(.lag_most_seconds) | ≤ '$lag_most' | \(if .lag_met then "met" else "MISSED" end) |",
-  "| processor time of the archiver at \(.megabytes_per_second) MB/s, cores | \(.cpu_share) | ≤ '$cpu_most' | \(if .cpu_met then "met" else "MISSED" end) |",
+  "| processor time of the archiver for '$cpu_rate' MB/s, as measured at \(.megabytes_per_second), cores | \(.cpu_share_at_rate) | ≤ '$cpu_most' | \(if .cpu_met then "met" else "MISSED" end) |",
   "| replay, time of mariadb-binlog and mariadb / ours (least–most) | \(.replay_ratio) (\(.replay_least)–\(.replay_most)) | ≥ '$replay_least' | \(if .replay_met then "met" else "MISSED" end) |"' \
   "$top/integration/out/archive_bench.json"
