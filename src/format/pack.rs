@@ -530,17 +530,40 @@ pub fn decompress(
     stored: &[u8],
     raw_bytes: usize,
 ) -> Result<Vec<u8>, FormatError> {
-    let raw = match encoding {
-        Encoding::Raw => stored.to_vec(),
-        Encoding::Zstd => {
-            zstd::bulk::decompress(stored, raw_bytes).map_err(|source| FormatError::Compression { what, source })?
-        }
-    };
-    if raw.len() == raw_bytes {
-        Ok(raw)
-    } else {
-        Err(Decoder::new(what, stored).fault(format!("{raw_bytes} bytes expected, {} found", raw.len())))
+    let mut raw = Vec::new();
+    match encoding {
+        Encoding::Raw => raw.extend_from_slice(stored),
+        Encoding::Zstd => decompress_into(what, stored, raw_bytes, &mut raw)?,
     }
+    check_length(what, stored, &raw, raw_bytes)?;
+    Ok(raw)
+}
+
+/// Decompresses `stored` into `raw`, whose room is used again and whose content is replaced.
+///
+/// # Errors
+/// When `stored` does not decompress, or to more than `raw_bytes`.
+pub(super) fn decompress_into(
+    what: &'static str,
+    stored: &[u8],
+    raw_bytes: usize,
+    raw: &mut Vec<u8>,
+) -> Result<(), FormatError> {
+    raw.clear();
+    raw.reserve(raw_bytes);
+    let damaged = |source| FormatError::Compression { what, source };
+    let mut decompressor = zstd::bulk::Decompressor::new().map_err(damaged)?;
+    // It writes into all the room that there is, which may be more than was asked for.
+    decompressor.decompress_to_buffer(stored, raw).map_err(damaged)?;
+    Ok(())
+}
+
+/// Holds that `raw`, which came of `stored`, is as long as it should be.
+pub(super) fn check_length(what: &'static str, stored: &[u8], raw: &[u8], raw_bytes: usize) -> Result<(), FormatError> {
+    if raw.len() == raw_bytes {
+        return Ok(());
+    }
+    Err(Decoder::new(what, stored).fault(format!("{raw_bytes} bytes expected, {} found", raw.len())))
 }
 
 #[cfg(test)]

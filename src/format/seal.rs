@@ -358,6 +358,34 @@ impl Keyring {
         }
     }
 
+    /// As [`open_chunk`](Keyring::open_chunk), without a copy where there need be none: `room` is used again for what is decompressed, and
+    /// bytes that lie in the pack as they are stay in `stored`.
+    ///
+    /// # Errors
+    /// Those of [`open_chunk`](Keyring::open_chunk).
+    pub fn open_chunk_in<'a>(
+        &self,
+        what: &'static str,
+        chunk: &StoredChunk,
+        stored: &'a [u8],
+        room: &'a mut Vec<u8>,
+    ) -> Result<&'a [u8], FormatError> {
+        let raw_bytes = chunk.raw_bytes as usize;
+        let raw = match (chunk.encoding, self.unseal_chunk(what, chunk, stored)?) {
+            (Encoding::Raw, Cow::Borrowed(opened)) => opened,
+            (Encoding::Raw, Cow::Owned(opened)) => {
+                *room = opened;
+                room
+            }
+            (Encoding::Zstd, opened) => {
+                pack::decompress_into(what, &opened, raw_bytes, room)?;
+                room
+            }
+        };
+        pack::check_length(what, stored, raw, raw_bytes)?;
+        Ok(raw)
+    }
+
     /// What a directory's stored bytes hold, which begin at `offset` of the pack; `aad` is the beginning of the footer.
     pub(super) fn open_directory<'a>(
         &self,

@@ -118,6 +118,8 @@ pub(super) struct Batch {
     /// Whether the files may hold something already: zeros are then written too.
     over: bool,
     open: Mutex<LruCache<u32, Arc<OpenFile>>>,
+    /// Room for what is decompressed, for each thread that wrote at the same time: fresh room is a page fault for each of its pages.
+    rooms: Mutex<Vec<Vec<u8>>>,
 }
 
 /// A file that is written to.
@@ -125,13 +127,6 @@ struct OpenFile {
     file: File,
     /// Only one at a time can write to a file: the others sleep meanwhile, where the kernel would have them spin.
     turn: Mutex<()>,
-}
-
-/// The chunk that was checked last, which the next need may ask for again.
-struct Opened {
-    chunk: Chunk,
-    page_bytes: Option<usize>,
-    raw: Vec<u8>,
 }
 
 impl Batch {
@@ -145,7 +140,8 @@ impl Batch {
         over: bool,
     ) -> Batch {
         let open = Mutex::new(LruCache::new(OPEN_FILES));
-        Batch { root: root.to_owned(), keyring: keyring.clone(), files, packs, needs, over, open }
+        let (root, keyring) = (root.to_owned(), keyring.clone());
+        Batch { root, keyring, files, packs, needs, over, open, rooms: Mutex::default() }
     }
 
     /// The first file that a request serves, for an error message.
@@ -159,28 +155,30 @@ impl Batch {
     /// # Errors
     /// When a chunk is damaged, or a file cannot be written.
     pub fn write(&self, request: &Request, stored: &[u8]) -> Result<u64, RestoreError> {
+        let mut room = self.rooms.lock().unwrap_or_else(PoisonError::into_inner).pop().unwrap_or_default();
+        let written = self.write_with(request, stored, &mut room);
+        self.rooms.lock().unwrap_or_else(PoisonError::into_inner).push(room);
+        written
+    }
+
+    fn write_with(&self, request: &Request, stored: &[u8], room: &mut Vec<u8>) -> Result<u64, RestoreError> {
         let mut written = 0;
-        let mut opened: Option<Opened> = None;
-        for need in &self.needs[request.needs.clone()] {
-            let file = &self.files[need.file as usize];
-            let page_bytes = file.pages.map(|pages| pages.size.bytes());
-            let same = opened.take().filter(|last| last.chunk == need.chunk && last.page_bytes == page_bytes);
-            let chunk = match same {
-                Some(same) => same,
-                None => {
-                    let raw = self.open_chunk(request, need, page_bytes, stored).map_err(|source| {
-                        let pack = self.packs[need.pack as usize].id;
-                        RestoreError::Damaged { file: file.path.clone(), pack, source }
-                    })?;
-                    Opened { chunk: need.chunk, page_bytes, raw }
-                }
-            };
-            let out = self.file(need.file, &file.path)?;
-            let turn = out.turn.lock().unwrap_or_else(PoisonError::into_inner);
-            written += put(&out.file, file.pages, &need.place, &chunk.raw, self.over)
-                .map_err(RestoreError::io("write", self.root.join(&file.path)))?;
-            drop(turn);
-            opened = Some(chunk);
+        let page_bytes = |need: &Need| self.files[need.file as usize].pages.map(|pages| pages.size.bytes());
+        let same = |one: &Need, other: &Need| one.chunk == other.chunk && page_bytes(one) == page_bytes(other);
+        for needs in self.needs[request.needs.clone()].chunk_by(same) {
+            let first = &needs[0];
+            let raw = self.open_chunk(request, first, page_bytes(first), stored, room).map_err(|source| {
+                let (file, pack) = (self.files[first.file as usize].path.clone(), self.packs[first.pack as usize].id);
+                RestoreError::Damaged { file, pack, source }
+            })?;
+            for need in needs {
+                let file = &self.files[need.file as usize];
+                let out = self.file(need.file, &file.path)?;
+                let turn = out.turn.lock().unwrap_or_else(PoisonError::into_inner);
+                written += put(&out.file, file.pages, &need.place, raw, self.over)
+                    .map_err(RestoreError::io("write", self.root.join(&file.path)))?;
+                drop(turn);
+            }
         }
         Ok(written)
     }
@@ -199,13 +197,14 @@ impl Batch {
     }
 
     /// Decompresses a chunk and proves that it bears its name.
-    fn open_chunk(
+    fn open_chunk<'a>(
         &self,
         request: &Request,
         need: &Need,
         page_bytes: Option<usize>,
-        stored: &[u8],
-    ) -> Result<Vec<u8>, FormatError> {
+        stored: &'a [u8],
+        room: &'a mut Vec<u8>,
+    ) -> Result<&'a [u8], FormatError> {
         let chunk = &need.chunk;
         let (start, end) = chunk.range();
         let stored = stored.get((start - request.bytes.start) as usize..(end - request.bytes.start) as usize);
@@ -213,11 +212,11 @@ impl Batch {
         let stored = stored.unwrap_or_default();
         let Chunk { id, offset, encoding, raw_bytes, .. } = *chunk;
         let in_pack = StoredChunk { kind: PackKind::Data, id, offset, encoding, raw_bytes };
-        let raw = self.keyring.open_chunk("chunk", &in_pack, stored)?;
+        let raw = self.keyring.open_chunk_in("chunk", &in_pack, stored, room)?;
         let namer = self.keyring.namer();
         let found = match page_bytes {
-            Some(page_bytes) => namer.chunk_of_pages(&namer.pages(&raw, page_bytes)),
-            None => namer.chunk_of_file(&raw),
+            Some(page_bytes) => namer.chunk_of_pages(&namer.pages(raw, page_bytes)),
+            None => namer.chunk_of_file(raw),
         };
         if found == chunk.id {
             return Ok(raw);

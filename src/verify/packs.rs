@@ -277,14 +277,15 @@ fn check_pack(
         }
         return Ok(finding);
     }
+    let mut room = Vec::new();
     for entry in &parsed.entries {
-        let (chunk, raw) = match check_chunk(pack, parsed.kind, entry, bytes, keyring) {
+        let (chunk, raw) = match check_chunk(pack, parsed.kind, entry, bytes, keyring, &mut room) {
             Err(_) if finding.changed.is_some() => continue,
             checked => checked?,
         };
         let wanted = references.lock().unwrap_or_else(PoisonError::into_inner).resolve(fingerprint(&chunk));
         let mut faults = Vec::new();
-        finding.pages += check_pages(&raw, &wanted.places, &wanted.headers, &mut faults);
+        finding.pages += check_pages(raw, &wanted.places, &wanted.headers, &mut faults);
         finding.faults.extend(faults.into_iter().map(|fault| (chunk, fault)));
     }
     Ok(finding)
@@ -297,28 +298,30 @@ fn unopened(pack: PackRef, entry: &PackEntry) -> ChunkRef {
     ChunkRef { pack, id, offset, stored_bytes, raw_bytes, encoding, kind }
 }
 
-fn check_chunk(
+fn check_chunk<'a>(
     pack: PackRef,
     pack_kind: PackKind,
     entry: &PackEntry,
-    bytes: &[u8],
+    bytes: &'a [u8],
     keyring: &Keyring,
-) -> Result<(ChunkRef, Vec<u8>), FormatError> {
+    room: &'a mut Vec<u8>,
+) -> Result<(ChunkRef, &'a [u8]), FormatError> {
     let PackEntry { id, offset, stored_bytes, raw_bytes, encoding, ref sums } = *entry;
     let damaged = |problem: String| FormatError::Document { what: format!("chunk {id}"), problem };
     let range = offset as usize..offset as usize + stored_bytes as usize;
     let stored = bytes.get(range).ok_or_else(|| damaged("it lies outside its pack".to_owned()))?;
-    let raw = keyring.open_chunk("chunk", &StoredChunk { kind: pack_kind, id, offset, encoding, raw_bytes }, stored)?;
+    let chunk = StoredChunk { kind: pack_kind, id, offset, encoding, raw_bytes };
+    let raw = keyring.open_chunk_in("chunk", &chunk, stored, room)?;
     let namer = keyring.namer();
     let (kind, found) = match (pack_kind, sums.len()) {
-        (PackKind::Map, _) => (ChunkKind::Map, namer.map_block(&raw)),
-        (PackKind::Data, 0) => (ChunkKind::File, namer.chunk_of_file(&raw)),
+        (PackKind::Map, _) => (ChunkKind::Map, namer.map_block(raw)),
+        (PackKind::Data, 0) => (ChunkKind::File, namer.chunk_of_file(raw)),
         (PackKind::Data, pages) => {
             let page_bytes = raw.len() / pages;
             if page_bytes == 0 || page_bytes * pages != raw.len() {
                 return Err(damaged(format!("{} bytes are not {pages} pages", raw.len())));
             }
-            let hashes = namer.pages(&raw, page_bytes);
+            let hashes = namer.pages(raw, page_bytes);
             if !hashes.iter().map(|hash| hash.sum()).eq(sums.iter().copied()) {
                 return Err(damaged("the sums of its pages are wrong".to_owned()));
             }
