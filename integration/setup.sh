@@ -52,6 +52,8 @@ fi
 if [ -n "$ci" ]; then
   need shellcheck shellcheck
   need systemd-analyze systemd
+  need dpkg-shlibdeps dpkg-dev
+  need man man-db
 fi
 if [ -n "$bench" ]; then
   need sysbench sysbench
