@@ -1,5 +1,8 @@
 //! Writes a simulated fleet: repositories with real manifests, proofs, plans and documents of binary log, of servers that fare differently,
-//! and no packs. `cargo bench --bench fleet -- DIRECTORY SERVERS [BACKUPS]`; `integration/fleet_bench.sh` measures the page of one.
+//! and no packs: `cargo bench --bench fleet -- DIRECTORY SERVERS [BACKUPS]`; `integration/fleet_bench.sh` measures the page of one. With
+//! `-- serve DIRECTORY [TOKEN]` it serves the page of a fleet, and where a token is given, a made-up agent behind it: `integration/browser.sh` opens it.
+
+mod agent;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -250,7 +253,7 @@ async fn server(root: &std::path::Path, number: usize, servers: usize, backups: 
     if server.fate != Fate::Unproven {
         server.proofs(&all).await;
     }
-    if number % 5 == 0 {
+    if number.is_multiple_of(5) {
         server.plan(&all).await;
     }
     if server.fate != Fate::NoArchive {
@@ -264,8 +267,14 @@ async fn server(root: &std::path::Path, number: usize, servers: usize, backups: 
 fn main() {
     // What cargo adds.
     let args: Vec<String> = std::env::args().skip(1).filter(|arg| !arg.starts_with("--")).collect();
+    if let [serve, directory, token @ ..] = args.as_slice()
+        && serve == "serve"
+    {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+        return runtime.expect("a runtime").block_on(agent::run(directory, token.first().cloned()));
+    }
     let [directory, servers, rest @ ..] = args.as_slice() else {
-        eprintln!("usage: cargo bench --bench fleet -- DIRECTORY SERVERS [BACKUPS]");
+        eprintln!("usage: cargo bench --bench fleet -- DIRECTORY SERVERS [BACKUPS] | serve DIRECTORY [TOKEN]");
         return;
     };
     let servers: usize = servers.parse().expect("a number of servers");

@@ -60,16 +60,28 @@ pub struct TableSizes {
 pub enum TablesError {
     /// The map cannot be read.
     #[error(transparent)]
-    Repository(#[from] RepositoryError),
+    Repository(Box<RepositoryError>),
     /// The map cannot be taken apart.
     #[error(transparent)]
-    Restore(#[from] RestoreError),
+    Restore(Box<RestoreError>),
     /// Too many are waiting.
     #[error("too many page maps are being read")]
     Busy,
     /// The thread that read them died.
     #[error("the page map was not read to its end")]
     Abandoned,
+}
+
+impl From<RepositoryError> for TablesError {
+    fn from(error: RepositoryError) -> TablesError {
+        TablesError::Repository(Box::new(error))
+    }
+}
+
+impl From<RestoreError> for TablesError {
+    fn from(error: RestoreError) -> TablesError {
+        TablesError::Restore(Box::new(error))
+    }
 }
 
 impl Diagnose for TablesError {
@@ -179,7 +191,7 @@ async fn read(repository: &Repository, id: &BackupId) -> Result<TableSizes, Tabl
 /// The backup that this one is compared with: its parent, or the newest one that was done before it began.
 async fn before(repository: &Repository, manifest: &Manifest) -> Result<Option<Manifest>, RepositoryError> {
     let ids = repository.backup_ids().await?;
-    let older = ids.into_iter().filter(|id| *id < manifest.id).next_back();
+    let older = ids.into_iter().rfind(|id| *id < manifest.id);
     let Some(id) = manifest.parent.clone().or(older) else { return Ok(None) };
     match repository.manifest(&id).await {
         Ok(before) => Ok(Some(before)),

@@ -116,7 +116,10 @@ impl Repository {
     ) -> Result<(), RepositoryError> {
         let newest = match self.segment_if_right(&last.key).await? {
             Ok(segment) => segment,
-            Err(fault) => return Ok(digest.damaged.push(fault)),
+            Err(fault) => {
+                digest.damaged.push(fault);
+                return Ok(());
+            }
         };
         let goes_on = |part: &&mut StreamPart| part.last.number.checked_add(1) == Some(first.key.number);
         if let Some(part) = digest.parts.last_mut().filter(goes_on) {
@@ -127,7 +130,10 @@ impl Repository {
         }
         let oldest = match self.segment_if_right(&first.key).await? {
             Ok(segment) => segment,
-            Err(fault) => return Ok(digest.damaged.push(fault)),
+            Err(fault) => {
+                digest.damaged.push(fault);
+                return Ok(());
+            }
         };
         let segments = if first.key == last.key { vec![first] } else { vec![first, last] };
         digest.parts.push(StreamPart { stream: id.clone(), segments, first: oldest, last: newest });

@@ -57,7 +57,9 @@ pub(super) async fn events(State(app): State<App>) -> Response {
         }
         source.begun = true;
         let revision = source.fleet.borrow_and_update().revision;
-        source.agent.as_mut().map(|agent| drop(agent.borrow_and_update()));
+        if let Some(agent) = &mut source.agent {
+            agent.borrow_and_update();
+        }
         let event = Event::default().event("changed").data(revision.to_string());
         Some((Ok::<_, Infallible>(event), source))
     });

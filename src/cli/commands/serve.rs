@@ -61,7 +61,7 @@ pub async fn run(args: &ServeArgs, context: &Context) -> Result<Finish, Failure>
 
 async fn listen(address: SocketAddr) -> Result<TcpListener, Failure> {
     let failed = |error| {
-        Failure::of_io(&format!("cannot listen on {address}"), &error)
+        Failure::of_io(format!("cannot listen on {address}"), &error)
             .with_hint("is another at work there? Give --listen")
     };
     TcpListener::bind(address).await.map_err(failed)

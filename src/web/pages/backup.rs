@@ -149,7 +149,10 @@ fn facts(details: &BackupDetails) -> Vec<(&'static str, String)> {
             ),
         ),
         ("Needs in the store", human::bytes(details.summary.stored_bytes)),
-        ("Files", format!("{} InnoDB, {} others", human::count(details.spaces), human::count(details.files))),
+        (
+            "Files",
+            format!("{} of InnoDB, {}", human::count(details.spaces), human::counted(details.files, "other file")),
+        ),
         (
             "LSN",
             format!(

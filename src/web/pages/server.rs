@@ -174,16 +174,12 @@ fn forecast_figures(forecast: &Forecast, price: Option<f64>) -> Vec<Figure> {
 }
 
 fn backup_row(view: &BackupView, slug: &str, now: Timestamp) -> BackupRow {
-    let rate = if view.seconds == 0 {
-        "–".to_owned()
-    } else {
-        format!("{}/s", human::bytes(view.logical_bytes / view.seconds))
-    };
+    let rate = view.logical_bytes.checked_div(view.seconds);
     BackupRow {
         address: format!("/servers/{slug}/backups/{}", view.id),
         finished: moment(view.finished),
         took: human::duration(view.seconds),
-        rate,
+        rate: rate.map_or_else(|| "–".to_owned(), |rate| format!("{}/s", human::bytes(rate))),
         size: human::bytes(view.logical_bytes),
         added: human::bytes(view.uploaded_bytes),
         proven: view.proven.map_or_else(String::new, |at| ago(at, now)),

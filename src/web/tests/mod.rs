@@ -145,11 +145,14 @@ pub(super) async fn fleet() -> Fleet {
     let mut manifest = manifest_example();
     manifest.repository_id = id;
     manifest.server.hostname = "<i>db1</i>".to_owned();
+    manifest.finished = Timestamp("2026-11-22T02:04:00Z".parse().unwrap());
     manifest.position.file = Some("b.000001".to_owned());
     manifest.position.position = Some(4);
     manifest.position.gtid = Some("0-1-100".to_owned());
     repository.commit(&manifest, None).await.unwrap();
-    for mut proof in [proof_example(), proof_passing()] {
+    let mut passing = proof_passing();
+    passing.id = "20261122T050000Z-aaaaaa".parse().unwrap();
+    for mut proof in [proof_example(), passing] {
         proof.repository_id = id;
         proof.backup = BACKUP.parse::<BackupId>().unwrap();
         repository.put_proof(&proof).await.unwrap();

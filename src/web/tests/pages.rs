@@ -47,7 +47,7 @@ async fn a_backup_s_page_has_the_command_that_restores_it() {
     let text = served(None).await.get(PAGES[4]).await.text;
     let command = "haulout --repo s3://bucket/fleet/eu/db1 restore --backup 20261122T020000Z-aaaaaa --datadir /var/lib/mysql --owner mysql:mysql";
     assert!(text.contains(command), "{text}");
-    assert!(text.contains("--to-time 2026-11-22T02:1"), "{text}");
+    assert!(text.contains("--to-time 2026-11-22T02:05:04Z"), "{text}");
 }
 
 #[tokio::test]
