@@ -6,6 +6,7 @@ mod copy;
 mod drill;
 mod moment;
 mod prune;
+mod serve;
 mod thaw;
 
 pub use archive::ArchiveSettings;
@@ -14,6 +15,7 @@ pub use copy::{CopyChoice, CopySettings, place as copy_place};
 pub use drill::DrillSettings;
 pub use moment::{Moment, Understood};
 pub use prune::{CompactSettings, PruneSettings};
+pub use serve::{PageSettings, ServeSettings};
 
 use std::{
     ffi::OsString,

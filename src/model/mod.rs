@@ -2,6 +2,7 @@
 
 mod clock;
 mod gtid;
+pub mod human;
 mod ids;
 mod lock;
 mod page;

@@ -172,8 +172,11 @@ impl Repository {
         Ok(read.into_iter().flatten().collect())
     }
 
-    /// The newest edition of a backup that can be read, the older ones being read only where it cannot.
-    async fn manifest_of(
+    /// The newest edition of a backup that can be read, the older ones being read only where it cannot; nothing when it is gone meanwhile.
+    ///
+    /// # Errors
+    /// When the store does not answer.
+    pub async fn manifest_of(
         &self,
         stored: &StoredBackup,
     ) -> Result<Option<Result<Manifest, RepositoryError>>, RepositoryError> {

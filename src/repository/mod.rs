@@ -8,6 +8,7 @@ mod blocks;
 mod cold;
 mod copying;
 mod damage;
+mod digest;
 mod editions;
 mod error;
 mod history;
@@ -37,6 +38,7 @@ pub use binlogs::{SegmentReader, SegmentWriter, StoredSegment, StoredStream, Wri
 pub use cold::{Care, Cold, ColdObject, Wanted, Wishes};
 pub use copying::StoredManifest;
 pub use damage::{Findings, KnownDamage};
+pub use digest::StreamDigest;
 pub use editions::{Editions, StoredBackup};
 pub use error::RepositoryError;
 pub use history::History;
@@ -49,7 +51,7 @@ pub use pruning::{PlanState, PlannedPacks, PruneState};
 pub use recover::{BroughtBack, FOLDERS, Loss, Verdict};
 pub use references::References;
 pub use slots::{Access, KeySource, Leftover, Locked, LockedObject};
-pub use timeline::{BinlogHistory, Join, Leg, StreamPart, Window, leg_of, position_of};
+pub use timeline::{BinlogHistory, Join, Leg, RestorePoint, StreamPart, Window, leg_of, position_of};
 
 use crate::format::map::{BlockRef, PackRef, PageChunk};
 use crate::format::pack::{FOOTER_BYTES, FinishedPack, PACK_BYTES_MAX, PackEntry, PackFooter, PackKind};

@@ -119,7 +119,10 @@ impl Repository {
     }
 
     /// A proof, or what is wrong with it; nothing where it is not there.
-    async fn read_proof(
+    ///
+    /// # Errors
+    /// When the store does not answer.
+    pub async fn read_proof(
         &self,
         stored: &StoredProof,
     ) -> Result<Option<Result<Proof, RepositoryError>>, RepositoryError> {

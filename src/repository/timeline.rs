@@ -67,6 +67,25 @@ impl Leg<'_> {
     }
 }
 
+/// What a window needs to know of a backup.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RestorePoint {
+    /// The backup.
+    pub id: BackupId,
+    /// When it was done.
+    pub finished: Timestamp,
+    /// The GTID position of its state.
+    pub position: GtidSet,
+}
+
+impl RestorePoint {
+    /// That of a backup; none where its server wrote no binary log.
+    pub fn of(manifest: &Manifest) -> Option<RestorePoint> {
+        let position = position_of(manifest)?;
+        Some(RestorePoint { id: manifest.id.clone(), finished: manifest.finished, position })
+    }
+}
+
 /// All parts, by the time at which their streams were begun.
 #[derive(Debug, Clone, Default)]
 pub struct BinlogHistory {
@@ -140,6 +159,12 @@ fn unbroken(stream: StoredStream) -> Vec<(StreamId, Vec<StoredSegment>)> {
 }
 
 impl BinlogHistory {
+    /// The history that `parts` make.
+    pub fn of(mut parts: Vec<StreamPart>) -> BinlogHistory {
+        parts.sort_by(|one, other| (&one.stream, one.first.number).cmp(&(&other.stream, other.first.number)));
+        BinlogHistory { parts }
+    }
+
     /// All parts, the oldest first.
     pub fn parts(&self) -> &[StreamPart] {
         &self.parts
@@ -189,16 +214,22 @@ impl BinlogHistory {
 
     /// The times in which every second can be restored from one of `backups`, the oldest first.
     pub fn windows(&self, backups: &[Manifest]) -> Vec<Window> {
+        let points: Vec<RestorePoint> = backups.iter().filter_map(RestorePoint::of).collect();
+        self.windows_from(&points)
+    }
+
+    /// As [`BinlogHistory::windows`].
+    pub fn windows_from(&self, backups: &[RestorePoint]) -> Vec<Window> {
         let mut windows: Vec<Window> = self.ends().into_iter().filter_map(|end| self.window(end, backups)).collect();
         windows.sort_by_key(|window| (window.from, window.to));
         windows
     }
 
-    fn window(&self, end: usize, backups: &[Manifest]) -> Option<Window> {
+    fn window(&self, end: usize, backups: &[RestorePoint]) -> Option<Window> {
         let legs = self.leading_to(end);
-        let mut found: Vec<(&Manifest, usize)> =
-            backups.iter().filter_map(|manifest| Some((manifest, leg_of(&legs, &position_of(manifest)?)?))).collect();
-        found.sort_by_key(|(manifest, _)| manifest.finished);
+        let mut found: Vec<(&RestorePoint, usize)> =
+            backups.iter().filter_map(|point| Some((point, leg_of(&legs, &point.position)?))).collect();
+        found.sort_by_key(|(point, _)| point.finished);
         let (oldest, leg) = *found.first()?;
         let last = &self.parts[end];
         let from = oldest.finished;
@@ -209,7 +240,7 @@ impl BinlogHistory {
         Some(Window {
             from,
             to: latest.max(from),
-            backups: found.iter().map(|(manifest, _)| manifest.id.clone()).collect(),
+            backups: found.iter().map(|(point, _)| point.id.clone()).collect(),
             streams: legs[leg..].iter().map(|leg| leg.part.stream.clone()).collect(),
             segments: used().count() as u64,
             bytes: used().map(|(_, segment)| segment.bytes).sum(),

@@ -245,13 +245,26 @@ impl Store {
     ///
     /// Objects whose keys are none of ours are passed over.
     pub fn list(&self, folder: Option<&Key>) -> BoxStream<'static, Result<ObjectInfo, StoreError>> {
+        self.list_from(folder, None)
+    }
+
+    /// As [`Store::list`], but only objects whose keys come behind `after`: what is new costs no more than itself.
+    pub fn list_after(&self, folder: &Key, after: &Key) -> BoxStream<'static, Result<ObjectInfo, StoreError>> {
+        self.list_from(Some(folder), Some(after.path()))
+    }
+
+    fn list_from(
+        &self,
+        folder: Option<&Key>,
+        last: Option<Path>,
+    ) -> BoxStream<'static, Result<ObjectInfo, StoreError>> {
         let listing = Listing {
             attempt: self.attempt(Action::List, folder.map_or("/", Key::as_str)),
             patience: Patience::new(&self.shared.options.retry),
             folder: folder.map(Key::path),
             store: self.clone(),
             objects: None,
-            last: None,
+            last,
         };
         futures::stream::try_unfold(listing, |mut listing| async move {
             Ok(listing.next().await?.map(|info| (info, listing)))

@@ -1,10 +1,13 @@
 //! What lies in a folder of a bucket or a directory, without what lies deeper: how repositories are found.
 
-use object_store::path::Path;
+use std::sync::Arc;
 
-use super::client::{Store, timely};
+use object_store::{path::Path, prefix::PrefixStore};
+
+use super::classify::Attempt;
+use super::client::{Directory, Parts, Store, timely};
 use super::counters::Count;
-use super::{Action, StoreError};
+use super::{Action, Origin, StoreError};
 
 /// Names of the objects and folders right in a folder.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -16,6 +19,35 @@ pub struct Inside {
 }
 
 impl Store {
+    /// The store of the folder whose path, from this one's own place, is `folder`: over the same connections and with the same credentials,
+    /// with counters and limits of its own. It is for reading: it neither locks nor thaws nor finds versions.
+    ///
+    /// # Errors
+    /// Those of access, where the folder is a directory.
+    pub fn below(&self, folder: &[String]) -> Result<Store, StoreError> {
+        if folder.is_empty() {
+            return Ok(self.clone());
+        }
+        let name = folder.join("/");
+        let shared = &self.shared;
+        let url = format!("{}/{name}", shared.origin.url.trim_end_matches('/'));
+        let origin = Origin { url, ..(*shared.origin).clone() };
+        let directory = match &shared.directory {
+            None => None,
+            Some(directory) => {
+                let attempt = Attempt { action: Action::Look, what: name.clone(), origin: Arc::new(origin.clone()) };
+                let opened = Directory::open(directory.path.join(&name));
+                Some(opened.map_err(|source| {
+                    attempt.classify(object_store::Error::Generic { store: "file", source: Box::new(source) }).error
+                })?)
+            }
+        };
+        let objects = Arc::new(PrefixStore::new(shared.objects.clone(), name));
+        let parts = Parts { directory, ..Parts::plain(objects, origin, shared.bucket_name.clone()) };
+        let credentials = shared.credentials.clone();
+        Ok(Store::new(Parts { credentials, ..parts }, shared.options.clone()))
+    }
+
     /// Looks into the folder whose path, from the store's own place, is `folder`. Nothing is there to be told of a folder that does not exist.
     ///
     /// Memory: all names, which the store hands out as a whole.
@@ -48,12 +80,11 @@ impl Store {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
-    use object_store::{ObjectStore, ObjectStoreExt, PutPayload, memory::InMemory, prefix::PrefixStore};
+    use futures::TryStreamExt;
+    use object_store::{ObjectStore, ObjectStoreExt, PutPayload, memory::InMemory};
 
     use super::*;
-    use crate::store::StoreOptions;
+    use crate::store::{Key, StoreOptions};
 
     #[tokio::test]
     async fn a_folder_tells_what_is_right_in_it() {
@@ -80,5 +111,24 @@ mod tests {
         assert_eq!(inside(&["db1"]).await, told(&["haulout.json"], &["packs"]));
         assert_eq!(inside(&["eu west"]).await, told(&[], &["db2"]));
         assert_eq!(inside(&["nowhere"]).await, Inside::default());
+    }
+
+    #[tokio::test]
+    async fn a_store_below_has_its_own_keys_and_lists_what_comes_behind_one() {
+        let objects: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
+        for key in ["eu west/db2/x/1", "eu west/db2/x/2", "eu west/db2/x/3", "eu west/db3/x/1"] {
+            objects.put(&Path::parse(key).unwrap(), PutPayload::from_static(b"x")).await.unwrap();
+        }
+        let store = Store::over("memory://x", objects, StoreOptions::default());
+        let below = store.below(&["eu west".to_owned(), "db2".to_owned()]).unwrap();
+        assert_eq!(below.origin().url, "memory://x/eu west/db2");
+        let key = |text: &str| Key::new(text).unwrap();
+        let names = |infos: Vec<crate::store::ObjectInfo>| {
+            infos.into_iter().map(|info| info.key.as_str().to_owned()).collect::<Vec<_>>()
+        };
+        assert_eq!(names(below.list(None).try_collect().await.unwrap()), ["x/1", "x/2", "x/3"]);
+        let behind = below.list_after(&key("x"), &key("x/1")).try_collect().await.unwrap();
+        assert_eq!(names(behind), ["x/2", "x/3"]);
+        assert_eq!(below.get(&key("x/2"), 10).await.unwrap(), "x");
     }
 }

@@ -8,6 +8,7 @@ mod keys;
 mod operations;
 mod prune;
 mod replica;
+mod serve;
 mod shared;
 mod target;
 mod thaw;
@@ -27,6 +28,7 @@ pub use operations::{
 };
 pub use prune::{CompactArgs, PruneArgs, UndeleteArgs};
 pub use replica::ReplicaArgs;
+pub use serve::ServeArgs;
 pub use shared::{ConnectionArgs, StoreArgs, ToolsArgs};
 pub use target::TargetArgs;
 pub use thaw::ThawArgs;
@@ -137,6 +139,8 @@ pub enum Command {
     Unhide(UnhideArgs),
     /// Add, remove, list or rotate the keys of a sealed repository
     Key(KeyArgs),
+    /// Serve a page that shows a server or a whole fleet, from the bucket alone
+    Serve(Box<ServeArgs>),
     /// Look for what would stop a backup or a restore
     Doctor(Box<DoctorArgs>),
     /// Print a completion script for a shell

@@ -20,6 +20,7 @@ pub mod prepare;
 pub mod prune;
 pub mod restore;
 pub mod restore_table;
+pub mod serve;
 pub mod show;
 mod table;
 mod tables;
@@ -132,6 +133,7 @@ pub async fn run(command: &Command, context: &Context) -> Result<Finish, Failure
         Command::Undelete(args) => undelete::run(args, context).await,
         Command::Unhide(args) => unhide::run(args, context).await,
         Command::Key(args) => key::run(args, context).await,
+        Command::Serve(args) => serve::run(args, context).await,
         Command::Doctor(args) => doctor::run(args, context).await,
         Command::Completions(args) => completions::run(args, context),
         Command::Man(args) => man::run(args, context),

@@ -135,6 +135,12 @@ pub enum SettingsError {
         /// Why not.
         reason: &'static str,
     },
+    /// A page that other machines would reach.
+    #[error("the page would be reached from other machines at {listen}")]
+    Remote {
+        /// The address.
+        listen: std::net::SocketAddr,
+    },
     /// An option that MariaDB's tools do not know as one of TLS.
     #[error("[mariadb] tls: {option} is no TLS option")]
     NotTls {
@@ -170,6 +176,9 @@ impl Diagnose for SettingsError {
             SettingsError::KeyFile { .. } => "`openssl rand -hex 32` makes one",
             SettingsError::Keys { hint, .. } => hint,
             SettingsError::HalfAccessKey { .. } => "set both, or neither to use the AWS environment, profile or role",
+            SettingsError::Remote { .. } => {
+                "put a proxy with TLS and a login before 127.0.0.1, or give --allow-remote if that is wanted"
+            }
             SettingsError::NotTls { .. } => "options begin with --ssl, --skip-ssl, --tls-version or --protocol",
             _ => return None,
         };

@@ -5,7 +5,7 @@ use std::{marker::PhantomData, path::PathBuf};
 use url::Url;
 
 use super::{
-    Stretch,
+    Listen, Price, Stretch,
     file::Raw,
     value::{Owner, UpTo, Value},
 };
@@ -231,6 +231,25 @@ keys! {
         "file that holds the secret of access_key_id";
     COPY_SESSION_TOKEN_FILE: PathBuf = "copy"."session_token_file", None, None,
         "file that holds the token of a temporary access_key_id";
+
+    LISTEN: Listen = "serve"."listen", Some("--listen"), Some("HAULOUT_LISTEN"),
+        "address and port of the page";
+    ALLOW_REMOTE: bool = "serve"."allow_remote", Some("--allow-remote"), Some("HAULOUT_ALLOW_REMOTE"),
+        "whether it may listen where other machines reach it";
+    ALLOW_HOSTS: Vec<String> = "serve"."hosts", Some("--allow-host"), Some("HAULOUT_ALLOW_HOSTS"),
+        "further names by which browsers call the page";
+    TOKEN_FILE: PathBuf = "serve"."token_file", Some("--token-file"), Some("HAULOUT_TOKEN_FILE"),
+        "file that holds the token that starts runs";
+    REFRESH: Stretch = "serve"."refresh", Some("--refresh"), Some("HAULOUT_REFRESH"),
+        "time between two looks at a repository";
+    MAX_AGE: Stretch = "serve"."max_age", Some("--max-age"), Some("HAULOUT_MAX_AGE"),
+        "age from which a newest backup is too old";
+    MAX_PROOF_AGE: Stretch = "serve"."max_proof_age", Some("--max-proof-age"), Some("HAULOUT_MAX_PROOF_AGE"),
+        "age from which the last proven restore is too old";
+    GAP_WITHIN: Stretch = "serve"."gap_within", Some("--gap-within"), Some("HAULOUT_GAP_WITHIN"),
+        "time back from now in which a gap in the binary log counts";
+    PRICE: Price = "serve"."price", Some("--price"), Some("HAULOUT_PRICE"),
+        "price of a GiB for a month";
 }
 
 #[cfg(test)]

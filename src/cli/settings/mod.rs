@@ -4,6 +4,7 @@
 mod error;
 mod file;
 pub mod keys;
+mod listen;
 mod passthrough;
 mod server_options;
 mod stretch;
@@ -14,6 +15,7 @@ use std::cell::RefCell;
 pub use error::SettingsError;
 pub use file::{Place, Raw, SettingsFile};
 use keys::{Described as _, Key};
+pub use listen::{Listen, Price};
 pub use passthrough::check_tool_args;
 pub use server_options::server_options;
 pub use stretch::Stretch;

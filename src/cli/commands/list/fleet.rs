@@ -15,20 +15,13 @@ use crate::{
         output::{Message, Output},
     },
     error::Kind,
+    fleet::{Found, find},
     format::Manifest,
     model::Timestamp,
-    store::Store,
 };
 
-/// Folders below the place in which repositories are looked for: `region/cluster/server` and one more.
-const DEPTH_MAX: usize = 4;
-/// Folders that are looked into at most.
-const FOLDERS_MAX: usize = 10_000;
 /// Repositories that are opened side by side.
 const OPENING: usize = 16;
-/// The object that makes a folder a repository.
-const CONFIG: &str = "haulout.json";
-
 /// A repository of the fleet.
 #[derive(Debug, Clone, Default, Serialize)]
 struct RepositoryLine {
@@ -65,7 +58,7 @@ impl Message for FleetSummary {
 /// When the place cannot be listed.
 pub(super) async fn list(settings: &StoreSettings, context: &Context) -> Result<Option<Finish>, Failure> {
     let store = open::store(settings, false, context).await?;
-    let (found, cut) = find(&store).await?;
+    let Found { paths: found, cut } = find(&store).await?;
     // A repository that cannot be opened is no fleet: why it cannot is told as of any other.
     if found.iter().any(Vec::is_empty) || found.is_empty() {
         return Ok(None);
@@ -75,37 +68,12 @@ pub(super) async fn list(settings: &StoreSettings, context: &Context) -> Result<
     let looks = urls.iter().map(|url| look(url, settings, context));
     let lines: Vec<(RepositoryLine, bool)> = stream::iter(looks).buffered(OPENING).collect().await;
     if cut {
-        context.output.warn(&format!("more than {FOLDERS_MAX} folders lie under {base}: not all were looked into"));
+        context.output.warn(&format!("there are more folders under {base} than are looked into"));
     }
     let unreadable = lines.iter().filter(|(_, damaged)| *damaged).count() as u64;
     let lines: Vec<RepositoryLine> = lines.into_iter().map(|(line, _)| line).collect();
     tell(base, &lines, unreadable, context.clock().now(), &context.output);
     Ok(Some(if unreadable == 0 && !cut { Finish::Done } else { Finish::Damaged }))
-}
-
-/// Paths of all repositories, from the store's place, and whether there are more folders than are looked into.
-async fn find(store: &Store) -> Result<(Vec<Vec<String>>, bool), Failure> {
-    let (mut found, mut looked) = (Vec::new(), 0);
-    let mut next = vec![Vec::new()];
-    for depth in 0..=DEPTH_MAX {
-        let mut deeper = Vec::new();
-        for folder in next {
-            if looked == FOLDERS_MAX {
-                return Ok((found, true));
-            }
-            looked += 1;
-            let inside = store.look_into(&folder).await?;
-            if inside.objects.iter().any(|name| name == CONFIG) {
-                found.push(folder);
-            } else if depth < DEPTH_MAX {
-                let below = |name: String| folder.iter().cloned().chain([name]).collect();
-                deeper.extend(inside.folders.into_iter().map(below));
-            }
-        }
-        next = deeper;
-    }
-    found.sort();
-    Ok((found, false))
 }
 
 /// What there is to tell of the repository at `url`, and whether it cannot be read although a key is not what is missing.

@@ -1,0 +1,308 @@
+//! A fleet: what is known of every repository under a place, read from the store alone, and kept up to date by listing what is new.
+//!
+//! Of a backup a record of some 400 bytes is kept and not its manifest, of a stream of binary log its first and its last segment. So a
+//! thousand servers with a hundred backups each take some 100 MiB. One repository that cannot be reached or read hides no other: what was
+//! known of it stays, and the fault beside it.
+
+mod find;
+mod growth;
+mod judge;
+mod read;
+mod record;
+mod tables;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use futures::{FutureExt, StreamExt, stream};
+use tokio::sync::{Mutex, watch};
+
+pub use find::{Found, find};
+pub use growth::{Forecast, MONTH_DAYS, stored_over_time};
+pub use judge::{Judged, Judgement, Severity, Standing, Thresholds, judge, judged};
+pub use record::{
+    BackupRecord, BinlogFigures, Fault, GapRecord, PlanRecord, ProofRecord, Reading, ServerRecord, WindowRecord, gaps,
+};
+use tables::Tables;
+pub use tables::{TableGrowth, TableSizes, TablesError};
+
+use crate::format::Manifest;
+use crate::model::{BackupId, Clock, Timestamp};
+use crate::repository::{Access, Repository, RepositoryError};
+use crate::store::{Counts, Store, StoreError};
+
+use read::Reader;
+
+/// Repositories that are read side by side: each has a few requests in flight.
+const READING: usize = 16;
+/// Seconds between two looks at a repository of a small fleet, unless the operator says otherwise.
+const REFRESH_SECONDS: u64 = 60;
+/// Further milliseconds for each repository: a look costs five listings, so a thousand cost 17 a second.
+const REFRESH_MS_EACH: u64 = 240;
+/// Looks after which the place is searched for repositories anew.
+const FIND_EVERY: u64 = 10;
+/// A repository that cannot be read is looked at more and more rarely: at every 32nd look at last.
+const BACKOFF_MAX: u32 = 5;
+
+/// How a fleet is read.
+#[derive(Clone)]
+pub struct FleetOptions {
+    /// Seconds between two looks at a repository; chosen by the number of repositories when absent.
+    pub refresh: Option<Duration>,
+    /// Opens sealed repositories, where a key is given.
+    pub access: Option<Access>,
+    /// Tells the time of looks.
+    pub clock: Arc<dyn Clock>,
+}
+
+/// The fleet at one moment.
+#[derive(Debug, Clone, Default)]
+pub struct Snapshot {
+    /// Grows with each change.
+    pub revision: u64,
+    /// URL of the place.
+    pub url: String,
+    /// Every repository that was found, by name.
+    pub servers: Arc<BTreeMap<String, Arc<ServerRecord>>>,
+    /// Those of them that were looked at at least once.
+    pub read: u64,
+    /// True when the place has been searched to the end.
+    pub found: bool,
+    /// True when the place has more folders than are looked into.
+    pub cut: bool,
+    /// Why the place cannot be listed now.
+    pub fault: Option<Fault>,
+    /// Looks at repositories that went well, and that did not.
+    pub looks: (u64, u64),
+    /// When anything of this was read last.
+    pub at: Option<Timestamp>,
+}
+
+/// A fleet; clones are the same one.
+#[derive(Clone)]
+pub struct Fleet {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    store: Store,
+    options: FleetOptions,
+    snapshot: watch::Sender<Arc<Snapshot>>,
+    readers: Mutex<BTreeMap<String, Arc<Mutex<Reader>>>>,
+    tables: Tables,
+    rounds: AtomicU64,
+}
+
+impl Fleet {
+    /// The fleet under the place of `store`; nothing is read before [`Fleet::run`].
+    pub fn new(store: Store, options: FleetOptions) -> Fleet {
+        let snapshot = Snapshot { url: store.origin().url.clone(), ..Snapshot::default() };
+        let shared = Shared {
+            store,
+            options,
+            snapshot: watch::channel(Arc::new(snapshot)).0,
+            readers: Mutex::default(),
+            tables: Tables::default(),
+            rounds: AtomicU64::new(0),
+        };
+        Fleet { shared: Arc::new(shared) }
+    }
+
+    /// What is known now.
+    pub fn snapshot(&self) -> Arc<Snapshot> {
+        self.shared.snapshot.borrow().clone()
+    }
+
+    /// Changes with every look that found something new.
+    pub fn changes(&self) -> watch::Receiver<Arc<Snapshot>> {
+        self.shared.snapshot.subscribe()
+    }
+
+    /// Time between two looks at a repository.
+    pub fn refresh(&self) -> Duration {
+        let each = REFRESH_MS_EACH.saturating_mul(self.snapshot().servers.len() as u64);
+        let chosen = Duration::from_secs(REFRESH_SECONDS) + Duration::from_millis(each);
+        self.shared.options.refresh.unwrap_or(chosen)
+    }
+
+    /// Requests to the store so far.
+    pub async fn requests(&self) -> Counts {
+        let mut sum = self.shared.store.counters().counts();
+        for reader in self.shared.readers.lock().await.values() {
+            // One that is at work is counted next time.
+            let Ok(reader) = reader.try_lock() else { continue };
+            let counts = reader.counts();
+            sum.gets += counts.gets;
+            sum.heads += counts.heads;
+            sum.lists += counts.lists;
+            sum.errors += counts.errors;
+            sum.retries += counts.retries;
+            sum.bytes_down += counts.bytes_down;
+        }
+        sum
+    }
+
+    /// Keeps the fleet up to date until `stop` turns true.
+    pub async fn run(&self, mut stop: watch::Receiver<bool>) {
+        let work = async {
+            loop {
+                self.look().await;
+                tokio::time::sleep(self.refresh()).await;
+            }
+        };
+        tokio::select! {
+            () = work => {}
+            _ = stop.wait_for(|stop| *stop) => {}
+        }
+    }
+
+    /// Looks once at every repository that is due.
+    pub async fn look(&self) {
+        let round = self.shared.rounds.fetch_add(1, Ordering::Relaxed);
+        if round.is_multiple_of(FIND_EVERY) || self.snapshot().servers.is_empty() {
+            self.search().await;
+        }
+        let due: Vec<(String, Arc<Mutex<Reader>>)> = {
+            let snapshot = self.snapshot();
+            let readers = self.shared.readers.lock().await;
+            let due = |name: &str| {
+                let failures = snapshot.servers.get(name).map_or(0, |server| server.failures);
+                round.is_multiple_of(1 << failures.min(BACKOFF_MAX))
+            };
+            let due = readers.iter().filter(|(name, _)| due(name));
+            due.map(|(name, reader)| (name.clone(), reader.clone())).collect()
+        };
+        let looks = due.into_iter().map(|(name, reader)| {
+            let fleet = self.clone();
+            let look = async move {
+                let now = fleet.shared.options.clock.now();
+                let known = fleet.snapshot().servers.get(&name).cloned();
+                let seen = reader.lock().await.look(known, now).await;
+                (name, seen)
+            };
+            look.boxed()
+        });
+        let mut looks = stream::iter(looks).buffer_unordered(READING);
+        while let Some((name, record)) = looks.next().await {
+            self.note(name, record);
+        }
+    }
+
+    /// Searches the place for repositories.
+    async fn search(&self) {
+        let found = match find(&self.shared.store).await {
+            Ok(found) => found,
+            Err(error) => return self.note_fault(Fault::of(&error)),
+        };
+        let mut readers = self.shared.readers.lock().await;
+        let mut fresh = Vec::new();
+        let mut names = std::collections::BTreeSet::new();
+        for path in found.paths {
+            let name = path.join("/");
+            names.insert(name.clone());
+            if readers.contains_key(&name) {
+                continue;
+            }
+            let store = match self.shared.store.below(&path) {
+                Ok(store) => store,
+                Err(error) => {
+                    fresh.push(ServerRecord::failed(&name, &self.url_of(&name), Fault::of(&error)));
+                    continue;
+                }
+            };
+            fresh.push(ServerRecord::waiting(&name, &self.url_of(&name)));
+            let reader = Reader::new(store, self.shared.options.access.clone());
+            readers.insert(name, Arc::new(Mutex::new(reader)));
+        }
+        readers.retain(|name, _| names.contains(name));
+        drop(readers);
+        self.shared.snapshot.send_modify(|snapshot| {
+            let mut next = Snapshot::clone(snapshot);
+            let mut servers = BTreeMap::clone(&next.servers);
+            servers.retain(|name, _| names.contains(name));
+            servers.extend(fresh.into_iter().map(|record| (record.name.clone(), Arc::new(record))));
+            next.servers = Arc::new(servers);
+            (next.found, next.cut, next.fault) = (true, found.cut, None);
+            next.revision += 1;
+            *snapshot = Arc::new(next.counted());
+        });
+    }
+
+    fn url_of(&self, name: &str) -> String {
+        let url = self.shared.store.origin().url.trim_end_matches('/');
+        if name.is_empty() { url.to_owned() } else { format!("{url}/{name}") }
+    }
+
+    fn note_fault(&self, fault: Fault) {
+        self.shared.snapshot.send_modify(|snapshot| {
+            let mut next = Snapshot::clone(snapshot);
+            next.revision += 1;
+            next.fault = Some(fault);
+            *snapshot = Arc::new(next);
+        });
+    }
+
+    fn note(&self, name: String, record: ServerRecord) {
+        let now = self.shared.options.clock.now();
+        self.shared.snapshot.send_modify(|snapshot| {
+            let mut next = Snapshot::clone(snapshot);
+            if !next.servers.contains_key(&name) {
+                return;
+            }
+            match record.fault {
+                None => next.looks.0 += 1,
+                Some(_) => next.looks.1 += 1,
+            }
+            let mut servers = BTreeMap::clone(&next.servers);
+            servers.insert(name, Arc::new(record));
+            next.servers = Arc::new(servers);
+            next.revision += 1;
+            next.at = Some(now);
+            *snapshot = Arc::new(next.counted());
+        });
+    }
+
+    /// The manifest of a backup of repository `name`, read anew.
+    ///
+    /// # Errors
+    /// Those of [`Repository::manifest`]; [`RepositoryError::Missing`] when there is no such repository, or it is not opened.
+    pub async fn manifest(&self, name: &str, id: &BackupId) -> Result<Manifest, RepositoryError> {
+        self.opened(name).await?.manifest(id).await
+    }
+
+    /// The tables of a backup, and what it added to each: from memory, where it was asked for before.
+    ///
+    /// # Errors
+    /// When the map cannot be read, or too many are being read.
+    pub async fn tables(&self, name: &str, id: &BackupId) -> Result<Arc<TableSizes>, TablesError> {
+        let repository = self.opened(name).await?;
+        self.shared.tables.of(name, &repository, id).await
+    }
+
+    async fn opened(&self, name: &str) -> Result<Arc<Repository>, RepositoryError> {
+        let missing = || RepositoryError::Missing { url: self.url_of(name) };
+        let reader = self.shared.readers.lock().await.get(name).cloned().ok_or_else(missing)?;
+        let repository = reader.lock().await.repository().await?;
+        if repository.opens_maps() {
+            return Ok(repository);
+        }
+        Err(RepositoryError::KeyMissing { url: self.url_of(name) })
+    }
+}
+
+impl Snapshot {
+    fn counted(mut self) -> Snapshot {
+        self.read = self.servers.values().filter(|server| server.reading != Reading::Waiting).count() as u64;
+        self
+    }
+}
+
+impl Fault {
+    fn of(error: &StoreError) -> Fault {
+        Fault::of_error(error)
+    }
+}
