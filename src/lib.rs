@@ -4,6 +4,7 @@
 #![doc = include_str!("ARCHITECTURE.md")]
 #![forbid(unsafe_code)]
 
+pub mod agent;
 pub mod archive;
 pub mod backup;
 pub mod cli;
@@ -19,3 +20,4 @@ pub mod restore;
 pub mod store;
 pub mod unhide;
 pub mod verify;
+pub mod web;

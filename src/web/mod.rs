@@ -1,0 +1,3 @@
+//! What pages show of an agent at work: the contract between the two.
+
+pub mod service;
