@@ -4,6 +4,7 @@
 #![doc = include_str!("ARCHITECTURE.md")]
 #![forbid(unsafe_code)]
 
+pub mod agent;
 pub mod archive;
 pub mod backup;
 pub mod cli;

@@ -1,6 +1,7 @@
 //! End to end: the built program, real servers, real stores.
 
 mod access;
+mod agent;
 mod archive;
 mod archive_faults;
 mod archived;

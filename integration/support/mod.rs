@@ -9,6 +9,7 @@
 
 use std::io::Write;
 
+pub mod agent;
 pub mod binary;
 pub mod binlog_streams;
 pub mod binlogs;
@@ -27,6 +28,7 @@ pub mod tablespace;
 pub mod tool;
 pub mod wait;
 
+pub use agent::Agent;
 pub use binary::Haulout;
 pub use binlog_streams::Binlogs;
 pub use gate::{Gate, Side};

@@ -11,6 +11,7 @@
 pub mod args;
 pub mod commands;
 mod doctor;
+pub mod employment;
 pub mod environment;
 pub mod failure;
 pub mod human;
@@ -68,6 +69,9 @@ pub fn main() -> ExitCode {
     raise_open_files();
     let run = || {
         let environment = Environment::of_process();
+        if !employment::take_up(&environment) {
+            return Kind::Interrupted.exit_code();
+        }
         run(std::env::args_os().collect(), environment)
     };
     // A bug has told itself on stderr by then; it must still end with a code of the table.
@@ -127,10 +131,18 @@ fn execute(cli: &Cli, environment: Environment, output: &Arc<Output>) -> u8 {
 
 fn attempt(cli: &Cli, environment: Environment, output: &Arc<Output>) -> Result<Finish, Failure> {
     let layers = Layers::open(environment, cli.global.config.as_deref())?;
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(RUNTIME_THREADS).enable_all().build();
+    let is_agent = matches!(cli.command, args::Command::Agent(_));
+    let mut runtime = if is_agent {
+        // It idles for years, and runs are processes of their own.
+        tokio::runtime::Builder::new_current_thread()
+    } else {
+        tokio::runtime::Builder::new_multi_thread()
+    };
+    let runtime = runtime.worker_threads(RUNTIME_THREADS).enable_all().build();
     let runtime = runtime.map_err(|error| Failure::of_io("cannot start the runtime", &error))?;
     let result = runtime.block_on(async {
-        let stop = signals::listen(Arc::clone(output));
+        let listen = if is_agent { signals::listen_as_service } else { signals::listen };
+        let stop = listen(Arc::clone(output));
         let stop = stop.map_err(|error| Failure::of_io("cannot catch signals", &error))?;
         let context = Context { output: Arc::clone(output), layers, global: cli.global.clone(), stop };
         commands::run(&cli.command, &context).await

@@ -1,5 +1,6 @@
 //! Settings put together for one operation: plain values, every layer resolved.
 
+mod agent;
 mod archive;
 mod binlog;
 mod copy;
@@ -9,6 +10,7 @@ mod prune;
 mod serve;
 mod thaw;
 
+pub use agent::AgentSettings;
 pub use archive::ArchiveSettings;
 pub use binlog::BinlogSettings;
 pub use copy::{CopyChoice, CopySettings, place as copy_place};

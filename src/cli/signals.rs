@@ -18,8 +18,19 @@ pub type Stop = watch::Receiver<bool>;
 /// # Errors
 /// When the system does not let signals be caught.
 pub fn listen(output: Arc<Output>) -> io::Result<Stop> {
+    listen_to(output, Signals::new()?)
+}
+
+/// As [`listen`], but to SIGINT and SIGTERM alone: SIGHUP has another meaning for a service.
+///
+/// # Errors
+/// As of [`listen`].
+pub fn listen_as_service(output: Arc<Output>) -> io::Result<Stop> {
+    listen_to(output, Signals { hangup: None, ..Signals::new()? })
+}
+
+fn listen_to(output: Arc<Output>, mut signals: Signals) -> io::Result<Stop> {
     let (sender, receiver) = watch::channel(false);
-    let mut signals = Signals::new()?;
     tokio::spawn(async move {
         let name = signals.next().await;
         output.warn(&format!("{name}: stopping. Once more to stop at once"));

@@ -65,6 +65,8 @@ pub struct ReadData {
     pub percent: u8,
     /// Chooses which, where it is not all of them.
     pub seed: u64,
+    /// Instead, one of so many parts, counted from 1. Together the parts are all packs, and a pack is always in the same.
+    pub part: Option<(u32, u32)>,
 }
 
 /// One stored object that is not as it should be.
@@ -470,8 +472,13 @@ fn tally(sizes: impl Iterator<Item = u64>) -> Tally {
 
 /// Whether a pack is in the sample: the same seed chooses the same packs.
 fn is_sampled(pack: PackId, how: ReadData) -> bool {
-    let hash = blake3::Hasher::new().update(&how.seed.to_le_bytes()).update(&pack.0).finalize();
+    let seed = if how.part.is_some() { 0 } else { how.seed };
+    let hash = blake3::Hasher::new().update(&seed.to_le_bytes()).update(&pack.0).finalize();
     let mut first = [0; 4];
     first.copy_from_slice(&hash.as_bytes()[..4]);
-    u64::from(u32::from_le_bytes(first)) * 100 < u64::from(how.percent.min(100)) << 32
+    let place = u64::from(u32::from_le_bytes(first));
+    match how.part {
+        Some((part, parts)) => (place * u64::from(parts)) >> 32 == u64::from(part.saturating_sub(1)),
+        None => place * 100 < u64::from(how.percent.min(100)) << 32,
+    }
 }

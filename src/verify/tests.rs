@@ -14,7 +14,7 @@ use crate::repository::{Access, KeySource};
 use crate::store::faulty::{Fault as StoreFault, FaultyStore, Operation, Rule, Script};
 use crate::store::{RetryPolicy, Store, StoreOptions};
 
-const ALL: ReadData = ReadData { percent: 100, seed: 0 };
+const ALL: ReadData = ReadData { percent: 100, seed: 0, part: None };
 
 /// A repository of three backups.
 async fn history(seed: u64) -> (Synthetic, Vec<Manifest>) {
@@ -400,11 +400,25 @@ async fn many_turns_find_what_one_finds() {
 #[tokio::test]
 async fn a_sample_reads_some_packs_and_the_same_ones_again() {
     let (server, _) = history(7).await;
-    let half = ReadData { percent: 50, seed: 9 };
+    let half = ReadData { percent: 50, seed: 9, part: None };
     let (one, other) = (run(&server, Some(half)).await, run(&server, Some(half)).await);
     assert!(one.read.objects > 0 && one.read.objects < one.packs.objects, "{one:?}");
     assert_eq!(one, other);
-    assert_eq!(run(&server, Some(ReadData { percent: 0, seed: 9 })).await.read, Tally::default());
+    assert_eq!(run(&server, Some(ReadData { percent: 0, seed: 9, part: None })).await.read, Tally::default());
+}
+
+#[tokio::test]
+async fn the_parts_of_a_check_are_all_packs_each_once() {
+    let (server, _) = history(7).await;
+    let mut read = Tally::default();
+    let packs = run(&server, None).await.packs;
+    for part in 1..=3 {
+        let how = ReadData { percent: 34, seed: u64::from(part), part: Some((part, 3)) };
+        let tally = run(&server, Some(how)).await.read;
+        assert!(tally.objects < packs.objects);
+        read = Tally { objects: read.objects + tally.objects, bytes: read.bytes + tally.bytes };
+    }
+    assert_eq!((read.objects, read.bytes), (packs.objects, packs.bytes));
 }
 
 #[tokio::test]

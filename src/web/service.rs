@@ -92,7 +92,7 @@ pub struct Running {
     pub run: u64,
     /// What it does.
     pub job: Job,
-    /// `schedule`, `page`, `missed` or `retry`.
+    /// `schedule`, `page`, `missed`, `retry`, `first` (no backup is known of) or `gap` (of the archive, which a backup answers).
     pub cause: String,
     /// When it was begun.
     pub started: Timestamp,
@@ -139,7 +139,7 @@ pub struct Upcoming {
     pub schedule: String,
     /// The zone in which that is read.
     pub zone: String,
-    /// Beyond the job's name: `full`, `90 s sample`; may be empty.
+    /// Beyond the job's name: `full`, `part 3 of 30`; may be empty.
     pub detail: String,
 }
 

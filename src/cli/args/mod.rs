@@ -1,5 +1,6 @@
 //! The command line as clap reads it. Its doc comments are the help texts.
 
+mod agent;
 mod archive;
 mod binlog;
 mod copy;
@@ -17,6 +18,7 @@ use std::{fmt, path::PathBuf, str::FromStr};
 
 use clap::{Args, Parser, Subcommand};
 
+pub use agent::{AgentArgs, ConfigArgs, ConfigCommand};
 pub use archive::ArchiveArgs;
 pub use binlog::{BinlogArgs, BinlogCommand, BinlogFetchArgs, BinlogListArgs, BinlogRangeArgs, BinlogShowArgs};
 pub use copy::{CopyArgs, CopyPlaceArgs};
@@ -24,7 +26,7 @@ pub use drill::DrillArgs;
 pub use keys::{KeyAddArgs, KeyArgs, KeyCommand, KeyListArgs, KeyRemoveArgs, KeyRotateArgs, NewKeyArgs};
 pub use operations::{
     BackupArgs, BackupMode, CheckArgs, CompletionsArgs, DoctorArgs, FetchArgs, InitArgs, ListArgs, ManArgs, MoveArgs,
-    PrepareArgs, PrepareDirectoryArgs, RestoreArgs, RestoreTableArgs, ShowArgs, TableArg, UnhideArgs,
+    Part, PrepareArgs, PrepareDirectoryArgs, RestoreArgs, RestoreTableArgs, ShowArgs, TableArg, UnhideArgs,
 };
 pub use prune::{CompactArgs, PruneArgs, UndeleteArgs};
 pub use replica::ReplicaArgs;
@@ -143,6 +145,10 @@ pub enum Command {
     Serve(Box<ServeArgs>),
     /// Look for what would stop a backup or a restore
     Doctor(Box<DoctorArgs>),
+    /// Keep a server protected, by the schedule of the settings file
+    Agent(AgentArgs),
+    /// Check the settings file, or show every setting and where it came from
+    Config(ConfigArgs),
     /// Print a completion script for a shell
     Completions(CompletionsArgs),
     /// Print the manual page, or write all of them into a directory

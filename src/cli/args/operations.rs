@@ -457,6 +457,9 @@ pub struct CheckArgs {
     #[arg(long, value_name = "PERCENT", num_args = 0..=1, require_equals = true, default_missing_value = "100",
           value_parser = clap::value_parser!(u8).range(1..=100))]
     pub read_data: Option<u8>,
+    /// Read the packs of one part of so many, such as 3/30: all of them are read by as many checks
+    #[arg(long, value_name = "PART/PARTS", require_equals = true, conflicts_with = "read_data")]
+    pub read_part: Option<Part>,
     /// Of a sealed repository, check what can be checked without a key: that each object is as it was written
     #[arg(long, conflicts_with_all = ["backup", "repair"])]
     pub without_key: bool,
@@ -466,6 +469,43 @@ pub struct CheckArgs {
     /// The store.
     #[command(flatten)]
     pub store: StoreArgs,
+}
+
+impl CheckArgs {
+    /// Share of the packs that is read, in percent.
+    pub fn percent(&self) -> Option<u8> {
+        self.read_data.or(self.read_part.map(|part| part.percent()))
+    }
+
+    /// The part that is read, and the number of parts.
+    pub fn part(&self) -> Option<(u32, u32)> {
+        self.read_part.map(|part| (part.part, part.parts))
+    }
+}
+
+/// One of so many parts, counted from 1.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Part {
+    part: u32,
+    parts: u32,
+}
+
+impl Part {
+    fn percent(self) -> u8 {
+        // At most 100.
+        100u32.div_ceil(self.parts) as u8
+    }
+}
+
+impl std::str::FromStr for Part {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Part, String> {
+        let expected = || "expected a part and the number of parts, such as 3/30".to_owned();
+        let (part, parts) = text.split_once('/').ok_or_else(expected)?;
+        let (part, parts) = (part.parse().map_err(|_| expected())?, parts.parse().map_err(|_| expected())?);
+        if (1..=parts).contains(&part) { Ok(Part { part, parts }) } else { Err(expected()) }
+    }
 }
 
 /// Options of `unhide`.

@@ -70,10 +70,20 @@ fn options_that_exclude_each_other_are_refused() {
 }
 
 #[test]
-fn what_comes_in_later_versions_is_not_there_yet() {
-    for command in ["agent", "key", "config"] {
+fn a_command_of_commands_wants_one() {
+    for command in ["key", "config", "binlog"] {
         assert!(parse(&[command]).is_err(), "{command}");
     }
+}
+
+#[test]
+fn a_part_of_a_check_is_one_of_its_parts() {
+    for part in ["0/3", "4/3", "1/0", "3", "a/b", "/", "-1/3", "1/99999999999"] {
+        assert!(parse(&["check", &format!("--read-part={part}")]).is_err(), "{part}");
+    }
+    let Command::Check(args) = parse(&["check", "--read-part=3/30"]).unwrap().command else { panic!() };
+    assert_eq!((args.part(), args.percent()), (Some((3, 30)), Some(4)));
+    assert!(parse(&["check", "--read-part=1/3", "--read-data"]).is_err());
 }
 
 #[test]

@@ -27,9 +27,9 @@ use crate::{
 pub async fn run(args: &CheckArgs, context: &Context) -> Result<Finish, Failure> {
     let read = ReadSettings::assemble(&context.layers, context.url(), &args.store, args.connections);
     let read = context.settle(read)?;
-    let progress = context.progress(if args.read_data.is_some() { Unit::Bytes } else { Unit::Objects });
+    let progress = context.progress(if args.percent().is_some() { Unit::Bytes } else { Unit::Objects });
     if args.without_key {
-        let (damages, summary) = without_key(&read, args.read_data, progress, context).await?;
+        let (damages, summary) = without_key(&read, args.percent(), args.part(), progress, context).await?;
         damages.iter().for_each(|damage| tell(damage, context));
         context.output.summary(&summary, LockedCheckSummary::text);
         return Ok(if damages.is_empty() { Finish::Done } else { Finish::Damaged });
@@ -51,12 +51,12 @@ async fn operation(
     begun: Instant,
     context: &Context,
 ) -> Result<Finish, Failure> {
-    let read_data = args.read_data.map(|percent| ReadData { percent, seed: seed(context) });
+    let read_data = args.percent().map(|percent| ReadData { percent, seed: seed(context), part: args.part() });
     let selection = selection(args, repository).await?;
     let report = verify::check(repository, &selection, read_data, &*progress).await?;
     report.damages.iter().for_each(|damage| tell(damage, context));
     let repair = if args.repair { Some(repair(repository, &report, context).await?) } else { None };
-    let summary = summary(&report, args.read_data, repair, begun);
+    let summary = summary(&report, args.percent(), repair, begun);
     context.output.summary(&summary, CheckSummary::text);
     Ok(if report.is_clean() { Finish::Done } else { Finish::Damaged })
 }
@@ -104,12 +104,13 @@ fn tell(damage: &verify::Damage, context: &Context) {
 async fn without_key(
     read: &ReadSettings,
     percent: Option<u8>,
+    part: Option<(u32, u32)>,
     progress: Arc<dyn Progress>,
     context: &Context,
 ) -> Result<(Vec<verify::Damage>, LockedCheckSummary), Failure> {
     let begun = Instant::now();
     let repository = Locked::open(open::store(&read.store, false, context).await?).await?;
-    let read_data = percent.map(|percent| ReadData { percent, seed: seed(context) });
+    let read_data = percent.map(|percent| ReadData { percent, seed: seed(context), part });
     let mut stop = context.stop.clone();
     let report = tokio::select! {
         report = verify::check_locked(&repository, read_data, &*progress) => report?,

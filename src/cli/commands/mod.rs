@@ -1,11 +1,13 @@
 //! One file per command: it puts the settings together, calls the operation, tells how it ended.
 
+pub mod agent;
 pub mod archive;
 pub mod backup;
 pub mod binlog;
 pub mod check;
 pub mod compact;
 pub mod completions;
+pub mod config;
 pub mod copy;
 pub mod copy_back;
 pub mod doctor;
@@ -135,6 +137,8 @@ pub async fn run(command: &Command, context: &Context) -> Result<Finish, Failure
         Command::Key(args) => key::run(args, context).await,
         Command::Serve(args) => serve::run(args, context).await,
         Command::Doctor(args) => doctor::run(args, context).await,
+        Command::Agent(args) => agent::run(args, context).await,
+        Command::Config(args) => config::run(args, context),
         Command::Completions(args) => completions::run(args, context),
         Command::Man(args) => man::run(args, context),
     };

@@ -664,6 +664,42 @@ fn what_is_told_on_the_way_and_of_a_failure_is_as_reviewed() {
 }
 
 #[test]
+fn the_schedule_and_the_settings_as_json_and_for_people() {
+    let (output, out, _) = sheets(OutputOptions { json: true, ..OutputOptions::default() });
+    let planned = PlannedLine {
+        job: crate::web::service::Job::Backup,
+        full: true,
+        schedule: "0 2 * * 0".to_owned(),
+        zone: "Europe/Berlin".to_owned(),
+        next: vec![Timestamp("2026-11-29T01:00:00Z".parse().unwrap())],
+    };
+    let check = ConfigCheckSummary {
+        file: "/etc/haulout.toml".to_owned(),
+        server: "db1".to_owned(),
+        url: "s3://backups/db1".to_owned(),
+        planned: 1,
+        archive: true,
+    };
+    let (set, unset) = (
+        SettingLine {
+            key: "[agent] name".to_owned(),
+            value: Some("db1".to_owned()),
+            origin: Some("/etc/haulout.toml:3".to_owned()),
+        },
+        SettingLine { key: "[s3] region".to_owned(), value: None, origin: None },
+    );
+    let show = ConfigShowSummary { file: Some("/etc/haulout.toml".to_owned()), settings: 90, set: 12 };
+    output.json(&planned);
+    output.json(&check);
+    output.json(&set);
+    output.json(&unset);
+    output.json(&show);
+    snapshot::check("config.jsonl", &out.text());
+    let text = [planned.text(None), check.text(), set.text(), unset.text(), show.text()].concat();
+    snapshot::check("config.txt", &text);
+}
+
+#[test]
 fn every_message_type_and_field_is_documented() {
     let documentation = include_str!("../OUTPUT.md");
     let names = [
@@ -682,6 +718,7 @@ fn every_message_type_and_field_is_documented() {
         "copy",
         "list-copy",
         "binlog-list",
+        "config",
     ];
     for name in names.map(|name| format!("{name}.jsonl")) {
         let path = format!("{}/src/cli/snapshots/{name}", env!("CARGO_MANIFEST_DIR"));

@@ -95,6 +95,12 @@ pub enum SettingsError {
         /// The second place.
         other: String,
     },
+    /// An agent without a settings file.
+    #[error("an agent needs a settings file, and there is none")]
+    NoFile,
+    /// An agent that would do nothing.
+    #[error("the settings give the agent nothing to do")]
+    NothingToDo,
     /// Half of an access key.
     #[error("[s3] {present} is set, but {absent} is not")]
     HalfAccessKey {
@@ -169,6 +175,8 @@ impl Diagnose for SettingsError {
             SettingsError::NoCopy => {
                 "give --to URL, set HAULOUT_COPY_TO, or write `to` under [copy] in the settings file"
             }
+            SettingsError::NoFile => "name it with --config or HAULOUT_CONFIG, or write /etc/haulout.toml",
+            SettingsError::NothingToDo => "write `schedule = \"0 2 * * *\"` under [agent.backup] in the settings file",
             SettingsError::PasswordArgument => {
                 "use --password-file FILE, HAULOUT_PASSWORD, or an option file with --defaults-file"
             }

@@ -105,6 +105,16 @@ impl SettingsFile {
             check_section(&place, section.get_ref())?;
             for (name, value) in table {
                 let place = at(name.span().start);
+                if let (true, Some(inner)) = (has_sections(section.get_ref()), value.get_ref().as_table()) {
+                    let section = format!("{}.{}", section.get_ref(), name.get_ref());
+                    check_section(&place, &section)?;
+                    for (name, value) in inner {
+                        let (place, raw) = (at(name.span().start), Raw::from(value.get_ref()));
+                        check_key(&place, &section, name.get_ref(), &raw)?;
+                        values.insert((section.clone(), name.get_ref().to_string()), (place.line, raw));
+                    }
+                    continue;
+                }
                 let raw = Raw::from(value.get_ref());
                 check_key(&place, section.get_ref(), name.get_ref(), &raw)?;
                 values.insert((section.get_ref().to_string(), name.get_ref().to_string()), (place.line, raw));
@@ -133,6 +143,11 @@ impl std::fmt::Display for Place {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{}:{}", self.path.display(), self.line)
     }
+}
+
+/// Whether sections of a job lie in `section`, as `[agent.backup]` does.
+fn has_sections(section: &str) -> bool {
+    keys::ALL.iter().any(|key| key.section().strip_prefix(section).is_some_and(|rest| rest.starts_with('.')))
 }
 
 /// A key outside of every section.

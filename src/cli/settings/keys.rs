@@ -1,11 +1,11 @@
 //! Every setting: its place in the file, its flag, its variable.
 
-use std::{marker::PhantomData, path::PathBuf};
+use std::{marker::PhantomData, net::SocketAddr, path::PathBuf};
 
 use url::Url;
 
 use super::{
-    Listen, Price, Stretch,
+    Layers, Listen, Origin, Price, SettingsError, Stretch,
     file::Raw,
     value::{Owner, UpTo, Value},
 };
@@ -60,6 +60,11 @@ pub trait Described: Sync {
     /// # Errors
     /// Says what is wrong with it.
     fn check(&self, raw: &Raw) -> Result<(), String>;
+    /// The value that the environment or the settings file gives, for people, and where it came from.
+    ///
+    /// # Errors
+    /// When it is no such value.
+    fn look(&self, layers: &Layers) -> Result<Option<(String, Origin)>, SettingsError>;
 }
 
 impl<T> Key<T> {
@@ -96,6 +101,10 @@ impl<T: Value> Described for Key<T> {
 
     fn check(&self, raw: &Raw) -> Result<(), String> {
         T::from_raw(raw).map(|_| ())
+    }
+
+    fn look(&self, layers: &Layers) -> Result<Option<(String, Origin)>, SettingsError> {
+        Ok(layers.lower(self)?.map(|(value, origin)| (value.shown(), origin)))
     }
 }
 
@@ -212,6 +221,33 @@ keys! {
         "percent of a pack below which what is needed of it is moved";
     PIECES: Pieces = "compact"."pieces", Some("--pieces"), Some("HAULOUT_PIECES"),
         "chunks that an extent may lie in before they are made one";
+
+    AGENT_NAME: String = "agent"."name", None, None, "name of the server in metrics and messages; the machine's unless given";
+    AGENT_LISTEN: SocketAddr = "agent"."listen", Some("--listen"), Some("HAULOUT_LISTEN"),
+        "address and port at which the agent answers HTTP, such as \"127.0.0.1:9187\"";
+    AGENT_STATE_DIR: PathBuf = "agent"."state_dir", Some("--state-dir"), Some("HAULOUT_STATE_DIR"),
+        "directory of the agent's memory and lock";
+    AGENT_TIME_ZONE: String = "agent"."time_zone", None, None,
+        "time zone of schedules that name none, such as \"Europe/Berlin\"; the machine's unless given";
+    AGENT_JITTER: Stretch = "agent"."jitter", None, None,
+        "longest delay of a run behind its time; of one server always the same";
+    AGENT_RETRY_AFTER: Stretch = "agent"."retry_after", None, None,
+        "time before a run is repeated that failed for a reason that passes; it doubles each time, up to half an hour";
+    AGENT_NICE: Nice = "agent"."nice", None, None, "niceness of runs";
+    AGENT_IO_CLASS: String = "agent"."io_class", None, None, "I/O class of runs: \"best-effort\" or \"idle\"";
+    AGENT_BACKUP_SCHEDULE: String = "agent.backup"."schedule", None, None,
+        "when backups are taken, as a cron expression such as \"0 2 * * *\"";
+    AGENT_FULL_SCHEDULE: String = "agent.backup"."full_schedule", None, None, "when full backups are taken";
+    AGENT_FULL_EVERY: Stretch = "agent.backup"."full_every", None, None,
+        "time after a full backup at which the next one of the schedule is full";
+    AGENT_ARCHIVE: bool = "agent.archive"."enabled", None, None, "whether the server's binary log is archived";
+    AGENT_CHECK_SCHEDULE: String = "agent.check"."schedule", None, None, "when the repository is checked";
+    AGENT_EVERYTHING_WITHIN: Stretch = "agent.check"."everything_within", None, None,
+        "time in which checks read every byte once, a part each; sizes alone are compared unless given";
+    AGENT_DRILL_SCHEDULE: String = "agent.drill"."schedule", None, None, "when a restore is proven";
+    AGENT_PRUNE_SCHEDULE: String = "agent.prune"."schedule", None, None, "when backups are let go of, by the rules of `[prune]`";
+    AGENT_COMPACT_SCHEDULE: String = "agent.compact"."schedule", None, None, "when packs are compacted";
+    AGENT_COPY_SCHEDULE: String = "agent.copy"."schedule", None, None, "when backups are copied to the place of `[copy]`";
 
     COPY_TO: String = "copy"."to", Some("--to"), Some("HAULOUT_COPY_TO"), "URL of the copy";
     TRANSFERS: Transfers = "copy"."transfers", Some("--transfers"), Some("HAULOUT_TRANSFERS"),

@@ -130,7 +130,7 @@ impl Layers {
     }
 
     /// The value that the environment or the file gives.
-    fn lower<T: Value>(&self, key: &'static Key<T>) -> Result<Option<(T, Origin)>, SettingsError> {
+    fn lower<T: Value>(&self, key: &Key<T>) -> Result<Option<(T, Origin)>, SettingsError> {
         let wrong = |origin: &Origin, problem| SettingsError::BadValue {
             origin: origin.to_string(),
             key: format!("[{}] {}", key.section(), key.name()),

@@ -32,10 +32,13 @@ fn a_wrong_variable_is_named() {
 }
 
 #[test]
-fn the_example_in_the_documentation_is_a_settings_file() {
+fn the_examples_in_the_documentation_are_settings_files() {
     let text = include_str!("../SETTINGS.md");
-    let example = text.split("```toml\n").nth(1).unwrap().split("```").next().unwrap();
-    let layers = layers(&[], example);
+    let examples: Vec<&str> =
+        text.split("```toml\n").skip(1).map(|rest| rest.split("```").next().unwrap()).collect();
+    let example = examples.concat();
+    assert_eq!(examples.len(), 2);
+    let layers = layers(&[], &example);
     assert_eq!(layers.pick(&keys::SPOOL_SIZE, None).unwrap().unwrap().0, 8 << 30);
     assert_eq!(layers.pick(&keys::URL, None).unwrap().as_deref(), Some("s3://backups/db1"));
 }

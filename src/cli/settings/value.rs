@@ -1,6 +1,6 @@
 //! What a setting can hold.
 
-use std::{fmt, path::PathBuf, str::FromStr};
+use std::{fmt, net::SocketAddr, path::PathBuf, str::FromStr};
 
 use serde::Serialize;
 use url::Url;
@@ -126,6 +126,18 @@ impl Value for u16 {
             Raw::Integer(text) => Self::from_text(text),
             other => Err(format!("expected {}, found {}", Self::EXPECTED, other.kind())),
         }
+    }
+
+    fn shown(&self) -> String {
+        self.to_string()
+    }
+}
+
+impl Value for SocketAddr {
+    const EXPECTED: &'static str = "an address and a port such as \"127.0.0.1:9187\"";
+
+    fn from_text(text: &str) -> Result<SocketAddr, String> {
+        text.parse().map_err(|_| format!("expected {}, found {text:?}", Self::EXPECTED))
     }
 
     fn shown(&self) -> String {

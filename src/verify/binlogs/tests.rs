@@ -10,7 +10,7 @@ use crate::repository::{SegmentWriter, WrittenSegment};
 use crate::store::{Store, StoreOptions};
 use crate::verify::{CheckReport, Selection};
 
-const ALL: Option<ReadData> = Some(ReadData { percent: 100, seed: 0 });
+const ALL: Option<ReadData> = Some(ReadData { percent: 100, seed: 0, part: None });
 const STREAM: &str = "20261122T020500Z-51c0de";
 /// What makes something else of a segment, and what is then said of it.
 type Change = (fn(&mut Segment), &'static str);

@@ -1,0 +1,68 @@
+//! An agent that looks after the server of a site.
+
+use std::{
+    fs,
+    io::{Read, Write},
+    net::TcpStream,
+    path::PathBuf,
+    time::Duration,
+};
+
+use super::{Site, binary::Running, server::free_port};
+
+/// What an agent of a site is told, and how it is asked.
+#[derive(Debug)]
+pub struct Agent {
+    pub file: PathBuf,
+    port: u16,
+}
+
+impl Agent {
+    /// A settings file for the server of `site`, with these sections.
+    pub fn of(site: &Site, sections: &str) -> Agent {
+        let agent = Agent { file: site.folder().join("haulout.toml"), port: free_port() };
+        agent.write(site, sections);
+        agent
+    }
+
+    /// Replaces the settings file by one with these sections.
+    pub fn write(&self, site: &Site, sections: &str) {
+        let (state, port) = (site.folder().join("state"), self.port);
+        let text = format!(
+            "{sections}\n[mariadb]\nsocket = {:?}\nuser = \"root\"\n{}\n[agent]\nname = \"db1\"\nstate_dir = {state:?}\n\
+             listen = \"127.0.0.1:{port}\"\nretry_after = \"1s\"\ntime_zone = \"UTC\"\n",
+            site.server.socket(),
+            sections.lines().find_map(|line| line.strip_prefix("# mariadb: ")).unwrap_or_default(),
+        );
+        let new = self.file.with_extension("new");
+        fs::write(&new, text).unwrap();
+        fs::rename(&new, &self.file).unwrap();
+    }
+
+    /// Starts it.
+    pub fn start(&self, site: &Site) -> Running {
+        site.haulout.spawn(["--config", self.file.to_str().unwrap(), "agent"])
+    }
+
+    /// Status and body of what it answers.
+    pub fn get(&self, path: &str) -> Option<(u16, String)> {
+        let mut stream = TcpStream::connect(("127.0.0.1", self.port)).ok()?;
+        stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        write!(stream, "GET {path} HTTP/1.1\r\nHost: agent\r\nConnection: close\r\n\r\n").ok()?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).ok()?;
+        let (head, body) = answer.split_once("\r\n\r\n")?;
+        Some((head.split(' ').nth(1)?.parse().ok()?, body.to_owned()))
+    }
+
+    /// The value of a metric, by its name and labels as they stand there.
+    pub fn metric(&self, name: &str) -> Option<f64> {
+        let (_, body) = self.get("/metrics")?;
+        body.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.parse().ok())
+    }
+
+    /// Waits until a metric is as wanted.
+    pub fn wait_for(&self, running: &mut Running, name: &str, wanted: impl Fn(f64) -> bool) {
+        running.wait_for(name, |_| self.metric(name).is_some_and(&wanted));
+    }
+}
