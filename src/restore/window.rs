@@ -5,7 +5,7 @@
 //!
 //! | what | bytes |
 //! |---|---|
-//! | stored bytes in flight | [`IN_FLIGHT_BYTES`], 48 MiB |
+//! | stored bytes in flight | [`IN_FLIGHT_BYTES`], 64 MiB |
 //! | decompressed chunks, one for each request | 8 × 1 MiB, with 64 KiB pages 8 × 4 MiB |
 //! | the window: [`WINDOW_PIECES`] pieces of some 100 bytes, [`WINDOW_FILES`] names | 14 MiB + 4 MiB |
 //! | map blocks read ahead | some MiB (`walk`) |
@@ -22,7 +22,7 @@ use crate::format::pack::CHUNK_BYTES_MAX;
 use crate::model::{ChunkId, EXTENT_PAGES, PackId};
 
 /// Stored bytes that are in memory at the same time, fetched or being fetched.
-const IN_FLIGHT_BYTES: u64 = 48 << 20;
+const IN_FLIGHT_BYTES: u64 = 64 << 20;
 /// Longest ranged GET: long enough that a request's latency is small beside its transfer.
 const REQUEST_BYTES_MAX: u64 = 8 << 20;
 /// Bytes that nobody needs and that are read over rather than asked around: about what a line of 1 Gbit/s carries in the
@@ -46,7 +46,7 @@ pub struct FetchOptions {
 
 impl Default for FetchOptions {
     fn default() -> FetchOptions {
-        // Eight of 6 MiB fill a line of 10 Gbit/s at 50 ms.
+        // Eight of 8 MiB fill a line of 10 Gbit/s at 50 ms.
         FetchOptions { requests: 8, thaw: None }
     }
 }

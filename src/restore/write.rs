@@ -5,6 +5,7 @@ use std::num::NonZeroUsize;
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use lru::LruCache;
@@ -23,6 +24,9 @@ use crate::model::{ChunkId, ExtentNo, PageMask};
 const OPEN_FILES: NonZeroUsize = NonZeroUsize::new(256).expect("256 is not zero");
 /// Block of a file system, in which the server punches holes at the ends of compressed pages.
 const HOLE_BYTES: usize = 4096;
+/// Bytes written to a file from which on they are put on the disk at once, by one of those that fetch while the others go on: at the end,
+/// when all of it is made durable, there is little left to wait for.
+const UNSYNCED_BYTES_MAX: u64 = 32 << 20;
 /// Zeros that are written at a time where there can be no holes.
 const ZEROS_BYTES: usize = 1 << 20;
 
@@ -127,6 +131,21 @@ struct OpenFile {
     file: File,
     /// Only one at a time can write to a file: the others sleep meanwhile, where the kernel would have them spin.
     turn: Mutex<()>,
+    /// Bytes that were written since the disk had all.
+    unsynced: AtomicU64,
+}
+
+impl OpenFile {
+    /// Puts what was written on the disk if that is much by now. That all is there is for the one to see to who says so: an error comes again
+    /// then, or comes here.
+    fn written(&self, bytes: u64) -> std::io::Result<()> {
+        let unsynced = self.unsynced.fetch_add(bytes, Ordering::Relaxed) + bytes;
+        if unsynced < UNSYNCED_BYTES_MAX {
+            return Ok(());
+        }
+        self.unsynced.store(0, Ordering::Relaxed);
+        self.file.sync_data()
+    }
 }
 
 impl Batch {
@@ -175,9 +194,10 @@ impl Batch {
                 let file = &self.files[need.file as usize];
                 let out = self.file(need.file, &file.path)?;
                 let turn = out.turn.lock().unwrap_or_else(PoisonError::into_inner);
-                written += put(&out.file, file.pages, &need.place, raw, self.over)
-                    .map_err(RestoreError::io("write", self.root.join(&file.path)))?;
+                let bytes = put(&out.file, file.pages, &need.place, raw, self.over);
                 drop(turn);
+                let bytes = bytes.and_then(|bytes| out.written(bytes).map(|()| bytes));
+                written += bytes.map_err(RestoreError::io("write", self.root.join(&file.path)))?;
             }
         }
         Ok(written)
@@ -231,7 +251,7 @@ impl Batch {
         }
         let path = join(&self.root, path)?;
         let file = OpenOptions::new().write(true).open(&path).map_err(RestoreError::io("open", path))?;
-        let file = Arc::new(OpenFile { file, turn: Mutex::default() });
+        let file = Arc::new(OpenFile { file, turn: Mutex::default(), unsynced: AtomicU64::new(0) });
         open.put(place, file.clone());
         Ok(file)
     }

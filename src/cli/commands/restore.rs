@@ -80,8 +80,12 @@ fn position(replay: &ReplayPlan) -> GtidPosition {
 }
 
 async fn order(settings: &RestoreSettings, context: &Context) -> Result<Order, Failure> {
-    let programs = Programs::look(&settings.prepare.tools)?;
-    let Aim { repository, manifest, replay } = aim(settings, context).await?;
+    let paths = settings.prepare.tools.clone();
+    // The programs take their time to tell their versions, and so does a store to answer.
+    let look = tokio::task::spawn_blocking(move || Programs::look(&paths));
+    let aimed = aim(settings, context).await;
+    let programs = look.await.map_err(RestoreError::from)??;
+    let Aim { repository, manifest, replay } = aimed?;
     // Before anything is fetched: a replica that could not go on from there is not what was asked for.
     let replica = replica(settings, &manifest, replay.as_ref())?;
     let needs = programs.needs(&manifest)?;
