@@ -3,6 +3,7 @@
 use std::fs;
 use std::io;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::task::{JoinHandle, spawn_blocking};
@@ -98,6 +99,8 @@ pub(super) struct Run<'a> {
     told_gap: Option<Gap>,
     told_partial: bool,
     warned: Option<Instant>,
+    /// What segments are made in.
+    room: Arc<ship::Room>,
 }
 
 impl<'a> Run<'a> {
@@ -115,6 +118,7 @@ impl<'a> Run<'a> {
             told_gap: None,
             told_partial: false,
             warned: None,
+            room: Arc::default(),
         }
     }
 
@@ -562,7 +566,11 @@ impl<'a> Run<'a> {
         let Some((copy, draft)) = link.reader.cut(Instant::now()) else { return Ok(()) };
         let (stream, number) = (link.stream.id.clone(), link.stream.number);
         let repository = &context.repository;
-        let written = self.stored(link, || ship::packs(repository, (&stream, number), &copy, &draft)).await?;
+        let (kept, room) = (link.reader.lend(), self.room.clone());
+        let stored =
+            self.stored(link, || ship::packs(repository, (&stream, number), (&copy, &kept), &draft, &room)).await;
+        link.reader.bring_back(kept);
+        let written = stored?;
         let segment = Segment {
             repository_id: repository.config().repository_id,
             stream: stream.clone(),

@@ -1,44 +1,52 @@
 //! Stores a segment whose bytes lie in a copy of the server's file.
 
 use std::fs::File;
-use std::os::unix::fs::FileExt;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use super::ArchiveError;
 use super::cut::Draft;
+use super::follow::Kept;
 use crate::format::Segment;
 use crate::model::StreamId;
-use crate::repository::{Repository, SegmentWriter, WrittenSegment};
+use crate::repository::{Repository, SegmentRoom, SegmentWriter, WrittenSegment};
 
-/// Bytes read at a time.
-const READ_BYTES: usize = 1 << 20;
+/// What is used from one segment to the next: the memory that its packs are made in.
+#[derive(Debug, Default)]
+pub(super) struct Room(Mutex<Option<SegmentRoom>>);
 
-/// Stores the packs of segment `number` of `stream`.
+/// Stores the packs of segment `number` of `stream`, whose bytes lie in `copy`, and in memory as far as they are `kept`.
 ///
 /// # Errors
 /// When the copy cannot be read or the store refuses; it may be tried again.
 pub(super) async fn packs(
     repository: &Arc<Repository>,
     (stream, number): (&StreamId, u32),
-    copy: &Path,
+    (copy, kept): (&Path, &Kept),
     draft: &Draft,
+    room: &Room,
 ) -> Result<WrittenSegment, ArchiveError> {
     let spool = |source| ArchiveError::Spool { directory: copy.parent().unwrap_or(copy).to_owned(), source };
     let file = File::open(copy).map_err(spool)?;
-    let mut writer = SegmentWriter::new(repository.clone(), stream.clone(), number)?;
-    let mut buffer = vec![0; READ_BYTES];
+    let left = room.0.lock().unwrap_or_else(PoisonError::into_inner).take();
+    let memory = match left {
+        Some(memory) => memory,
+        None => SegmentRoom::new()?,
+    };
+    let mut writer = SegmentWriter::in_room(repository.clone(), stream.clone(), number, memory);
+    let mut buffer = Vec::new();
     let head = 0..draft.head_bytes;
     for part in std::iter::once(&head).chain(&draft.parts) {
         let mut at = part.start;
         while at < part.end {
-            let length = usize::try_from(part.end - at).unwrap_or(usize::MAX).min(READ_BYTES);
-            file.read_exact_at(&mut buffer[..length], at).map_err(spool)?;
-            writer.write(&buffer[..length]).await?;
-            at += length as u64;
+            let bytes = kept.read(&file, at..part.end, &mut buffer).map_err(spool)?;
+            writer.write(bytes).await?;
+            at += bytes.len() as u64;
         }
     }
-    Ok(writer.finish().await?)
+    let (written, memory) = writer.finish_and_leave().await?;
+    *room.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(memory);
+    Ok(written)
 }
 
 /// Stores the document of a segment; one of an earlier try whose answer was lost is as good.

@@ -170,6 +170,16 @@ impl PackBuilder {
         PackBuilder { seal: Some(seal), ..builder }
     }
 
+    /// The same pack in the memory of `room`, whatever that holds.
+    pub fn moved_into(mut self, mut room: Vec<u8>) -> PackBuilder {
+        if room.capacity() >= PACK_BYTES_TARGET + ROOM_BYTES {
+            room.clear();
+            room.extend_from_slice(&self.bytes);
+            self.bytes = room;
+        }
+        self
+    }
+
     /// Appends a chunk, and seals it where the repository is sealed. What may go wrong with that, [`PackBuilder::finish`] tells.
     pub fn add(&mut self, chunk: &NewChunk<'_>) -> Placed {
         let offset = self.bytes.len() as u32;

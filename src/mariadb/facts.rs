@@ -195,6 +195,12 @@ impl ServerFacts {
 impl Privileges {
     /// Reads the rows of `SHOW GRANTS`, those of the active roles among them.
     pub fn from_grants(grants: &[String]) -> Privileges {
+        let lacking = |wanted: &[&'static str]| Privileges::lacking(grants, wanted);
+        Privileges { missing: lacking(&REQUIRED), advised: lacking(&ADVISED) }
+    }
+
+    /// Those of `wanted`, global privileges, that rows of `SHOW GRANTS` do not give.
+    pub fn lacking(grants: &[String], wanted: &[&'static str]) -> Vec<&'static str> {
         let mut held: Vec<&str> = vec![];
         for grant in grants {
             let Some((list, _)) = grant.strip_prefix("GRANT ").and_then(|rest| rest.split_once(" ON *.* TO ")) else {
@@ -210,10 +216,7 @@ impl Privileges {
                 other => other == name,
             })
         };
-        Privileges {
-            missing: REQUIRED.into_iter().filter(|name| !has(name)).collect(),
-            advised: ADVISED.into_iter().filter(|name| !has(name)).collect(),
-        }
+        wanted.iter().copied().filter(|name| !has(name)).collect()
     }
 }
 

@@ -1,6 +1,7 @@
 //! Binary log into a server: `mariadb-binlog` reads it, `mariadb` runs what that says, in one session.
 
 use std::{
+    os::fd::AsFd,
     path::{Path, PathBuf},
     process::{ChildStdin, Stdio},
 };
@@ -13,6 +14,10 @@ use super::{
     tool::{ToolError, Tools},
 };
 use crate::error::{Diagnose, Kind};
+
+/// Room of the pipes between the programs: what each account may have (`/proc/sys/fs/pipe-max-size`). In the usual 64 KiB they wait for each other
+/// at every event.
+const PIPE_BYTES: usize = 1 << 20;
 
 /// Why binary log was not replayed.
 #[derive(Debug, thiserror::Error)]
@@ -79,6 +84,13 @@ impl Listener for Said {
     }
 }
 
+/// Makes a pipe larger; where the system has no room for that, it stays as it is.
+fn widen(pipe: &impl AsFd) {
+    if let Err(error) = rustix::pipe::fcntl_setpipe_size(pipe, PIPE_BYTES) {
+        tracing::debug!(target: "haulout::replay", "a pipe keeps its size: {error}");
+    }
+}
+
 /// The two programs at work; dropping it ends them.
 #[derive(Debug)]
 pub struct Replay {
@@ -110,12 +122,14 @@ impl Replay {
             move |source| ReplayError::Run { path, source }
         };
         let mut reading = Process::spawn(command, Said("mariadb-binlog")).map_err(run(&binlog.path))?;
-        let input = reading.take_stdin();
+        let (input, output) = (reading.take_stdin(), reading.take_stdout());
+        input.iter().for_each(widen);
+        output.iter().for_each(widen);
         let connection = connection.open()?;
         let mut command = tools.command(&client);
         connection.apply(&mut command);
         command.args(["--batch", "--binary-mode", "--local-infile=1", "--max-allowed-packet=1G", "--skip-reconnect"]);
-        command.stdin(reading.take_stdout().map_or_else(Stdio::null, Stdio::from)).stdout(Stdio::null());
+        command.stdin(output.map_or_else(Stdio::null, Stdio::from)).stdout(Stdio::null());
         let asking = Process::spawn(command, Said("mariadb")).map_err(run(&client.path))?;
         Ok((Replay { binlog: (binlog.path, reading), client: (client.path, asking), _connection: connection }, input))
     }

@@ -149,7 +149,7 @@ impl Tools {
     /// # Errors
     /// When `mariadb-backup`, or a tool that `paths` names, is missing, does not start or is not MariaDB's.
     pub fn discover(paths: &ToolPaths) -> Result<Tools, ToolError> {
-        Tools::search(paths, true)
+        Tools::search(paths, true, true)
     }
 
     /// Finds what a backup needs, which is all but the server: that one takes twice as long as the others to tell its version.
@@ -157,10 +157,21 @@ impl Tools {
     /// # Errors
     /// As of [`Tools::discover`].
     pub fn discover_for_backup(paths: &ToolPaths) -> Result<Tools, ToolError> {
-        Tools::search(paths, false)
+        Tools::search(paths, false, true)
     }
 
-    fn search(paths: &ToolPaths, with_server: bool) -> Result<Tools, ToolError> {
+    /// Finds what following a server takes, on a machine that need not have `mariadb-backup`: where it is missing, its name stands in its place,
+    /// and whoever runs it is told so.
+    ///
+    /// # Errors
+    /// When the client or `mariadb-binlog` is missing, or a tool that is there does not start or is not MariaDB's.
+    pub fn discover_to_follow(paths: &ToolPaths) -> Result<Tools, ToolError> {
+        let tools = Tools::search(paths, false, false)?;
+        tools.binlog()?;
+        Ok(tools)
+    }
+
+    fn search(paths: &ToolPaths, with_server: bool, needs_backup: bool) -> Result<Tools, ToolError> {
         let find = |named: &Option<PathBuf>, names: &[&'static str]| -> Result<Option<Tool>, ToolError> {
             let path = match named {
                 Some(path) if !is_program(path) => return Err(ToolError::NotAProgram { path: path.clone() }),
@@ -176,9 +187,16 @@ impl Tools {
             let backup = find(&paths.mariadb_backup, &["mariadb-backup", "mariabackup"]);
             (backup, client.join(), server.join())
         });
-        let backup = backup?.ok_or(ToolError::Missing { name: "mariadb-backup", package: "mariadb-backup" })?;
+        let missing = |name, package| ToolError::Missing { name, package };
         let asked = |answer: thread::Result<_>| answer.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        let backup = backup?;
+        if backup.is_none() && needs_backup {
+            return Err(missing("mariadb-backup", "mariadb-backup"));
+        }
         let (client, server) = (asked(client)?, asked(server)?);
+        let stand_in = |client: &Tool| Tool { path: PathBuf::from("mariadb-backup"), version: client.version.clone() };
+        let backup = backup.or_else(|| client.as_ref().map(stand_in));
+        let backup = backup.ok_or(missing("mariadb", "mariadb-client"))?;
         let (search, environment) = (paths.search.clone(), paths.environment.clone());
         Ok(Tools { backup, client, server, search, environment })
     }

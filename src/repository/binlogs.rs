@@ -206,23 +206,52 @@ pub struct WrittenSegment {
     pub packs: Vec<SegmentPack>,
 }
 
+/// The memory that segments are made in, some 20 MiB, to be used again: an archiver makes some every few seconds, and memory that is new costs
+/// a page fault for each of its pages.
+pub struct SegmentRoom {
+    compressor: zstd::bulk::Compressor<'static>,
+    chunk: Vec<u8>,
+    stored: Vec<u8>,
+    pack: Vec<u8>,
+}
+
+impl std::fmt::Debug for SegmentRoom {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("SegmentRoom").finish_non_exhaustive()
+    }
+}
+
+impl SegmentRoom {
+    /// Room in which nothing is.
+    ///
+    /// # Errors
+    /// When there is no memory to compress with.
+    pub fn new() -> Result<SegmentRoom, RepositoryError> {
+        let compressor = zstd::bulk::Compressor::new(ZSTD_LEVEL)
+            .map_err(|source| FormatError::Compression { what: "binary log", source })?;
+        Ok(SegmentRoom { compressor, chunk: Vec::with_capacity(CHUNK_BYTES), stored: Vec::new(), pack: Vec::new() })
+    }
+}
+
+/// The bytes of a pack, which its writer looks at again when the store has them.
+struct Lent(Arc<Vec<u8>>);
+
+impl AsRef<[u8]> for Lent {
+    fn as_ref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
 /// Stores the bytes of a segment as they come; some 20 MiB of memory.
+#[derive(Debug)]
 pub struct SegmentWriter {
     repository: Arc<Repository>,
     stream: StreamId,
     number: u32,
-    compressor: zstd::bulk::Compressor<'static>,
-    chunk: Vec<u8>,
-    stored: Vec<u8>,
+    room: SegmentRoom,
     builder: Option<PackBuilder>,
     names: Vec<u8>,
     written: WrittenSegment,
-}
-
-impl std::fmt::Debug for SegmentWriter {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("SegmentWriter").field("stream", &self.stream).field("number", &self.number).finish()
-    }
 }
 
 impl SegmentWriter {
@@ -231,11 +260,14 @@ impl SegmentWriter {
     /// # Errors
     /// When there is no memory to compress with.
     pub fn new(repository: Arc<Repository>, stream: StreamId, number: u32) -> Result<SegmentWriter, RepositoryError> {
-        let compressor = zstd::bulk::Compressor::new(ZSTD_LEVEL)
-            .map_err(|source| FormatError::Compression { what: "binary log", source })?;
+        Ok(SegmentWriter::in_room(repository, stream, number, SegmentRoom::new()?))
+    }
+
+    /// The same in memory that was used before.
+    pub fn in_room(repository: Arc<Repository>, stream: StreamId, number: u32, mut room: SegmentRoom) -> SegmentWriter {
+        room.chunk.clear();
         let written = WrittenSegment { raw_bytes: 0, sum: ChunkId([0; 32]), packs: Vec::new() };
-        let (chunk, stored, names) = (Vec::with_capacity(CHUNK_BYTES), Vec::new(), Vec::new());
-        Ok(SegmentWriter { repository, stream, number, compressor, chunk, stored, builder: None, names, written })
+        SegmentWriter { repository, stream, number, room, builder: None, names: Vec::new(), written }
     }
 
     /// Bytes that it was given.
@@ -250,10 +282,16 @@ impl SegmentWriter {
     pub async fn write(&mut self, mut bytes: &[u8]) -> Result<(), RepositoryError> {
         self.written.raw_bytes += bytes.len() as u64;
         while !bytes.is_empty() {
-            let (part, rest) = bytes.split_at(bytes.len().min(CHUNK_BYTES - self.chunk.len()));
-            self.chunk.extend_from_slice(part);
+            if self.room.chunk.is_empty() && bytes.len() >= CHUNK_BYTES {
+                let (chunk, rest) = bytes.split_at(CHUNK_BYTES);
+                self.add_chunk(chunk).await?;
+                bytes = rest;
+                continue;
+            }
+            let (part, rest) = bytes.split_at(bytes.len().min(CHUNK_BYTES - self.room.chunk.len()));
+            self.room.chunk.extend_from_slice(part);
             bytes = rest;
-            if self.chunk.len() == CHUNK_BYTES {
+            if self.room.chunk.len() == CHUNK_BYTES {
                 self.close_chunk().await?;
             }
         }
@@ -261,19 +299,25 @@ impl SegmentWriter {
     }
 
     async fn close_chunk(&mut self) -> Result<(), RepositoryError> {
-        if self.chunk.is_empty() {
-            return Ok(());
+        let mut chunk = std::mem::take(&mut self.room.chunk);
+        if !chunk.is_empty() {
+            self.add_chunk(&chunk).await?;
         }
-        let id = self.repository.namer().chunk_of_file(&self.chunk);
+        chunk.clear();
+        self.room.chunk = chunk;
+        Ok(())
+    }
+
+    async fn add_chunk(&mut self, chunk: &[u8]) -> Result<(), RepositoryError> {
+        let id = self.repository.namer().chunk_of_file(chunk);
         self.names.extend_from_slice(&id.0);
-        let encoding = pack::compress(&mut self.compressor, &self.chunk, &mut self.stored)?;
+        let encoding = pack::compress(&mut self.room.compressor, chunk, &mut self.room.stored)?;
         let mut builder = match self.builder.take() {
             Some(builder) => builder,
-            None => self.repository.keyring().new_pack(PackKind::Data)?,
+            None => self.repository.keyring().new_pack(PackKind::Data)?.moved_into(std::mem::take(&mut self.room.pack)),
         };
-        let raw_bytes = self.chunk.len() as u32;
-        builder.add(&NewChunk { id, raw_bytes, encoding, sums: &[], stored: &self.stored });
-        self.chunk.clear();
+        let raw_bytes = chunk.len() as u32;
+        builder.add(&NewChunk { id, raw_bytes, encoding, sums: &[], stored: &self.room.stored });
         let full = builder.is_full();
         self.builder = Some(builder);
         if full { self.close_pack().await } else { Ok(()) }
@@ -284,7 +328,10 @@ impl SegmentWriter {
         let finished = builder.finish()?;
         let (id, bytes) = (finished.id, finished.bytes.len() as u32);
         let key = ObjectKey::SegmentPack(self.stream.clone(), self.number, id);
-        self.repository.put_segment_pack(&key, id, Bytes::from(finished.bytes)).await?;
+        let lent = Arc::new(finished.bytes);
+        self.repository.put_segment_pack(&key, id, Bytes::from_owner(Lent(lent.clone()))).await?;
+        // Where the store still holds on to it, the next one gets new memory.
+        self.room.pack = Arc::try_unwrap(lent).unwrap_or_default();
         self.written.packs.push(SegmentPack { pack: id, bytes });
         Ok(())
     }
@@ -293,11 +340,19 @@ impl SegmentWriter {
     ///
     /// # Errors
     /// When it cannot be sealed or stored.
-    pub async fn finish(mut self) -> Result<WrittenSegment, RepositoryError> {
+    pub async fn finish(self) -> Result<WrittenSegment, RepositoryError> {
+        Ok(self.finish_and_leave().await?.0)
+    }
+
+    /// The same, and gives the memory for the next one.
+    ///
+    /// # Errors
+    /// When it cannot be sealed or stored.
+    pub async fn finish_and_leave(mut self) -> Result<(WrittenSegment, SegmentRoom), RepositoryError> {
         self.close_chunk().await?;
         self.close_pack().await?;
         self.written.sum = self.repository.namer().chunk_of_file(&self.names);
-        Ok(self.written)
+        Ok((self.written, self.room))
     }
 }
 

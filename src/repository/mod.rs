@@ -34,7 +34,7 @@ use bytes::Bytes;
 use futures::TryStreamExt;
 use lru::LruCache;
 
-pub use binlogs::{SegmentReader, SegmentWriter, StoredSegment, StoredStream, WrittenSegment};
+pub use binlogs::{SegmentReader, SegmentRoom, SegmentWriter, StoredSegment, StoredStream, WrittenSegment};
 pub use cold::{Care, Cold, ColdObject, Wanted, Wishes};
 pub use copying::StoredManifest;
 pub use damage::{Findings, KnownDamage};

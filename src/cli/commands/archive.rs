@@ -40,7 +40,7 @@ pub async fn run(args: &ArchiveArgs, context: &Context) -> Result<Finish, Failur
 
 async fn operation(settings: &ArchiveSettings, context: &Context) -> Result<Figures, Failure> {
     let paths = open::tools(&settings.tools);
-    let found = tokio::task::spawn_blocking(move || Tools::discover_for_backup(&paths));
+    let found = tokio::task::spawn_blocking(move || Tools::discover_to_follow(&paths));
     let repository = open::repository(&settings.store, context).await?;
     let tools = found.await.map_err(|_| ArchiveError::Abandoned)??;
     let spool = SpoolDirectory::make_for_binlogs(&settings.spool.directory, &settings.store.url)?;

@@ -4,6 +4,7 @@
 //! limit, and after the first failure of a store or a server its other checks are left out, so that an endpoint that does
 //! not answer costs one patience and not ten.
 
+mod archive;
 mod host;
 mod repository;
 mod server;
@@ -36,6 +37,10 @@ pub mod check {
     pub const SERVER_LAYOUT: &str = "server.layout";
     pub const SERVER_DATADIR: &str = "server.datadir";
     pub const SERVER_MACHINE: &str = "server.machine";
+    pub const ARCHIVE_TOOL: &str = "archive.tool";
+    pub const ARCHIVE_LOG: &str = "archive.log";
+    pub const ARCHIVE_PRIVILEGES: &str = "archive.privileges";
+    pub const ARCHIVE_RETENTION: &str = "archive.retention";
     pub const SPOOL_WRITABLE: &str = "spool.writable";
     pub const SPOOL_SPACE: &str = "spool.space";
     pub const STORE_SETTINGS: &str = "store.settings";
@@ -72,6 +77,8 @@ pub mod check {
         SERVER_DATADIR,
         SERVER_MACHINE,
     ];
+    /// Checks of what `archive` needs.
+    pub const ARCHIVE: &[&str] = &[ARCHIVE_TOOL, ARCHIVE_LOG, ARCHIVE_PRIVILEGES, ARCHIVE_RETENTION];
     /// Checks of the spool.
     pub const SPOOL: &[&str] = &[SPOOL_WRITABLE, SPOOL_SPACE];
     /// Checks of the store.
@@ -98,7 +105,11 @@ pub async fn examine(patient: &Patient, tell: &dyn Fn(&Finding), context: &Conte
     let tools = host::tools(&mut record, open::tools(&patient.tools)).await;
     match &tools {
         Some(tools) if tools.client.is_some() => server::examine(&mut record, tools, patient).await,
-        _ => record.skip(check::SERVER, record.culprit(check::TOOLS)),
+        _ => {
+            let culprit = record.culprit(check::TOOLS);
+            record.skip(check::SERVER, culprit);
+            record.skip(check::ARCHIVE, culprit);
+        }
     }
     host::spool(&mut record, patient);
     match store::examine(&mut record, patient, context).await {

@@ -2,7 +2,7 @@
 
 use std::{io, path::PathBuf};
 
-use super::{Abandoned, Record, aside, check};
+use super::{Abandoned, Record, archive, aside, check};
 use crate::{
     backup,
     cli::{commands::doctor::Patient, human, open},
@@ -30,12 +30,15 @@ pub(super) async fn examine(record: &mut Record<'_>, tools: &Tools, patient: &Pa
         Ok(Err(error)) => return refused(record, error),
         Err(abandoned) => {
             record.problem(check::SERVER_REACHABLE, abandoned);
-            return record.skip(check::SERVER, check::SERVER_REACHABLE);
+            record.skip(check::SERVER, check::SERVER_REACHABLE);
+            return record.skip(check::ARCHIVE, check::SERVER_REACHABLE);
         }
     };
     facts_told(record, tools, &facts);
-    let looked = aside(move || Files::look(&facts)).await;
+    let own_facts = facts.clone();
+    let looked = aside(move || Files::look(&own_facts)).await;
     files_told(record, looked);
+    archive::examine(record, tools, patient, &facts).await;
 }
 
 /// Tells why the server gave no facts, and what was seen of it until then.
@@ -54,6 +57,7 @@ pub(super) fn refused(record: &mut Record<'_>, error: FactsError) {
     }
     record.problem(place, error);
     record.skip(check::SERVER, place);
+    record.skip(check::ARCHIVE, place);
 }
 
 /// Tells what the server says of itself.

@@ -44,7 +44,15 @@ fn told(capabilities: &Capabilities) -> Vec<Finding> {
 #[test]
 fn every_check_is_documented_and_named_once() {
     let page = include_str!("../OUTPUT.md");
-    let all = [check::TOOLS, check::SERVER, check::SPOOL, check::STORE, check::REPOSITORY, &[check::BACKUP_NEXT]];
+    let all = [
+        check::TOOLS,
+        check::SERVER,
+        check::ARCHIVE,
+        check::SPOOL,
+        check::STORE,
+        check::REPOSITORY,
+        &[check::BACKUP_NEXT],
+    ];
     let all = all.concat();
     for check in &all {
         assert!(page.contains(&format!("| `{check}` |")), "{check} is not in OUTPUT.md");
@@ -136,7 +144,7 @@ fn a_refusal_of_the_server_leaves_no_check_without_a_finding() {
         let findings = findings(|record| server::refused(record, error));
         assert_eq!(of_level(&findings, Level::Problem), [culprit]);
         assert_eq!(of_level(&findings, Level::Ok).len(), well);
-        assert_eq!(findings.len(), check::SERVER.len());
+        assert_eq!(findings.len(), check::SERVER.len() + check::ARCHIVE.len());
     }
 }
 
@@ -166,4 +174,23 @@ fn a_spool_has_room_for_a_pack_and_better_for_all_it_may_hold() {
     assert_eq!(level(8 << 30, Some(4 << 30)), Level::Ok);
     assert_eq!(level(1 << 20, None), Level::Ok);
     assert_eq!(level(1 << 20, Some(0)), Level::Ok);
+}
+
+#[test]
+fn a_log_that_cannot_be_archived_or_does_not_wait_is_a_warning_that_says_how_to_mend_it() {
+    let good = archive::LogFacts { log_slave_updates: true, expire_seconds: 10 * 86_400, lacking: vec![] };
+    let told = |log: archive::LogFacts, replica| findings(|record| archive::told(record, &log, "b@localhost", replica));
+    assert_eq!(of_level(&told(good.clone(), true), Level::Ok).len(), 3);
+    assert_eq!(of_level(&told(archive::LogFacts { expire_seconds: 0, ..good.clone() }, false), Level::Ok).len(), 3);
+    let without_updates = archive::LogFacts { log_slave_updates: false, ..good.clone() };
+    assert_eq!(of_level(&told(without_updates.clone(), false), Level::Ok).len(), 3, "it replicates nothing");
+    assert_eq!(of_level(&told(without_updates, true), Level::Warning), [check::ARCHIVE_LOG]);
+    let poor = told(archive::LogFacts { lacking: vec!["REPLICATION SLAVE"], ..good.clone() }, false);
+    assert_eq!(of_level(&poor, Level::Warning), [check::ARCHIVE_PRIVILEGES]);
+    let hint = "GRANT REPLICATION SLAVE, BINLOG MONITOR ON *.* TO `b`@`localhost`";
+    assert_eq!(poor[1].hint.as_deref(), Some(hint));
+    let hasty = told(archive::LogFacts { expire_seconds: 3600, ..good }, false);
+    assert_eq!(of_level(&hasty, Level::Warning), [check::ARCHIVE_RETENTION]);
+    let off = findings(archive::off);
+    assert_eq!(of_level(&off, Level::Ok).len(), 3, "backups need no log");
 }

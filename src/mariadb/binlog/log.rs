@@ -37,18 +37,25 @@ pub struct ServerLog {
 const WHO: &str = "SELECT @@hostname hostname, @@port port, @@server_id server_id, @@version version, @@log_bin log_bin, \
      @@log_slave_updates log_slave_updates, @@gtid_binlog_pos position, @@gtid_slave_pos slave";
 
+const FILES: &str = "SHOW BINARY LOGS";
+/// `ER_NO_BINARY_LOGGING`.
+const NO_LOG: u16 = 1381;
+
 impl ServerLog {
     /// Asks the server.
     ///
     /// # Errors
     /// When it cannot be asked, or the account may not ask (BINLOG MONITOR).
     pub fn ask(session: &Session<'_>) -> Result<ServerLog, SqlError> {
-        let who = session.batch(&[WHO])?.pop().unwrap_or_default();
-        let mut log = ServerLog::read(&who).ok_or(SqlError::Garbled)?;
-        if who.value("log_bin") == Some("1") {
-            // Asked after the position, so that the files are at least as long.
-            let files = session.query("SHOW BINARY LOGS")?;
-            log.files = files.iter().map(|row| file(row)).collect::<Option<_>>().ok_or(SqlError::Garbled)?;
+        // Asked after the position, so that the files are at least as long; in one session, for an archiver asks every few seconds.
+        let (mut answers, has_log) = match session.batch(&[WHO, FILES]) {
+            Err(SqlError::Other { code: NO_LOG, .. }) => (session.batch(&[WHO])?, false),
+            answers => (answers?, true),
+        };
+        let files = if has_log { answers.pop() } else { None };
+        let mut log = ServerLog::read(&answers.pop().unwrap_or_default()).ok_or(SqlError::Garbled)?;
+        if let Some(files) = files {
+            log.files = files.rows.iter().map(|row| file(row)).collect::<Option<_>>().ok_or(SqlError::Garbled)?;
         }
         Ok(log)
     }
