@@ -54,6 +54,11 @@ if [ -n "$ci" ]; then
   need systemd-analyze systemd
   need dpkg-shlibdeps dpkg-dev
   need man man-db
+  # What opens the page (integration/browser.sh).
+  need chromium chromium
+  need node nodejs
+  need npm npm
+  need curl curl
 fi
 if [ -n "$bench" ]; then
   need sysbench sysbench

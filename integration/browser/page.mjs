@@ -33,13 +33,13 @@ async function accessible(page) {
   await page.evaluate(axe);
   const { violations } = await page.evaluate(() => window.axe.run(document, { resultTypes: ["violations"] }));
   const told = violations.map((found) => `${found.id}: ${found.nodes.map((node) => node.html.slice(0, 160)).slice(0, 3).join(" | ")}`);
-  assert.deepEqual(told, [], page.url());
+  complaints.push(...told.map((fault) => `${page.url()} (${page.viewportSize().width}): ${fault}`));
   checks += 1;
 }
 
 async function fits(page) {
   const wide = await page.evaluate(() => document.documentElement.scrollWidth - document.documentElement.clientWidth);
-  assert.equal(wide, 0, `${page.url()} scrolls sideways by ${wide} pixels`);
+  if (wide > 0) complaints.push(`${page.url()} scrolls sideways by ${wide} pixels`);
   checks += 1;
 }
 
@@ -148,7 +148,12 @@ for (const scheme of ["light", "dark"]) {
   await page.waitForURL(/\/running/);
   const cookies = await page.context().cookies();
   assert.ok(cookies.length === 1 && cookies[0].httpOnly && cookies[0].sameSite === "Strict");
-  const forged = await page.evaluate(async () => (await fetch("/runs", { method: "POST", headers: { "content-type": "application/x-www-form-urlencoded" }, body: "csrf=00&job=drill" })).status);
+  const forged = await page.evaluate(async () => {
+    const headers = { "content-type": "application/x-www-form-urlencoded" };
+    const answer = await fetch("/runs", { method: "POST", headers, body: "csrf=00&job=drill" });
+    await answer.text();
+    return answer.status;
+  });
   assert.equal(forged, 403);
   complaints.pop(); // The browser tells of the 403 that was wanted.
   await page.getByRole("button", { name: "Drill now" }).click();
@@ -165,5 +170,5 @@ for (const scheme of ["light", "dark"]) {
 }
 
 await browser.close();
-assert.deepEqual(complaints, [], "the console has complaints");
+assert.deepEqual(complaints, []);
 console.log(`${checks} checks in a browser: all well`);

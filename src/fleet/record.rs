@@ -7,6 +7,9 @@ use crate::format::{BackupKind, LsnRange, Manifest, Proof, PrunePlan};
 use crate::model::{BackupId, GtidSet, PlanId, ProofId, Timestamp};
 use crate::repository::{RestorePoint, Window, position_of};
 
+/// Causes of a fault that are told: whoever wants more runs `haulout list`.
+const CAUSES_MAX: usize = 3;
+
 /// Why something could not be read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Fault {
@@ -21,7 +24,18 @@ pub struct Fault {
 impl Fault {
     /// The fault that an error is, its causes behind it.
     pub fn of_error(error: &impl Diagnose) -> Fault {
-        Fault { kind: error.kind(), message: error.to_string(), hint: error.hint() }
+        let mut message = error.to_string();
+        let mut source = std::error::Error::source(error);
+        for _ in 0..CAUSES_MAX {
+            let Some(cause) = source else { break };
+            let told = cause.to_string();
+            // Other people's errors often repeat their cause.
+            if !message.contains(&told) {
+                message = format!("{message}: {told}");
+            }
+            source = cause.source();
+        }
+        Fault { kind: error.kind(), message, hint: error.hint() }
     }
 }
 

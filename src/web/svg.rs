@@ -9,6 +9,8 @@ use crate::format::BackupKind;
 use crate::model::{Timestamp, human};
 
 const WIDTH: f64 = 1000.0;
+/// Width of a picture that stands beside another.
+const HALF: f64 = 560.0;
 /// Room for the names of lanes.
 const LEFT: f64 = 92.0;
 const RIGHT: f64 = 14.0;
@@ -21,6 +23,7 @@ const DAY: i64 = 86_400;
 pub(super) struct Span {
     from: Timestamp,
     to: Timestamp,
+    width: f64,
 }
 
 impl Span {
@@ -32,13 +35,13 @@ impl Span {
         // A lone backup a minute old still has a day around it.
         let from = earliest.min(now.after(-DAY));
         let to = due.unwrap_or(now).min(now.after((now.seconds_since(from) / 6).max(3600))).max(now);
-        Some(Span { from, to })
+        Some(Span { from, to, width: WIDTH })
     }
 
     fn x(&self, at: Timestamp) -> f64 {
         let whole = self.to.seconds_since(self.from).max(1) as f64;
         let share = at.seconds_since(self.from) as f64 / whole;
-        LEFT + share.clamp(0.0, 1.0) * (WIDTH - LEFT - RIGHT)
+        LEFT + share.clamp(0.0, 1.0) * (self.width - LEFT - RIGHT)
     }
 
     fn holds(&self, at: Timestamp) -> bool {
@@ -74,9 +77,9 @@ impl Span {
     }
 }
 
-fn begin(height: f64, id: &str, title: &str, told: &str) -> String {
+fn begin((width, height): (f64, f64), id: &str, title: &str, told: &str) -> String {
     format!(
-        "<svg viewBox=\"0 0 {WIDTH} {height}\" role=\"img\" aria-labelledby=\"{id}-t {id}-d\" class=\"picture\">\
+        "<svg viewBox=\"0 0 {width} {height}\" role=\"img\" aria-labelledby=\"{id}-t {id}-d\" class=\"picture\">\
 <title id=\"{id}-t\">{}</title><desc id=\"{id}-d\">{}</desc>",
         escaped(title),
         escaped(told)
@@ -98,7 +101,7 @@ pub(super) fn timeline(record: &ServerRecord, span: Span, now: Timestamp) -> Str
         human::counted(record.proofs.len() as u64, "drill"),
         human::counted(record.plans.len() as u64, "plan")
     );
-    let mut svg = begin(196.0, "timeline", &format!("Timeline of {}", record.title()), &told);
+    let mut svg = begin((WIDTH, 196.0), "timeline", &format!("Timeline of {}", record.title()), &told);
     span.axis(&mut svg, 8.0, 172.0);
     lane(&mut svg, "Any second", 30.0);
     windows(&mut svg, record, span);
@@ -217,17 +220,17 @@ fn plans(svg: &mut String, record: &ServerRecord, span: Span) {
 
 /// What the newest backups added and how long they took.
 pub(super) fn additions(record: &ServerRecord) -> String {
-    const HEIGHT: f64 = 190.0;
+    const HEIGHT: f64 = 210.0;
     const SHOWN: usize = 60;
     let skipped = record.backups.len().saturating_sub(SHOWN);
     let shown = &record.backups[skipped..];
     let most = shown.iter().map(|backup| backup.uploaded_bytes).max().unwrap_or(0).max(1);
     let longest = shown.iter().map(|backup| backup.seconds()).max().unwrap_or(0).max(1);
     let told = format!("at most {} and {}", human::bytes(most), human::duration(longest));
-    let mut svg = begin(HEIGHT, "additions", "What each backup added and how long it took", &told);
+    let mut svg = begin((HALF, HEIGHT), "additions", "What each backup added and how long it took", &told);
     let (top, bottom) = (14.0, HEIGHT - 26.0);
     scale(&mut svg, most as f64, (top, bottom), |value| human::bytes(value as u64));
-    let step = (WIDTH - LEFT - RIGHT) / shown.len().max(1) as f64;
+    let step = (HALF - LEFT - RIGHT) / shown.len().max(1) as f64;
     let width = (step * 0.7).min(34.0);
     // A scale of roots: beside a full the incrementals would not be seen.
     let share = |bytes: u64| (bytes as f64 / most as f64).sqrt();
@@ -267,7 +270,7 @@ fn ends(svg: &mut String, first: Option<Timestamp>, last: Option<Timestamp>, y: 
         "<text class=\"tick start\" x=\"{LEFT}\" y=\"{y}\" data-time=\"{first}\" data-style=\"day\">{}</text>",
         text(first)
     );
-    let x = WIDTH - RIGHT;
+    let x = HALF - RIGHT;
     let _ = write!(
         svg,
         "<text class=\"tick end\" x=\"{x}\" y=\"{y}\" data-time=\"{last}\" data-style=\"day\">{}</text>",
@@ -282,7 +285,7 @@ fn scale(svg: &mut String, most: f64, (top, bottom): (f64, f64), told: impl Fn(f
         let _ = write!(
             svg,
             "<line class=\"grid\" x1=\"{LEFT}\" x2=\"{:.0}\" y1=\"{y:.1}\" y2=\"{y:.1}\"/><text class=\"scale\" x=\"{:.0}\" y=\"{:.1}\">{}</text>",
-            WIDTH - RIGHT,
+            HALF - RIGHT,
             LEFT - 8.0,
             y + 4.0,
             told(most * part)
@@ -292,7 +295,7 @@ fn scale(svg: &mut String, most: f64, (top, bottom): (f64, f64), told: impl Fn(f
 
 /// What is stored over time, and what is to be expected.
 pub(super) fn growth(record: &ServerRecord, forecast: Option<Forecast>, days: f64) -> Option<String> {
-    const HEIGHT: f64 = 190.0;
+    const HEIGHT: f64 = 210.0;
     let points = stored_over_time(record);
     let ((first, _), (last, newest)) = (*points.first()?, *points.last()?);
     if points.len() < 2 {
@@ -307,20 +310,20 @@ pub(super) fn growth(record: &ServerRecord, forecast: Option<Forecast>, days: f6
         }
         None => format!("{} now", human::bytes(newest)),
     };
-    let mut svg = begin(HEIGHT, "growth", "Bytes in the store over time", &told);
+    let mut svg = begin((HALF, HEIGHT), "growth", "Bytes in the store over time", &told);
     let (top, bottom) = (14.0, HEIGHT - 26.0);
     for share in [0.0, 0.5, 1.0] {
         let y = bottom - share * (bottom - top);
         let _ = write!(
             svg,
             "<line class=\"grid\" x1=\"{LEFT}\" x2=\"{:.0}\" y1=\"{y:.1}\" y2=\"{y:.1}\"/><text class=\"scale\" x=\"{:.0}\" y=\"{:.1}\">{}</text>",
-            WIDTH - RIGHT,
+            HALF - RIGHT,
             LEFT - 8.0,
             y + 4.0,
             human::bytes((most * share) as u64)
         );
     }
-    let span = Span { from: first, to: end };
+    let span = Span { from: first, to: end, width: HALF };
     let y = |bytes: f64| bottom - bytes / most * (bottom - top);
     let skipped = points.len().saturating_sub(MARKS_MAX);
     let mut line = String::new();

@@ -27,7 +27,8 @@ struct Row {
     view: ServerView,
     protected: String,
     protected_ago: String,
-    drill: String,
+    drill: &'static str,
+    drill_ago: String,
     rto: String,
     size: String,
     stored: String,
@@ -39,15 +40,17 @@ impl Row {
     fn of(view: &ServerView, now: Timestamp) -> Row {
         let none = || "–".to_owned();
         let drill = match (view.last_drill, view.last_drill_passed) {
-            (Some(at), Some(true)) => format!("passed {}", ago(at, now)),
-            (Some(at), Some(false)) => format!("failed {}", ago(at, now)),
-            (Some(at), None) => ago(at, now),
-            (None, _) => "never".to_owned(),
+            (Some(_), Some(true)) => "passed",
+            (Some(_), Some(false)) => "failed",
+            (Some(_), None) => "not read",
+            (None, _) if !view.opened => "–",
+            (None, _) => "never",
         };
         Row {
             protected: view.protected_until.map_or_else(none, moment),
             protected_ago: view.protected_until.map_or_else(String::new, |at| ago(at, now)),
             drill,
+            drill_ago: view.last_drill.map_or_else(String::new, |at| ago(at, now)),
             rto: view.rto_seconds.map_or_else(none, seconds),
             size: view.logical_bytes.map_or_else(none, human::bytes),
             stored: view.stored_bytes.map_or_else(none, human::bytes),
@@ -181,14 +184,21 @@ pub(super) fn figures(views: &[ServerView], price: Option<f64>, now: Timestamp) 
     let stored: u64 = views.iter().filter_map(|view| view.stored_bytes).sum();
     let grows: f64 = views.iter().filter_map(|view| view.bytes_per_day).sum();
     let many = views.len() > 1;
+    // One that has nothing must not vanish behind those that have.
+    let bare = views.iter().filter(|view| many && view.protected_until.is_none()).count() as u64;
     let note = |name: &str, fallback: &str| if many { format!("{fallback}: {name}") } else { String::new() };
     let mut figures = vec![
         Figure {
-            label: if many { "All protected until" } else { "Protected until" },
+            label: match bare {
+                0 if many => "All protected until",
+                0 => "Protected until",
+                _ => "The others protected until",
+            },
             value: until.map_or_else(none, |(at, _)| moment(at)),
             note: until.map_or_else(String::new, |(at, name)| {
+                let bare = if bare > 0 { format!(" · {} not at all", human::count(bare)) } else { String::new() };
                 let note = note(name, "furthest behind");
-                if note.is_empty() { ago(at, now) } else { format!("{} · {note}", ago(at, now)) }
+                if note.is_empty() { ago(at, now) } else { format!("{} · {note}{bare}", ago(at, now)) }
             }),
         },
         Figure {
