@@ -52,6 +52,7 @@ fi
 if [ -n "$ci" ]; then
   need shellcheck shellcheck
   need systemd-analyze systemd
+  need promtool prometheus
 fi
 if [ -n "$bench" ]; then
   need sysbench sysbench
