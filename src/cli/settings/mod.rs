@@ -17,7 +17,7 @@ use keys::{Described as _, Key};
 pub use passthrough::check_tool_args;
 pub use server_options::server_options;
 pub use stretch::Stretch;
-pub use value::{Owner, UpTo, Value, endpoint};
+pub use value::{Addresses, Owner, UpTo, Value, endpoint};
 
 use super::environment::Environment;
 

@@ -34,8 +34,7 @@ fn a_wrong_variable_is_named() {
 #[test]
 fn the_examples_in_the_documentation_are_settings_files() {
     let text = include_str!("../SETTINGS.md");
-    let examples: Vec<&str> =
-        text.split("```toml\n").skip(1).map(|rest| rest.split("```").next().unwrap()).collect();
+    let examples: Vec<&str> = text.split("```toml\n").skip(1).map(|rest| rest.split("```").next().unwrap()).collect();
     let example = examples.concat();
     assert_eq!(examples.len(), 2);
     let layers = layers(&[], &example);
