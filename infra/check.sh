@@ -51,6 +51,7 @@ lay_out_units() {
   cp -r "$infra/systemd" "$1/etc/systemd/system"
   printf '#!/bin/sh\n' >"$1/usr/bin/haulout"
   chmod 755 "$1/usr/bin/haulout"
+  install -D -m 755 "$1/usr/bin/haulout" "$1/bin/kill"
 }
 
 # Whether systemd takes the units of root $1 without a word; what it says goes to stdout.
@@ -125,6 +126,19 @@ if command -v systemd-analyze >/dev/null; then
   check_units
 else
   note "NOT CHECKED: the units: this machine has no systemd-analyze"
+fi
+
+heading "Prometheus"
+if command -v promtool >/dev/null; then
+  (cd "$infra/prometheus" && promtool check rules alerts.yaml && promtool test rules alerts_test.yaml)
+  # That these tests can fail.
+  broken=$(mktemp -d)
+  cp "$infra"/prometheus/*.yaml "$broken"
+  sed -i 's/^\( *expr: \)haulout_archive_following == 0/\1haulout_archive_following == 2/' "$broken/alerts.yaml"
+  ! (cd "$broken" && promtool test rules alerts_test.yaml) >/dev/null 2>&1 || die "promtool does not tell an alert that never comes"
+  rm -rf "$broken"
+else
+  note "NOT CHECKED: the alert rules: this machine has no promtool (Debian's package prometheus)"
 fi
 
 heading "what no program here can tell"

@@ -59,6 +59,7 @@ if [ -n "$ci" ]; then
   need node nodejs
   need npm npm
   need curl curl
+  need promtool prometheus
 fi
 if [ -n "$bench" ]; then
   need sysbench sysbench

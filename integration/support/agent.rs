@@ -14,20 +14,27 @@ use super::{Site, binary::Running, server::free_port};
 #[derive(Debug)]
 pub struct Agent {
     pub file: PathBuf,
+    state: PathBuf,
     port: u16,
 }
 
 impl Agent {
     /// A settings file for the server of `site`, with these sections.
     pub fn of(site: &Site, sections: &str) -> Agent {
-        let agent = Agent { file: site.folder().join("haulout.toml"), port: free_port() };
+        Agent::of_machine(site, "", sections)
+    }
+
+    /// As [`Agent::of`], with a state directory of its own, as if it were on another machine.
+    pub fn of_machine(site: &Site, machine: &str, sections: &str) -> Agent {
+        let file = site.folder().join(format!("haulout{machine}.toml"));
+        let agent = Agent { file, state: site.folder().join(format!("state{machine}")), port: free_port() };
         agent.write(site, sections);
         agent
     }
 
     /// Replaces the settings file by one with these sections.
     pub fn write(&self, site: &Site, sections: &str) {
-        let (state, port) = (site.folder().join("state"), self.port);
+        let (state, port) = (&self.state, self.port);
         let text = format!(
             "{sections}\n[mariadb]\nsocket = {:?}\nuser = \"root\"\n{}\n[agent]\nname = \"db1\"\nstate_dir = {state:?}\n\
              listen = \"127.0.0.1:{port}\"\nretry_after = \"1s\"\ntime_zone = \"UTC\"\n",

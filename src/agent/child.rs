@@ -60,6 +60,8 @@ pub struct End {
     pub stderr: String,
     /// What happened, where there is no exit code.
     pub problem: Option<String>,
+    /// True when it was never begun, because it was not to be.
+    pub skipped: bool,
 }
 
 /// What a run is given.
@@ -174,9 +176,12 @@ fn end_of(ended: io::Result<ExitStatus>, stderr: String) -> End {
     match ended {
         Ok(status) => {
             let problem = status.code().is_none().then(|| format!("it was ended by {status}"));
-            End { exit_code: status.code(), stderr, problem }
+            End { exit_code: status.code(), stderr, problem, skipped: false }
         }
-        Err(error) => End { exit_code: None, stderr, problem: Some(format!("how it ended is not known: {error}")) },
+        Err(error) => {
+            let problem = Some(format!("how it ended is not known: {error}"));
+            End { stderr, problem, ..End::default() }
+        }
     }
 }
 

@@ -4,7 +4,9 @@ use std::{net::SocketAddr, path::PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::cron::Cron;
+use url::Url;
+
+use super::{cron::Cron, hooks::Hooks};
 use crate::web::service::Job;
 
 /// Something that a schedule begins.
@@ -119,6 +121,12 @@ pub struct AgentConfig {
     pub check_parts: Option<u32>,
     /// How long a drill checks tables, for people.
     pub drill_time: Option<String>,
+    /// Commands before and after runs.
+    pub hooks: Hooks,
+    /// Addresses that are told of runs.
+    pub webhooks: Vec<Url>,
+    /// Addresses that are asked for each time all is well.
+    pub heartbeat: Vec<Url>,
     /// Arguments of every run before its command: they say where the repository is when no setting does.
     pub arguments: Vec<String>,
 }

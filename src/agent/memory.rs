@@ -83,10 +83,26 @@ pub struct Memory {
     pub gap_since: Option<Timestamp>,
     /// Gaps of the archive that were seen.
     pub gaps: u64,
+    /// Bytes of the last backup.
+    pub sizes: Option<Sizes>,
     /// The last drill that passed: when it ended, and how long it took until the server answered.
     pub proven: Option<Proven>,
     /// Runs that have ended, the newest first.
     pub recent: Vec<Kept>,
+}
+
+/// Bytes of a backup, as its summary has them.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Sizes {
+    /// Once restored.
+    pub logical_bytes: u64,
+    /// Read from `mariadb-backup`.
+    pub stream_bytes: u64,
+    /// Uploaded for it.
+    pub uploaded_bytes: u64,
+    /// That it needs in all.
+    pub stored_bytes: u64,
 }
 
 /// A drill that passed.

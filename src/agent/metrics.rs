@@ -8,7 +8,10 @@ use prometheus_client::{
     registry::{Registry, Unit},
 };
 
-use super::memory::{Last, Proven};
+use super::{
+    memory::{Last, Proven, Sizes},
+    tally::Tally,
+};
 use crate::{
     model::Timestamp,
     web::service::{AgentStatus, Job, Outcome},
@@ -25,6 +28,14 @@ pub struct Sample {
     pub proven: Option<Proven>,
     /// Times that the memory could not be written since the agent began.
     pub memory_failures: u64,
+    /// Bytes of the last backup.
+    pub sizes: Option<Sizes>,
+    /// What runs have asked of stores, and their memory.
+    pub tally: Tally,
+    /// Messages to others that arrived, and that did not.
+    pub sent: (u64, u64),
+    /// Hooks that failed.
+    pub hook_failures: u64,
     /// Whether settings were refused, and how many times they were read anew.
     pub reloads: u64,
 }
@@ -38,6 +49,11 @@ struct OfJob {
 struct OfOutcome {
     job: &'static str,
     outcome: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OfKind {
+    kind: &'static str,
 }
 
 type Numbers<L> = Family<L, Gauge<f64, std::sync::atomic::AtomicU64>>;
@@ -79,6 +95,8 @@ pub fn text(sample: &Sample, status: &AgentStatus, now: Timestamp) -> String {
     about_agent(&mut registry, sample, status);
     about_jobs(&mut registry, sample, status, now);
     about_archive(&mut registry, status);
+    about_backup(&mut registry, sample);
+    about_stores(&mut registry, &sample.tally);
     let mut text = String::new();
     match encode(&mut text, &registry) {
         Ok(()) => text,
@@ -113,6 +131,11 @@ fn about_agent(registry: &mut Registry, sample: &Sample, status: &AgentStatus) {
     number(registry, "config_loaded_timestamp", "When the settings in force were read", Some(Unit::Seconds), loaded);
     let help = "Times that the settings file was read anew";
     registry.register("config_reloads", help, ConstCounter::new(sample.reloads));
+    let help = "Messages to webhooks and heartbeats that arrived";
+    registry.register("webhook_deliveries", help, ConstCounter::new(sample.sent.0));
+    let help = "Messages to webhooks and heartbeats that were given up";
+    registry.register("webhook_failures", help, ConstCounter::new(sample.sent.1));
+    registry.register("hook_failures", "Hooks that failed", ConstCounter::new(sample.hook_failures));
     let help = "Times that what the agent remembers could not be written";
     registry.register("agent_state_write_failures", help, ConstCounter::new(sample.memory_failures));
     let (proven, rto) =
@@ -120,6 +143,61 @@ fn about_agent(registry: &mut Registry, sample: &Sample, status: &AgentStatus) {
     number(registry, "restore_proven_timestamp", "When a drill last passed", Some(Unit::Seconds), proven);
     let help = "Time until the restored server of that drill answered";
     number(registry, "restore_rto", help, Some(Unit::Seconds), rto);
+}
+
+fn about_backup(registry: &mut Registry, sample: &Sample) {
+    let Some(sizes) = sample.sizes else { return };
+    let bytes = [
+        ("backup_logical", "Bytes of the last backup once restored", sizes.logical_bytes),
+        ("backup_read", "Bytes that the last backup read from mariadb-backup", sizes.stream_bytes),
+        ("backup_uploaded", "Bytes uploaded for the last backup", sizes.uploaded_bytes),
+        ("backup_stored", "Bytes in the repository that the last backup needs", sizes.stored_bytes),
+    ];
+    for (name, help, value) in bytes {
+        number(registry, name, help, Some(Unit::Bytes), Some(value as f64));
+    }
+    if sizes.stored_bytes > 0 {
+        let new = sizes.uploaded_bytes.min(sizes.stored_bytes) as f64 / sizes.stored_bytes as f64;
+        let help = "Share of what the last backup needs that was in the repository already";
+        number(registry, "backup_dedup_ratio", help, None, Some(1.0 - new));
+    }
+}
+
+fn about_stores(registry: &mut Registry, tally: &Tally) {
+    let counts = |of: &BTreeMap<&'static str, u64>| {
+        let family = Family::<OfKind, prometheus_client::metrics::counter::Counter>::default();
+        for (kind, count) in of {
+            family.get_or_create(&OfKind { kind }).inc_by(*count);
+        }
+        family
+    };
+    registry.register("store_requests", "Requests of runs to stores, repeated ones included", counts(&tally.requests));
+    registry.register("store_errors", "Requests of runs to stores that failed", counts(&tally.errors));
+    let help = "Requests of runs to stores that repeated a failed one";
+    registry.register("store_retries", help, ConstCounter::new(tally.retries));
+    let help = "Bytes that runs have sent to stores";
+    registry.register_with_unit("store_sent", help, Unit::Bytes, ConstCounter::new(tally.sent_bytes));
+    let help = "Bytes that runs have received from stores";
+    registry.register_with_unit("store_received", help, Unit::Bytes, ConstCounter::new(tally.received_bytes));
+    let help = "Bytes of the running backup that wait on disk for the store";
+    number(registry, "backup_spool", help, Some(Unit::Bytes), Some(tally.spooled_bytes as f64));
+    let help = "How many may wait there";
+    number(registry, "backup_spool_limit", help, Some(Unit::Bytes), Some(tally.spool_max_bytes as f64));
+    let peaks = Numbers::default();
+    for (job, peak) in &tally.memory_peaks {
+        peaks.get_or_create(&OfJob { job: job_name(*job) }).set(*peak as f64);
+    }
+    let help = "Most memory that the last run of the job has had, without MariaDB's tools";
+    registry.register_with_unit("run_memory_peak", help, Unit::Bytes, peaks);
+    let help = "Memory of the agent itself";
+    number(registry, "agent_resident_memory", help, Some(Unit::Bytes), own_memory());
+}
+
+/// Memory of this process, in bytes.
+fn own_memory() -> Option<f64> {
+    let text = std::fs::read_to_string("/proc/self/status").ok()?;
+    let kibibytes = text.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    Some(kibibytes.split_whitespace().next()?.parse::<f64>().ok()? * 1024.0)
 }
 
 fn about_jobs(registry: &mut Registry, sample: &Sample, status: &AgentStatus, now: Timestamp) {
@@ -179,3 +257,7 @@ fn about_archive(registry: &mut Registry, status: &AgentStatus) {
     let help = "Gaps of the archive that this agent has seen";
     registry.register("archive_gaps", help, ConstCounter::new(archive.gaps));
 }
+
+#[cfg(test)]
+#[path = "metrics_tests.rs"]
+mod tests;

@@ -8,14 +8,18 @@
 //!
 //! Runs are processes of their own, so that one that dies, leaks or hangs takes nothing along, and so that what runs by schedule is just what
 //! a person can type. The agent itself never touches the repository or the server.
+#![doc = include_str!("WEBHOOKS.md")]
 
 mod archiver;
 mod child;
 mod config;
+mod courier;
 mod cron;
 mod error;
+mod hooks;
 mod http;
 mod lock;
+mod mail;
 mod memory;
 mod metrics;
 mod orders;
@@ -24,11 +28,14 @@ mod reload;
 mod run;
 mod schedule;
 mod service;
+mod story;
+mod tally;
 
 pub use child::Launcher;
 pub use config::{AgentConfig, IoClass, Planned, Task};
 pub use cron::{Cron, zone_named};
 pub use error::AgentError;
+pub use hooks::Hooks;
 pub use reload::{Loaded, Source};
 pub use run::{Context, Supervisor, run};
 pub use schedule::preview;

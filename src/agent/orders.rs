@@ -49,6 +49,7 @@ pub fn verdict(job: Job, said: &Said, end: &End) -> (Outcome, String, Option<Str
         Some(0) => Outcome::Succeeded,
         Some(3) => Outcome::Damaged,
         Some(130) => Outcome::Interrupted,
+        None if end.skipped => Outcome::Skipped,
         _ => Outcome::Failed,
     };
     let (message, hint) = match (&said.error, &said.summary) {
@@ -131,7 +132,7 @@ mod tests {
 
     #[test]
     fn the_end_of_a_run_is_told_in_a_sentence() {
-        let ended = |code| End { exit_code: code, stderr: "one\ntwo".to_owned(), problem: None };
+        let ended = |code| End { exit_code: code, stderr: "one\ntwo".to_owned(), ..End::default() };
         let error = json!({"code": 22, "message": "cannot reach s3://b", "causes": ["refused"], "hint": "mend it"});
         let said = failed(error);
         let expected = (Outcome::Failed, "cannot reach s3://b: refused".to_owned(), Some("mend it".to_owned()));

@@ -14,8 +14,9 @@ use super::{
     archiver::Archiver,
     child::{End, Event, LINES_MAX, Launcher},
     config::{AgentConfig, Task, exclude},
-    http,
+    hooks, http,
     lock::StateLock,
+    mail::Mail,
     memory::{Last, Memory, MemoryFile},
     metrics::{Sample, outcome_name},
     orders,
@@ -23,6 +24,7 @@ use super::{
     reload::{InForce, Loaded, Source, Stamp},
     schedule::{self, Cause, Scheduler},
     service::{Handle, WISHES_MAX, Wish},
+    story::{Happening, RunStory, Story},
 };
 use crate::{
     model::{Clock, Progress, Timestamp},
@@ -128,6 +130,7 @@ struct Run {
     task: Task,
     cause: Cause,
     started: Timestamp,
+    full: bool,
     said: Said,
     stop: watch::Sender<bool>,
 }
@@ -148,6 +151,7 @@ struct Agent<'a> {
     archiver: Archiver,
     events: (mpsc::Sender<(u64, Event)>, mpsc::Receiver<(u64, Event)>),
     handle: Arc<Handle>,
+    mail: Mail,
     sample: Sample,
     started: Timestamp,
     upcoming: (Option<Timestamp>, Vec<Upcoming>),
@@ -188,6 +192,7 @@ impl<'a> Agent<'a> {
             upcoming: Vec::new(),
         };
         let handle = Handle::new(status, Sample::default(), wishes, Arc::clone(&context.clock));
+        let mail = Mail::of(&first.config);
         let mut agent = Agent {
             context,
             config: first.config,
@@ -204,6 +209,7 @@ impl<'a> Agent<'a> {
             archiver: Archiver::new(now),
             events: mpsc::channel(LINES_MAX),
             handle: Arc::new(handle),
+            mail,
             sample: Sample::default(),
             started: now,
             upcoming: (None, Vec::new()),
@@ -291,10 +297,49 @@ impl<'a> Agent<'a> {
         let order = orders::order(&self.config, &self.in_force.path(), task, full, part);
         let (stop, stopped) = watch::channel(false);
         let (launcher, events) = (self.context.launcher.clone(), self.events.0.clone());
-        tokio::spawn(async move { launcher.run(run, &order, events, stopped).await });
-        self.running.insert(run, Run { task, cause, started: now, said: Said::default(), stop });
         let kind = if full { ", full" } else { "" };
-        self.context.progress.note(&format!("run {run} begins: {:?} ({}{kind})", task.job(), cause.name()));
+        let told = format!("run {run} begins: {:?} ({}{kind})", task.job(), cause.name());
+        self.context.progress.note(&told);
+        let run_story = RunStory {
+            run,
+            job: task.job(),
+            cause: cause.name().to_owned(),
+            full,
+            started: now,
+            finished: None,
+            outcome: None,
+            exit_code: None,
+            hint: None,
+            summary: None,
+        };
+        let body = self.tell(Happening::RunBegins, told, Some(run_story));
+        let hooks = self.config.hooks.clone();
+        tokio::spawn(async move {
+            let mut stop = stopped.clone();
+            let stopping = async {
+                let _ = stop.wait_for(|stop| *stop).await;
+            };
+            let before = hooks::before(&hooks, &body);
+            let refused = tokio::select! {
+                refused = before => refused,
+                () = stopping => {
+                    let end = End { exit_code: Some(130), ..End::default() };
+                    let _ = events.send((run, Event::Ended(end))).await;
+                    return;
+                }
+            };
+            if let Err(problem) = refused {
+                if hooks.required {
+                    let end = End { problem: Some(problem), skipped: true, ..End::default() };
+                    let _ = events.send((run, Event::Ended(end))).await;
+                    return;
+                }
+                let line = serde_json::json!({"message_type": "warning", "message": problem, "hook": true});
+                let _ = events.send((run, Event::Line(line))).await;
+            }
+            launcher.run(run, &order, events, stopped).await;
+        });
+        self.running.insert(run, Run { task, cause, started: now, full, said: Said::default(), stop });
         self.upcoming.0 = None;
         self.changed = true;
         run
@@ -320,15 +365,24 @@ impl<'a> Agent<'a> {
                     let message = line["message"].as_str().unwrap_or_default();
                     self.context.progress.warn(&format!("archive: {message}"));
                 }
+                if line["message_type"] == "figures" {
+                    self.sample.tally.add(Job::Archive, self.archiver.said.figures.as_ref(), &line);
+                }
                 if self.archiver.hear(line, now) {
                     self.memory.gaps += 1;
                     self.answer_gap(now);
                 }
             }
             Event::Line(line) => {
-                if let Some(run) = self.running.get_mut(&run) {
-                    run.said.hear(line, now);
+                let Some(run) = self.running.get_mut(&run) else { return };
+                if line["hook"] == true {
+                    self.sample.hook_failures += 1;
+                    self.context.progress.warn(line["message"].as_str().unwrap_or_default());
                 }
+                if line["message_type"] == "figures" {
+                    self.sample.tally.add(run.task.job(), run.said.figures.as_ref(), &line);
+                }
+                run.said.hear(line, now);
             }
             Event::Ended(end) if run == self.archiver.run => self.end_archiver(&end, now),
             Event::Ended(end) => self.end_run(run, &end, now),
@@ -343,7 +397,9 @@ impl<'a> Agent<'a> {
         } else {
             "take a backup: this agent has no schedule for any"
         };
-        self.context.progress.warn(&format!("the archive has a gap, which no restore leads across: {answer}"));
+        let told = format!("the archive has a gap, which no restore leads across: {answer}");
+        self.context.progress.warn(&told);
+        self.tell(Happening::ArchiveGap, told, None);
         self.remember();
     }
 
@@ -355,7 +411,9 @@ impl<'a> Agent<'a> {
             self.answer_gap(now);
         }
         let Some(ended) = self.archiver.end(end, asked, now) else { return };
-        self.context.progress.warn(&format!("the archiver ended: {}", ended.message));
+        let told = format!("the archiver ended: {}", ended.message);
+        self.context.progress.warn(&told);
+        self.tell(Happening::ArchiverEnded, told, None);
         let last = Last {
             outcome: ended.outcome,
             finished: now,
@@ -390,9 +448,68 @@ impl<'a> Agent<'a> {
             summary: run.said.summary,
         };
         self.count(&ended);
+        self.sample.tally.end(job);
+        if end.skipped {
+            self.sample.hook_failures += 1;
+        }
+        let run_story = RunStory {
+            run: number,
+            job,
+            cause: ended.cause.clone(),
+            full: run.full,
+            started: ended.started,
+            finished: Some(ended.finished),
+            outcome: Some(outcome),
+            exit_code: ended.exit_code,
+            hint: ended.hint.clone(),
+            summary: ended.summary.clone().map(super::memory::shortened),
+        };
+        let body = self.tell(Happening::RunEnded, ended.message.clone(), Some(run_story));
+        self.hook_after(number, body);
         self.scheduler.end(&self.config, &mut self.memory, ended, self.context.retry_seconds);
         self.remember();
         self.upcoming.0 = None;
+        if self.is_well() {
+            self.mail.beat();
+        }
+    }
+
+    /// Whether all that was due has succeeded, the last run of each job and the archive.
+    fn is_well(&self) -> bool {
+        let failed = |job: &Job, last: &Last| self.config.has(*job) && last.outcome != Outcome::Succeeded;
+        let archive_well = !self.config.archive || self.archiver.state(0).problem.is_none();
+        archive_well
+            && self.memory.gap_since.is_none()
+            && self.memory.retries.is_empty()
+            && !self.memory.last.iter().any(|(job, last)| *job != Job::Archive && failed(job, last))
+    }
+
+    fn hook_after(&self, run: u64, body: Arc<Vec<u8>>) {
+        let Some(command) = self.config.hooks.after.clone() else { return };
+        let (seconds, progress) = (self.config.hooks.seconds, Arc::clone(&self.context.progress));
+        tokio::spawn(async move {
+            if let Err(problem) = hooks::carry_out(&command, &body, seconds).await {
+                progress.warn(&format!("the hook after run {run} failed: {problem}"));
+            }
+        });
+    }
+
+    /// Tells others what happened; gives what they were told.
+    fn tell(&self, event: Happening, message: String, run: Option<RunStory>) -> Arc<Vec<u8>> {
+        let story = Story {
+            event,
+            at: self.now(),
+            server: self.config.name.clone(),
+            host: self.context.host.clone(),
+            repository: self.config.repository.clone(),
+            version: env!("CARGO_PKG_VERSION"),
+            message,
+            run,
+        };
+        // Of texts and numbers: this does not fail.
+        let body = Arc::new(serde_json::to_vec(&story).unwrap_or_default());
+        self.mail.send(&body);
+        body
     }
 
     fn count(&mut self, ended: &Ended) {
@@ -437,6 +554,9 @@ impl<'a> Agent<'a> {
         self.context
             .progress
             .warn(&format!("the settings are not taken over, and those before stay in force: {problem}"));
+        if self.config_problem.as_ref() != Some(&problem) {
+            self.tell(Happening::SettingsRefused, problem.clone(), None);
+        }
         self.config_problem = Some(problem);
     }
 
@@ -463,6 +583,8 @@ impl<'a> Agent<'a> {
         self.scheduler.settle(&self.config, &mut self.memory, now);
         self.upcoming.0 = None;
         if !same {
+            self.mail.readdress(&self.config);
+            self.tell(Happening::SettingsTakenOver, "the settings have changed and are in force".to_owned(), None);
             self.context.progress.note("the settings have changed and are in force");
             // It begins again with the new ones.
             if let Some(stop) = &self.archiver.stop {
@@ -511,6 +633,8 @@ impl<'a> Agent<'a> {
         };
         self.sample.last = self.memory.last.clone();
         self.sample.proven = self.memory.proven;
+        self.sample.sizes = self.memory.sizes;
+        self.sample.sent = self.mail.sent();
         let told = match (status.running.first(), status.upcoming.first()) {
             (Some(run), _) => format!("{:?} runs since {}", run.job, run.started),
             (None, Some(next)) => format!("{:?} next, at {}", next.job, next.at),
@@ -540,5 +664,6 @@ impl<'a> Agent<'a> {
         }
         self.remember();
         self.show();
+        self.mail.finish().await;
     }
 }

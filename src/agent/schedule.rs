@@ -309,6 +309,9 @@ fn note_success(memory: &mut Memory, ended: &Ended) {
             if field("kind").and_then(|kind| kind.as_str()) == Some("full") {
                 memory.last_full = Some(ended.started);
             }
+            if let Some(sizes) = field("sizes") {
+                memory.sizes = serde_json::from_value(sizes.clone()).ok();
+            }
             if memory.gap_since.is_some_and(|gap| gap <= ended.started) {
                 memory.gap_since = None;
             }

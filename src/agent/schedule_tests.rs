@@ -27,6 +27,9 @@ fn config(planned: &[(Task, &str)]) -> AgentConfig {
         archive: false,
         check_parts: None,
         drill_time: None,
+        hooks: super::super::hooks::Hooks::default(),
+        webhooks: Vec::new(),
+        heartbeat: Vec::new(),
         arguments: Vec::new(),
     }
 }

@@ -21,7 +21,7 @@ use super::{BackupError, Stash};
 use crate::format::PageSum;
 use crate::format::map::{BlockRef, Location, PageChunk};
 use crate::format::pack::{FinishedPack, PackBuilder, PackKind};
-use crate::model::{ChunkId, PackId, Phase, Progress};
+use crate::model::{ChunkId, Level, PackId, Phase, Progress};
 use crate::repository::{PutOutcome, Repository, RepositoryError};
 
 /// Part of the spool's limit at which the operator is warned, in percent.
@@ -169,6 +169,7 @@ impl Uploader {
     }
 
     fn prepare_spool(&self) -> io::Result<()> {
+        self.progress.level(Level::SpoolMax, self.spool.bytes_max);
         if self.spool.bytes_max == 0 {
             return Ok(());
         }
@@ -251,7 +252,8 @@ impl Uploader {
         let path = self.spool.directory.join(format!("{}-{number}.pack", std::process::id()));
         match fs::write(&path, bytes) {
             Ok(()) => {
-                self.spooled_bytes.fetch_add(length, Ordering::SeqCst);
+                let before = self.spooled_bytes.fetch_add(length, Ordering::SeqCst);
+                self.progress.level(Level::Spooled, before + length);
                 Ok(Some(Waiting::Spooled { path, bytes: length }))
             }
             Err(error) if error.kind() == io::ErrorKind::StorageFull => {
@@ -306,7 +308,8 @@ impl Uploader {
                 Waiting::Spooled { path, bytes } => {
                     // What stays behind is cleared by the next run.
                     let _ = tokio::fs::remove_file(path).await;
-                    spooled_bytes.fetch_sub(bytes, Ordering::SeqCst);
+                    let before = spooled_bytes.fetch_sub(bytes, Ordering::SeqCst);
+                    progress.level(Level::Spooled, before.saturating_sub(bytes));
                     bytes
                 }
             };

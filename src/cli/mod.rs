@@ -14,6 +14,7 @@ mod doctor;
 pub mod employment;
 pub mod environment;
 pub mod failure;
+pub mod figures;
 pub mod human;
 mod key_command;
 pub mod keyholder;
@@ -145,10 +146,32 @@ fn attempt(cli: &Cli, environment: Environment, output: &Arc<Output>) -> Result<
         let stop = listen(Arc::clone(output));
         let stop = stop.map_err(|error| Failure::of_io("cannot catch signals", &error))?;
         let context = Context { output: Arc::clone(output), layers, global: cli.global.clone(), stop };
-        commands::run(&cli.command, &context).await
+        if is_told(cli) {
+            output.figures.want();
+        }
+        tokio::select! {
+            result = commands::run(&cli.command, &context) => result,
+            never = tell_figures(output) => never,
+        }
     });
     runtime.shutdown_timeout(SHUTDOWN_MAX);
     result
+}
+
+/// Whether the figures of the command are told: of those that an agent runs.
+fn is_told(cli: &Cli) -> bool {
+    use args::Command::{Archive, Backup, Check, Compact, Copy, Drill, Prune};
+    let command = &cli.command;
+    let long = matches!(command, Archive(_) | Backup(_) | Check(_) | Compact(_) | Copy(_) | Drill(_) | Prune(_));
+    long && cli.global.json && !cli.global.quiet && !cli.global.no_progress
+}
+
+/// Tells the figures, for as long as it is polled.
+async fn tell_figures<T>(output: &Output) -> T {
+    loop {
+        tokio::time::sleep(figures::PAUSE).await;
+        output.tell_figures();
+    }
 }
 
 /// Arguments that are not carried out.

@@ -73,6 +73,9 @@ pub async fn patient_store(
         entropy: context.entropy(),
         progress: context.progress(Unit::Bytes),
         uploads_max: settings.uploads_max.unwrap_or(defaults.uploads_max),
+        upload_rate_max: settings.upload_rate_max,
+        download_rate_max: settings.download_rate_max,
+        totals: Some(context.output.figures.totals()),
         reads_max: settings.reads_max.unwrap_or(defaults.reads_max),
     };
     store::open(&url, &options).await

@@ -35,7 +35,7 @@ use super::{
     secret::SecretFile,
     settings::{
         Layers, Owner, SettingsError, Value, check_tool_args,
-        keys::{self, CompressionLevel, Connections, Key, Nice, Parallel, Uploads},
+        keys::{self, CompressionLevel, Connections, Described as _, Key, Nice, Parallel, Uploads},
         server_options,
     },
 };
@@ -71,6 +71,10 @@ pub struct StoreSettings {
     pub give_up_after: Option<u32>,
     /// Keys that win over what the AWS chain finds.
     pub access_key: Option<AccessKey>,
+    /// Most bytes a second that are uploaded.
+    pub upload_rate_max: Option<u64>,
+    /// Most bytes a second that are read.
+    pub download_rate_max: Option<u64>,
     /// Uploads in flight; the store's own default when absent.
     pub uploads_max: Option<usize>,
     /// Reads in flight; the store's own default when absent.
@@ -106,9 +110,25 @@ impl StoreSettings {
             give_up_after: layers.pick(&keys::GIVE_UP_AFTER, None)?.map(keys::GiveUpAfter::get),
             // A profile on the command line beats keys in the file.
             access_key: if args.profile.is_some() { None } else { access_key(layers)? },
+            upload_rate_max: rate(layers, &keys::LIMIT_UPLOAD, args.limit_upload)?,
+            download_rate_max: rate(layers, &keys::LIMIT_DOWNLOAD, args.limit_download)?,
             uploads_max: None,
             reads_max: None,
         })
+    }
+}
+
+/// Slowest line: below it a pack of 16 MiB takes longer than a request may.
+const RATE_MIN: u64 = 64 << 10;
+
+/// Bytes a second that may go over the line.
+fn rate(layers: &Layers, key: &'static Key<ByteSize>, flag: Option<ByteSize>) -> Result<Option<u64>, SettingsError> {
+    match layers.pick(key, flag)? {
+        Some(ByteSize(rate)) if rate < RATE_MIN => {
+            let (origin, key) = ("a setting of the store".to_owned(), format!("[{}] {}", key.section(), key.name()));
+            Err(SettingsError::BadValue { origin, key, problem: "expected 64KiB a second or more".to_owned() })
+        }
+        rate => Ok(rate.map(|rate| rate.0)),
     }
 }
 

@@ -7,7 +7,7 @@ use std::{
 
 use serde::Serialize;
 
-use super::{failure::Failure, paint::Paint, screen::Screen};
+use super::{failure::Failure, figures::Figures, paint::Paint, screen::Screen};
 
 /// Something that is told as one JSON line.
 pub trait Message: Serialize {
@@ -36,6 +36,8 @@ pub struct Output {
     pub options: OutputOptions,
     /// stderr.
     pub screen: Arc<Screen>,
+    /// What this process has asked of stores and taken of the machine.
+    pub figures: Figures,
     stdout: Mutex<Stdout>,
 }
 
@@ -60,7 +62,12 @@ impl std::fmt::Debug for Output {
 impl Output {
     /// Outputs to `stdout` and `screen`.
     pub fn new(options: OutputOptions, screen: Arc<Screen>, stdout: Box<dyn Write + Send>) -> Output {
-        Output { options, screen, stdout: Mutex::new(Stdout { writer: stdout, state: State::Open }) }
+        Output {
+            options,
+            screen,
+            figures: Figures::default(),
+            stdout: Mutex::new(Stdout { writer: stdout, state: State::Open }),
+        }
     }
 
     /// True when JSON lines are wanted.
@@ -81,9 +88,17 @@ impl Output {
     /// Tells how a command ended: a JSON line, or `text` unless only errors are wanted.
     pub fn summary<M: Message>(&self, message: &M, text: impl FnOnce(&M, Paint) -> String) {
         if self.options.json {
+            self.tell_figures();
             self.json(message);
         } else if !self.options.quiet {
             self.write(text(message, self.options.stdout).as_bytes());
+        }
+    }
+
+    /// Prints the figures as a JSON line, where they are wanted.
+    pub fn tell_figures(&self) {
+        if self.options.json && self.figures.are_wanted() {
+            self.json(&self.figures.line());
         }
     }
 
@@ -114,6 +129,7 @@ impl Output {
     /// Tells why the command failed.
     pub fn failure(&self, failure: &Failure) {
         self.screen.clear();
+        self.tell_figures();
         let told = self.options.json && self.tagged("error", failure);
         if !told {
             self.screen.write(&failure.text(|word| self.options.stderr.red(word)));

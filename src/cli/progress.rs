@@ -13,7 +13,7 @@ use super::{
     human,
     output::{Message, Output},
 };
-use crate::model::{Phase, Progress};
+use crate::model::{Level, Phase, Progress};
 
 /// Pause between two `status` lines.
 const STATUS_PAUSE: Duration = Duration::from_secs(1);
@@ -166,6 +166,10 @@ impl Progress for Watcher {
 
     fn warn(&self, message: &str) {
         self.output.warn(message);
+    }
+
+    fn level(&self, level: Level, bytes: u64) {
+        self.output.figures.note(level, bytes);
     }
 }
 

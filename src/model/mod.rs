@@ -15,6 +15,6 @@ pub use gtid::{Gtid, GtidSet};
 pub use ids::{BackupId, ChunkId, IdError, PackId, PlanId, ProofId, RepositoryId, SlotId, StreamId};
 pub use lock::{LockMode, LockPolicy, Retention};
 pub use page::{EXTENT_PAGES, ExtentNo, Lsn, PageMask, PageNo, PageSize, SpaceId};
-pub use progress::{Phase, Progress, Silent};
+pub use progress::{Level, Phase, Progress, Silent};
 pub use secret::Secret;
 pub use thaw::{Archive, ThawOrder, ThawTier};

@@ -25,6 +25,15 @@ pub enum Phase {
     Thaw,
 }
 
+/// What is told of a stretch of an operation at one moment, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Level {
+    /// What waits on disk for the store.
+    Spooled,
+    /// How much may wait there.
+    SpoolMax,
+}
+
 /// Watches an operation. Calls are frequent and come from many threads: an implementation must be quick.
 pub trait Progress: Send + Sync {
     /// A phase begins; `total` is its length in the phase's unit, where that is known.
@@ -37,6 +46,8 @@ pub trait Progress: Send + Sync {
     fn note(&self, message: &str);
     /// A sentence that the operator must not miss.
     fn warn(&self, message: &str);
+    /// Something stands at so many bytes now.
+    fn level(&self, _: Level, _: u64) {}
 }
 
 /// Tells nobody.

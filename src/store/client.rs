@@ -29,6 +29,7 @@ use super::{
     error::{Action, Origin},
     lock::LOCK_REQUESTS_MAX,
     locker::Locks,
+    pace::Pace,
     retry::Patience,
     thaw::Archives,
 };
@@ -45,6 +46,8 @@ pub(super) struct Shared {
     pub(super) options: StoreOptions,
     pub(super) origin: Arc<Origin>,
     pub(super) counters: Counters,
+    upload_pace: Option<Pace>,
+    download_pace: Option<Pace>,
     pub(super) credentials: Option<Arc<AwsCredentials>>,
     pub(super) bucket: Option<aws_sdk_s3::Client>,
     pub(super) bucket_name: String,
@@ -120,7 +123,9 @@ impl Store {
         let shared = Shared {
             objects,
             origin: Arc::new(origin),
-            counters: Counters::default(),
+            counters: Counters::adding_to(options.totals.clone()),
+            upload_pace: options.upload_rate_max.map(Pace::of),
+            download_pace: options.download_rate_max.map(Pace::of),
             credentials,
             bucket,
             bucket_name,
@@ -357,6 +362,9 @@ impl Store {
         options: PutOptions,
     ) -> Result<(), Failure> {
         let size = payload.content_length() as u64;
+        if let Some(pace) = &self.shared.upload_pace {
+            pace.send(size).await;
+        }
         self.shared.counters.add(Count::Put, 1);
         let put = self.shared.objects.put_opts(path, payload.clone(), options);
         timely(attempt, self.shared.options.retry.transfer_max(size), put).await?;
@@ -392,6 +400,9 @@ impl Store {
 
     async fn get_once(&self, attempt: &Attempt, path: &Path, wanted: Wanted) -> Result<Bytes, Failure> {
         self.check_directory(attempt).await?;
+        if let Some(pace) = &self.shared.download_pace {
+            pace.wait().await;
+        }
         self.shared.counters.add(Count::Get, 1);
         let range = match &wanted {
             Wanted::Whole { .. } | Wanted::Version { .. } => None,
@@ -424,6 +435,9 @@ impl Store {
         }
         let bytes = self.receive(attempt, result).await?;
         self.shared.counters.add(Count::BytesDown, bytes.len() as u64);
+        if let Some(pace) = &self.shared.download_pace {
+            pace.take(bytes.len() as u64);
+        }
         Ok(bytes)
     }
 

@@ -1,6 +1,9 @@
 //! What a store was asked to do, for summaries, metrics and tests.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
 
 /// Running totals of one store; every clone of the store adds to the same.
 #[derive(Debug, Default)]
@@ -16,6 +19,10 @@ pub struct Counters {
     bytes_down: AtomicU64,
     errors: AtomicU64,
     retries: AtomicU64,
+    refused: AtomicU64,
+    unavailable: AtomicU64,
+    /// Counts that are added to as well.
+    totals: Option<Arc<Counters>>,
 }
 
 /// The totals at one moment.
@@ -43,6 +50,10 @@ pub struct Counts {
     pub errors: u64,
     /// Requests that repeated a failed one.
     pub retries: u64,
+    /// Of those that failed, those that the store refused.
+    pub refused: u64,
+    /// Of those that failed, those that can be repeated: no answer, a busy store.
+    pub unavailable: u64,
 }
 
 /// One kind of request.
@@ -59,9 +70,16 @@ pub(super) enum Count {
     BytesDown,
     Error,
     Retry,
+    Refused,
+    Unavailable,
 }
 
 impl Counters {
+    /// Counts of one store that `totals` has, too.
+    pub(super) fn adding_to(totals: Option<Arc<Counters>>) -> Counters {
+        Counters { totals, ..Counters::default() }
+    }
+
     /// The totals now.
     pub fn counts(&self) -> Counts {
         let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
@@ -77,6 +95,8 @@ impl Counters {
             bytes_down: read(&self.bytes_down),
             errors: read(&self.errors),
             retries: read(&self.retries),
+            refused: read(&self.refused),
+            unavailable: read(&self.unavailable),
         }
     }
 
@@ -93,7 +113,12 @@ impl Counters {
             Count::BytesDown => &self.bytes_down,
             Count::Error => &self.errors,
             Count::Retry => &self.retries,
+            Count::Refused => &self.refused,
+            Count::Unavailable => &self.unavailable,
         };
         counter.fetch_add(amount, Ordering::Relaxed);
+        if let Some(totals) = &self.totals {
+            totals.add(count, amount);
+        }
     }
 }

@@ -37,6 +37,7 @@ mod lock;
 mod locker;
 mod open;
 mod options;
+mod pace;
 mod probe;
 mod refusal;
 mod retry;

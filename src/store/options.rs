@@ -4,6 +4,7 @@ use std::{fmt, path::PathBuf, sync::Arc, time::Duration};
 
 use url::Url;
 
+use super::Counters;
 use crate::model::{Clock, Entropy, Progress, Secret, Silent, SystemClock, SystemEntropy};
 
 /// Keys given by the settings, which win over whatever the machine offers.
@@ -95,6 +96,12 @@ pub struct StoreOptions {
     pub uploads_max: usize,
     /// Other requests in flight. 16: a restore is fast only when many ranges are on their way.
     pub reads_max: usize,
+    /// Most bytes a second that are uploaded, as a mean over some requests; as many as can be when absent.
+    pub upload_rate_max: Option<u64>,
+    /// The same of what is read.
+    pub download_rate_max: Option<u64>,
+    /// Counts that all stores of a process add to, beside their own.
+    pub totals: Option<Arc<Counters>>,
     /// Limits of each request.
     pub retry: RetryPolicy,
     /// Time for which a request is repeated once the run holds out ([`super::Store::hold_out`]); as usual when absent.
@@ -120,6 +127,9 @@ impl Default for StoreOptions {
             create_directory: false,
             uploads_max: 4,
             reads_max: 16,
+            upload_rate_max: None,
+            download_rate_max: None,
+            totals: None,
             retry: RetryPolicy::default(),
             hold_out_max: None,
             clock: Arc::new(SystemClock),

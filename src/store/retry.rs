@@ -91,6 +91,11 @@ impl Store {
         let counters = &self.shared.counters;
         if !matches!(failure.error, StoreError::NotFound { .. } | StoreError::AlreadyExists { .. }) {
             counters.add(Count::Error, 1);
+            match (&failure.error, failure.next) {
+                (StoreError::Denied { .. }, _) => counters.add(Count::Refused, 1),
+                (_, Next::Retry) => counters.add(Count::Unavailable, 1),
+                _ => {}
+            }
         }
         self.shared.endurance.note(failure.next != Next::Retry);
         let pause = match failure.next {

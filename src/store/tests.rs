@@ -368,3 +368,24 @@ async fn reads_that_nobody_polls_keep_no_other_from_the_store() {
     drop(ahead);
     assert_eq!(store.head(&second).await.unwrap().size, 7);
 }
+
+/// On the machine's clock, with a real store: twenty packs of 64 KiB at a quarter of a MiB a second take some five seconds.
+#[tokio::test]
+async fn uploads_keep_below_the_limit_that_was_set() {
+    let scratch = tempfile::tempdir().unwrap();
+    let url: StoreUrl = format!("file://{}", scratch.path().display()).parse().unwrap();
+    let (count, bytes, rate) = (20u64, 64 << 10, 256 << 10);
+    let options = StoreOptions { upload_rate_max: Some(rate), create_directory: true, ..options() };
+    let store = open(&url, &options).await.unwrap();
+    let begun = std::time::Instant::now();
+    let puts = (0..count).map(|number| {
+        let store = store.clone();
+        async move { store.put(&key(&format!("packs/{number}")), vec![7; bytes as usize]).await.unwrap() }
+    });
+    futures::future::join_all(puts).await;
+    let seconds = begun.elapsed().as_secs_f64();
+    // The last one has only begun by then.
+    let expected = ((count - 1) * bytes) as f64 / rate as f64;
+    assert!(seconds >= expected * 0.95, "{seconds} s for what takes {expected} s");
+    assert!(seconds < expected * 3.0, "{seconds} s for what takes {expected} s");
+}

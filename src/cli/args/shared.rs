@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{ArgAction, Args};
 use url::Url;
 
-use crate::cli::settings::endpoint;
+use crate::cli::{human::ByteSize, settings::endpoint};
 
 /// How an S3-compatible store is reached.
 #[derive(Debug, Clone, Default, Args)]
@@ -23,6 +23,12 @@ pub struct StoreArgs {
     /// PEM file of authorities that are trusted beside the system's
     #[arg(long, value_name = "FILE")]
     pub ca_file: Option<PathBuf>,
+    /// Upload at most so many bytes a second, as a mean over some packs
+    #[arg(long, value_name = "SIZE")]
+    pub limit_upload: Option<ByteSize>,
+    /// Read at most so many bytes a second from the store
+    #[arg(long, value_name = "SIZE")]
+    pub limit_download: Option<ByteSize>,
     /// Name the bucket in the path [default with --endpoint-url]
     #[arg(long, conflicts_with = "virtual_host_style")]
     pub path_style: bool,

@@ -1,18 +1,22 @@
 //! Settings of `agent`.
 
-use std::path::{Path, PathBuf};
+use std::{
+    io::Read,
+    path::{Path, PathBuf},
+};
 
 use jiff::tz::TimeZone;
+use url::Url;
 
 use super::{
     ArchiveSettings, BackupSettings, CompactSettings, CopySettings, DrillSettings, PruneSettings, ReadSettings,
 };
 use crate::{
-    agent::{AgentConfig, Cron, IoClass, Planned, Task, zone_named},
+    agent::{AgentConfig, Cron, Hooks, IoClass, Planned, Task, zone_named},
     cli::{
         args::{AgentArgs, ArchiveArgs, BackupArgs, CompactArgs, CopyArgs, DrillArgs, PruneArgs, StoreArgs},
         settings::{
-            Layers, SettingsError, Stretch, Value,
+            Addresses, Layers, SettingsError, Stretch, Value, endpoint,
             keys::{self, Described as _, Key, Nice},
         },
     },
@@ -24,6 +28,13 @@ const STATE_DIR: &str = "/var/lib/haulout";
 const JITTER_SECONDS_MAX: u64 = 24 * 3600;
 /// Usual seconds before a run is repeated that failed.
 const RETRY_SECONDS: u64 = 60;
+/// Usual seconds of a hook, and the most.
+const HOOK_SECONDS: u64 = 60;
+const HOOK_SECONDS_MAX: u64 = 3600;
+/// Addresses that are told of runs.
+const ADDRESSES_MAX: usize = 16;
+/// Longest file of addresses.
+const ADDRESS_BYTES_MAX: u64 = 64 << 10;
 /// Checks that one reading of everything may be divided into.
 const PARTS_MAX: u64 = 10_000;
 /// Moments of a schedule that are looked at, to tell how many checks there are in a time.
@@ -74,6 +85,9 @@ impl AgentSettings {
             nice: layers.pick(&keys::AGENT_NICE, None)?.map_or(0, Nice::get) as u8,
             io_class: io_class(layers)?,
             check_parts: check_parts(layers, &planned)?,
+            hooks: hooks(layers)?,
+            webhooks: addresses(layers, &keys::AGENT_WEBHOOKS, &keys::AGENT_WEBHOOKS_FILE)?,
+            heartbeat: addresses(layers, &keys::AGENT_HEARTBEAT, &keys::AGENT_HEARTBEAT_FILE)?,
             drill_time: layers.pick(&keys::DRILL_TIME, None)?.map(|time| time.to_string()),
             planned,
             full_every_seconds,
@@ -150,6 +164,44 @@ fn runs(layers: &Layers, url: Option<&str>, planned: &[Planned], archive: bool) 
         ArchiveSettings::assemble(layers, url, &ArchiveArgs::default())?;
     }
     Ok(ReadSettings::assemble(layers, url, &StoreArgs::default(), None)?.store.url)
+}
+
+fn hooks(layers: &Layers) -> Result<Hooks, SettingsError> {
+    let seconds = time(layers, &keys::AGENT_HOOK_TIME, HOOK_SECONDS, HOOK_SECONDS_MAX)?;
+    Ok(Hooks {
+        before: layers.pick(&keys::AGENT_HOOK_BEFORE, None)?,
+        after: layers.pick(&keys::AGENT_HOOK_AFTER, None)?,
+        seconds: seconds.max(1),
+        required: layers.pick_or(&keys::AGENT_HOOK_REQUIRED, None, false)?,
+    })
+}
+
+/// The addresses that the setting and the lines of the file name.
+fn addresses(
+    layers: &Layers,
+    key: &'static Key<Addresses>,
+    file: &'static Key<PathBuf>,
+) -> Result<Vec<Url>, SettingsError> {
+    let mut addresses = layers.pick(key, None)?.unwrap_or_default().0;
+    if let Some(path) = layers.pick(file, None)? {
+        let text =
+            read(&path).map_err(|error| wrong(layers, file, format!("cannot read {}: {error}", path.display())))?;
+        let lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
+        for (number, line) in lines.enumerate() {
+            let problem = |problem| wrong(layers, file, format!("address {}: {problem}", number + 1));
+            addresses.push(endpoint(line).map_err(problem)?);
+        }
+    }
+    if addresses.len() > ADDRESSES_MAX {
+        return Err(wrong(layers, key, format!("expected at most {ADDRESSES_MAX} addresses")));
+    }
+    Ok(addresses)
+}
+
+fn read(path: &Path) -> std::io::Result<String> {
+    let mut text = String::new();
+    std::fs::File::open(path)?.take(ADDRESS_BYTES_MAX).read_to_string(&mut text)?;
+    Ok(text)
 }
 
 fn io_class(layers: &Layers) -> Result<Option<IoClass>, SettingsError> {

@@ -54,6 +54,7 @@ impl CopySettings {
         let store = StoreSettings::assemble(layers, url, &args.store)?;
         let place = place(layers, &args.place)?;
         let reads_max = Some(transfers.max(READS_MIN));
+        let (upload_rate_max, download_rate_max) = (store.upload_rate_max, store.download_rate_max);
         let choice = match (args.backup.as_slice(), args.all) {
             ([], true) => CopyChoice::All,
             ([], false) => CopyChoice::New(args.last.map(|last| last.get() as usize)),
@@ -61,7 +62,13 @@ impl CopySettings {
         };
         Ok(CopySettings {
             store: StoreSettings { reads_max, ..store },
-            place: StoreSettings { reads_max, uploads_max: Some(transfers), ..place },
+            place: StoreSettings {
+                reads_max,
+                uploads_max: Some(transfers),
+                upload_rate_max,
+                download_rate_max,
+                ..place
+            },
             choice,
             transfers,
             dry_run: args.dry_run,
@@ -104,6 +111,9 @@ pub fn place(layers: &Layers, args: &CopyPlaceArgs) -> Result<StoreSettings, Set
         // How long to hope is a matter of this machine's.
         give_up_after: layers.pick(&keys::GIVE_UP_AFTER, None)?.map(keys::GiveUpAfter::get),
         access_key,
+        // So is the line, which both stores share.
+        upload_rate_max: layers.pick(&keys::LIMIT_UPLOAD, None)?.map(|rate| rate.0),
+        download_rate_max: layers.pick(&keys::LIMIT_DOWNLOAD, None)?.map(|rate| rate.0),
         uploads_max: None,
         reads_max: None,
     })

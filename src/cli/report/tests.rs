@@ -694,6 +694,8 @@ fn the_schedule_and_the_settings_as_json_and_for_people() {
     output.json(&set);
     output.json(&unset);
     output.json(&show);
+    let figures = crate::cli::figures::FiguresLine::default();
+    output.json(&figures);
     snapshot::check("config.jsonl", &out.text());
     let text = [planned.text(None), check.text(), set.text(), unset.text(), show.text()].concat();
     snapshot::check("config.txt", &text);

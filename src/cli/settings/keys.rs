@@ -7,7 +7,7 @@ use url::Url;
 use super::{
     Layers, Listen, Origin, Price, SettingsError, Stretch,
     file::Raw,
-    value::{Owner, UpTo, Value},
+    value::{Addresses, Owner, UpTo, Value},
 };
 use crate::cli::human::ByteSize;
 
@@ -142,6 +142,10 @@ keys! {
         "whether uploads carry a SHA-256 for the store to check; true unless a store refuses it";
     GIVE_UP_AFTER: GiveUpAfter = "s3"."give_up_after", None, None,
         "seconds for which a request that fails is repeated; unless given some 50, and 900 in a backup whose capture has begun";
+    LIMIT_UPLOAD: ByteSize = "s3"."limit_upload", Some("--limit-upload"), Some("HAULOUT_LIMIT_UPLOAD"),
+        "most bytes a second that go to any store, as a mean over some packs";
+    LIMIT_DOWNLOAD: ByteSize = "s3"."limit_download", Some("--limit-download"), Some("HAULOUT_LIMIT_DOWNLOAD"),
+        "most bytes a second that come from any store";
     ACCESS_KEY_ID: String = "s3"."access_key_id", None, None, "access key, instead of what the AWS chain finds";
     SECRET_ACCESS_KEY_FILE: PathBuf = "s3"."secret_access_key_file", None, None, "file that holds the secret of access_key_id";
     SESSION_TOKEN_FILE: PathBuf = "s3"."session_token_file", None, None, "file that holds the token of a temporary access_key_id";
@@ -235,6 +239,16 @@ keys! {
         "time before a run is repeated that failed for a reason that passes; it doubles each time, up to half an hour";
     AGENT_NICE: Nice = "agent"."nice", None, None, "niceness of runs";
     AGENT_IO_CLASS: String = "agent"."io_class", None, None, "I/O class of runs: \"best-effort\" or \"idle\"";
+    AGENT_HOOK_BEFORE: String = "agent.hooks"."before", None, None, "shell command before each run; it reads JSON";
+    AGENT_HOOK_AFTER: String = "agent.hooks"."after", None, None, "shell command after each run; it reads JSON";
+    AGENT_HOOK_TIME: Stretch = "agent.hooks"."time_limit", None, None, "time that a hook has; 60s unless given";
+    AGENT_HOOK_REQUIRED: bool = "agent.hooks"."required", None, None,
+        "whether a run is left out when the command before it fails; false unless given";
+    AGENT_WEBHOOKS: Addresses = "agent.webhooks"."urls", None, None, "addresses that are told of runs by POST";
+    AGENT_WEBHOOKS_FILE: PathBuf = "agent.webhooks"."urls_file", None, None, "file with such addresses, one a line";
+    AGENT_HEARTBEAT: Addresses = "agent.heartbeat"."urls", None, None,
+        "addresses that are asked by GET each time a run has succeeded and all else is well";
+    AGENT_HEARTBEAT_FILE: PathBuf = "agent.heartbeat"."urls_file", None, None, "file with such addresses, one a line";
     AGENT_BACKUP_SCHEDULE: String = "agent.backup"."schedule", None, None,
         "when backups are taken, as a cron expression such as \"0 2 * * *\"";
     AGENT_FULL_SCHEDULE: String = "agent.backup"."full_schedule", None, None, "when full backups are taken";

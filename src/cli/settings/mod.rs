@@ -19,7 +19,7 @@ pub use listen::{Listen, Price};
 pub use passthrough::check_tool_args;
 pub use server_options::server_options;
 pub use stretch::Stretch;
-pub use value::{Owner, UpTo, Value, endpoint};
+pub use value::{Addresses, Owner, UpTo, Value, endpoint};
 
 use super::environment::Environment;
 

@@ -157,6 +157,30 @@ impl Value for Url {
     }
 }
 
+/// Addresses of other people's services. What stands behind the host may be a secret, and is not shown.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Addresses(pub Vec<Url>);
+
+impl Value for Addresses {
+    const EXPECTED: &'static str = "a list of URLs such as [\"https://hooks.example.com/x\"]";
+
+    fn from_text(text: &str) -> Result<Addresses, String> {
+        text.split_whitespace().map(endpoint).collect::<Result<_, _>>().map(Addresses)
+    }
+
+    fn from_raw(raw: &Raw) -> Result<Addresses, String> {
+        match raw {
+            Raw::List(list) => list.iter().map(|text| endpoint(text)).collect::<Result<_, _>>().map(Addresses),
+            other => Err(format!("expected {}, found {}", Self::EXPECTED, other.kind())),
+        }
+    }
+
+    fn shown(&self) -> String {
+        let hosts = self.0.iter().map(|url| format!("{}://{}/…", url.scheme(), url.host_str().unwrap_or_default()));
+        hosts.collect::<Vec<_>>().join(" ")
+    }
+}
+
 /// Reads the URL of an endpoint: `http` or `https`, without a user.
 ///
 /// # Errors
@@ -320,6 +344,16 @@ mod tests {
         assert_eq!("999".parse::<Owner>().unwrap().group, None);
         for text in ["", ":", "mysql:", ":mysql", "a:b:c", "a b"] {
             assert!(text.parse::<Owner>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn addresses_show_no_more_than_their_hosts() {
+        let list = Raw::List(vec!["https://hooks.example.com/services/T0/hunter2?key=hunter2".to_owned()]);
+        let addresses = Addresses::from_raw(&list).unwrap();
+        assert_eq!(addresses.shown(), "https://hooks.example.com/…");
+        for wrong in ["hooks.example.com", "https://user:hunter2@x/", "file:///x"] {
+            assert!(!Addresses::from_text(wrong).unwrap_err().contains("hunter2"));
         }
     }
 
