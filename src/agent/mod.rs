@@ -7,7 +7,7 @@
 //! ```
 //!
 //! Runs are processes of their own, so that one that dies, leaks or hangs takes nothing along, and so that what runs by schedule is just what
-//! a person can type. The agent itself never touches the repository or the server.
+//! a person can type. The agent itself never touches the repository or the server; the page reads the repository.
 #![doc = include_str!("WEBHOOKS.md")]
 
 mod archiver;
@@ -17,7 +17,6 @@ mod courier;
 mod cron;
 mod error;
 mod hooks;
-mod http;
 mod lock;
 mod mail;
 mod memory;
@@ -37,5 +36,5 @@ pub use cron::{Cron, zone_named};
 pub use error::AgentError;
 pub use hooks::Hooks;
 pub use reload::{Loaded, Source};
-pub use run::{Context, Supervisor, run};
+pub use run::{Context, Page, Supervisor, run};
 pub use schedule::preview;

@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
+use axum::Router;
 use tokio::{
     net::TcpListener,
     signal::unix::Signal,
@@ -14,7 +15,7 @@ use super::{
     archiver::Archiver,
     child::{End, Event, LINES_MAX, Launcher},
     config::{AgentConfig, Task, exclude},
-    hooks, http,
+    hooks,
     lock::StateLock,
     mail::Mail,
     memory::{Last, Memory, MemoryFile},
@@ -28,7 +29,10 @@ use super::{
 };
 use crate::{
     model::{Clock, Progress, Timestamp},
-    web::service::{AgentStatus, Ended, Job, Outcome, Refusal, Running, Upcoming},
+    web::{
+        self,
+        service::{AgentStatus, Ended, Job, Outcome, Refusal, Running, Service, Upcoming},
+    },
 };
 
 /// Longest pause between two looks at the clock, the settings file and what is due.
@@ -56,6 +60,9 @@ pub trait Supervisor: Send + Sync {
     fn patience(&self) -> Option<Duration>;
 }
 
+/// Makes what is answered over HTTP of an agent.
+pub type Page = Box<dyn Fn(Arc<dyn Service>) -> Router + Send + Sync>;
+
 /// What an agent works with.
 pub struct Context {
     /// Wall-clock time.
@@ -72,6 +79,8 @@ pub struct Context {
     pub host: String,
     /// Seconds before the first repetition of a run that failed.
     pub retry_seconds: u32,
+    /// What is answered over HTTP, where it listens.
+    pub page: Option<Page>,
 }
 
 impl std::fmt::Debug for Context {
@@ -102,7 +111,10 @@ pub async fn run(
     };
     let (wishes, mut wished) = mpsc::channel(WISHES_MAX);
     let mut agent = Agent::begin(context, first, wishes, now)?;
-    let server = listener.map(|listener| tokio::spawn(http::serve(listener, Arc::clone(&agent.handle))));
+    let server = listener.zip(context.page.as_ref()).map(|(listener, page)| {
+        let handle: Arc<dyn Service> = agent.handle.clone();
+        tokio::spawn(web::serve(listener, page(handle), stop.clone()))
+    });
     agent.handle.obstruct(None);
     context.supervisor.ready();
     loop {
@@ -135,6 +147,9 @@ struct Run {
     stop: watch::Sender<bool>,
 }
 
+/// What runs tell, by their numbers.
+type Events = (mpsc::Sender<(u64, Event)>, mpsc::Receiver<(u64, Event)>);
+
 struct Agent<'a> {
     context: &'a Context,
     config: AgentConfig,
@@ -149,7 +164,7 @@ struct Agent<'a> {
     scheduler: Scheduler,
     running: BTreeMap<u64, Run>,
     archiver: Archiver,
-    events: (mpsc::Sender<(u64, Event)>, mpsc::Receiver<(u64, Event)>),
+    events: Events,
     handle: Arc<Handle>,
     mail: Mail,
     sample: Sample,

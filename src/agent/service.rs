@@ -66,12 +66,6 @@ impl Handle {
     pub fn obstruct(&self, obstacle: Option<String>) {
         *self.obstacle.lock().unwrap_or_else(PoisonError::into_inner) = obstacle;
     }
-
-    /// True unless the agent has given no sign of life for long.
-    pub fn is_alive(&self) -> bool {
-        let seen = self.seen.load(Ordering::Relaxed);
-        self.clock.now().0.as_second().saturating_sub(seen) <= ALIVE_SECONDS_MAX
-    }
 }
 
 #[async_trait]
@@ -93,6 +87,12 @@ impl Service for Handle {
     fn metrics(&self) -> String {
         let sample = Arc::clone(&self.sample.lock().unwrap_or_else(PoisonError::into_inner));
         metrics::text(&sample, &self.status(), self.clock.now())
+    }
+
+    /// Unless the agent has given no sign of life for long.
+    fn alive(&self) -> bool {
+        let seen = self.seen.load(Ordering::Relaxed);
+        self.clock.now().0.as_second().saturating_sub(seen) <= ALIVE_SECONDS_MAX
     }
 
     fn ready(&self) -> Result<(), String> {

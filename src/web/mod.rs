@@ -110,7 +110,7 @@ pub fn router(fleet: Fleet, service: Option<Arc<dyn Service>>, options: WebOptio
         .route("/favicon.ico", get(|| asset("image/svg+xml", pages::ICON)))
         .route("/assets/icon.svg", get(|| asset("image/svg+xml", pages::ICON)))
         .route("/metrics", get(metrics_text))
-        .route("/healthz", get(|| async { "ok\n" }))
+        .route("/healthz", get(health))
         .route("/readyz", get(ready))
         .nest("/api/v1", api::routes())
         .fallback(pages::not_found)
@@ -136,11 +136,19 @@ async fn metrics_text(State(app): State<App>) -> impl IntoResponse {
     ([(header::CONTENT_TYPE, kind)], metrics::text(&app).await)
 }
 
-/// Ready once the fleet was searched and every repository looked at, and the agent is.
+async fn health(State(app): State<App>) -> (StatusCode, &'static str) {
+    match &app.service {
+        Some(service) if !service.alive() => (StatusCode::SERVICE_UNAVAILABLE, "stuck\n"),
+        _ => (StatusCode::OK, "ok\n"),
+    }
+}
+
+/// An agent is ready when it says so: it works while the store is away, too. Without one, once the fleet was searched and every repository
+/// looked at.
 async fn ready(State(app): State<App>) -> Response {
     let not_yet = |told: String| (StatusCode::SERVICE_UNAVAILABLE, told).into_response();
-    if let Some(Err(problem)) = app.service.as_ref().map(|service| service.ready()) {
-        return not_yet(format!("{problem}\n"));
+    if let Some(service) = &app.service {
+        return service.ready().map_or_else(|problem| not_yet(format!("{problem}\n")), |()| "ok\n".into_response());
     }
     let snapshot = app.fleet.snapshot();
     match &snapshot.fault {

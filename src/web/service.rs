@@ -219,6 +219,10 @@ pub trait Service: Send + Sync {
     async fn start(&self, job: Job) -> Result<u64, Refusal>;
     /// The metrics in Prometheus' text format.
     fn metrics(&self) -> String;
+    /// Whether it works: one that is stuck is better begun anew.
+    fn alive(&self) -> bool {
+        true
+    }
     /// Whether the agent is ready.
     ///
     /// # Errors

@@ -5,7 +5,7 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 use sd_notify::NotifyState;
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::{Context, Finish};
+use super::{Context, Finish, serve};
 use crate::{
     agent::{self, Launcher, Loaded, Source, Supervisor},
     cli::{
@@ -19,6 +19,7 @@ use crate::{
         settings::{Layers, SettingsError},
     },
     model::SystemClock,
+    web,
 };
 
 /// Variables by which systemd talks to a service, and that are not for its runs.
@@ -40,7 +41,15 @@ pub async fn run(args: &AgentArgs, context: &Context) -> Result<Finish, Failure>
         args: args.clone(),
         host: host.clone(),
     };
-    let (first, retry_seconds) = source.read()?;
+    let (first, settings) = source.read()?;
+    let shown = match &settings.page {
+        Some(page) => Some((serve::fleet(&settings.store, None, context).await?, serve::web_options(page, context))),
+        None => None,
+    };
+    let reading = shown.as_ref().map(|(fleet, _)| serve::read(fleet.clone(), context));
+    let page = shown.map(|(fleet, options)| -> agent::Page {
+        Box::new(move |service| web::router(fleet.clone(), Some(service), options.clone()))
+    });
     let mut environment: Vec<_> = SERVICE_VARIABLES.iter().map(|name| (name.into(), None)).collect();
     // The file in force is named on the command line.
     environment.push(("HAULOUT_CONFIG".into(), None));
@@ -51,9 +60,14 @@ pub async fn run(args: &AgentArgs, context: &Context) -> Result<Finish, Failure>
         progress: context.progress(Unit::Objects),
         launcher: Launcher { program, environment, variable: employment::VARIABLE },
         host,
-        retry_seconds,
+        retry_seconds: settings.retry_seconds,
+        page,
     };
-    agent::run(&work, first, context.stop.clone(), hangup).await?;
+    let ended = agent::run(&work, first, context.stop.clone(), hangup).await;
+    if let Some(reading) = reading {
+        reading.abort();
+    }
+    ended?;
     Ok(Finish::Done)
 }
 
@@ -73,13 +87,13 @@ struct SettingsSource {
 }
 
 impl SettingsSource {
-    fn read(&self) -> Result<(Loaded, u32), Failure> {
+    fn read(&self) -> Result<(Loaded, AgentSettings), Failure> {
         let text =
             std::fs::read(&self.file).map_err(|source| SettingsError::Read { path: self.file.clone(), source })?;
         let layers = Layers::open(self.environment.clone(), Some(&self.file))?;
         let settings = AgentSettings::assemble(&layers, self.url.as_deref(), &self.args, &self.host)?;
-        let loaded = Loaded { config: settings.config, text, warnings: layers.take_warnings() };
-        Ok((loaded, settings.retry_seconds))
+        let loaded = Loaded { config: settings.config.clone(), text, warnings: layers.take_warnings() };
+        Ok((loaded, settings))
     }
 }
 

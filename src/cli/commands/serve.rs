@@ -1,9 +1,9 @@
 //! `haulout serve`.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use serde::Serialize;
-use tokio::net::TcpListener;
+use tokio::{net::TcpListener, task::JoinHandle};
 
 use super::{Context, Finish};
 use crate::{
@@ -11,11 +11,10 @@ use crate::{
         args::ServeArgs,
         failure::Failure,
         open,
-        options::{PageSettings, ServeSettings},
+        options::{PageSettings, ServeSettings, StoreSettings},
         output::Message,
     },
     fleet::{Fleet, FleetOptions},
-    model::Secret,
     repository::Access,
     store::RetryPolicy,
     web::{self, WebOptions},
@@ -41,22 +40,32 @@ impl Message for Listening {
 /// When the settings are wrong, the store cannot be opened, or the address is taken.
 pub async fn run(args: &ServeArgs, context: &Context) -> Result<Finish, Failure> {
     let settings = context.settle(ServeSettings::assemble(&context.layers, context.url(), args))?;
-    let holder = open::keyholder(context)?;
-    let retry = RetryPolicy::lasting(std::time::Duration::from_secs(LOOK_SECONDS));
-    let store = open::patient_store(&settings.store, false, retry, None, context).await?;
-    let access = (!holder.is_empty()).then(|| Access { keys: Arc::new(holder), entropy: context.entropy() });
-    let options = FleetOptions { refresh: settings.refresh, access, clock: context.clock() };
-    let fleet = Fleet::new(store, options);
+    let fleet = fleet(&settings.store, settings.refresh, context).await?;
     let listener = listen(settings.page.listen).await?;
     tell(&listener, context)?;
-    let router = web::router(fleet.clone(), None, web_options(&settings.page, settings.page.token.clone(), context));
-    let reading = tokio::spawn({
-        let (fleet, stop) = (fleet, context.stop.clone());
-        async move { fleet.run(stop).await }
-    });
+    let router = web::router(fleet.clone(), None, web_options(&settings.page, context));
+    let reading = read(fleet, context);
     web::serve(listener, router, context.stop.clone()).await;
     reading.abort();
     Ok(Finish::Done)
+}
+
+/// What lies at a place, which nobody reads yet.
+///
+/// # Errors
+/// When the store cannot be opened.
+pub async fn fleet(store: &StoreSettings, refresh: Option<Duration>, context: &Context) -> Result<Fleet, Failure> {
+    let holder = open::keyholder(context)?;
+    let retry = RetryPolicy::lasting(Duration::from_secs(LOOK_SECONDS));
+    let store = open::patient_store(store, false, retry, None, context).await?;
+    let access = (!holder.is_empty()).then(|| Access { keys: Arc::new(holder), entropy: context.entropy() });
+    Ok(Fleet::new(store, FleetOptions { refresh, access, clock: context.clock() }))
+}
+
+/// Has `fleet` read and kept up to date until the command is told to stop.
+pub fn read(fleet: Fleet, context: &Context) -> JoinHandle<()> {
+    let stop = context.stop.clone();
+    tokio::spawn(async move { fleet.run(stop).await })
 }
 
 async fn listen(address: SocketAddr) -> Result<TcpListener, Failure> {
@@ -78,10 +87,11 @@ fn tell(listener: &TcpListener, context: &Context) -> Result<(), Failure> {
     Ok(())
 }
 
-fn web_options(settings: &PageSettings, token: Option<Secret>, context: &Context) -> WebOptions {
+/// How `settings` have a page served.
+pub fn web_options(settings: &PageSettings, context: &Context) -> WebOptions {
     WebOptions {
         hosts: settings.hosts.clone(),
-        token,
+        token: settings.token.clone(),
         thresholds: settings.thresholds,
         price: settings.price,
         clock: context.clock(),

@@ -9,12 +9,13 @@ use jiff::tz::TimeZone;
 use url::Url;
 
 use super::{
-    ArchiveSettings, BackupSettings, CompactSettings, CopySettings, DrillSettings, PruneSettings, ReadSettings,
+    ArchiveSettings, BackupSettings, CompactSettings, CopySettings, DrillSettings, PageSettings, PruneSettings,
+    ReadSettings, StoreSettings,
 };
 use crate::{
     agent::{AgentConfig, Cron, Hooks, IoClass, Planned, Task, zone_named},
     cli::{
-        args::{AgentArgs, ArchiveArgs, BackupArgs, CompactArgs, CopyArgs, DrillArgs, PruneArgs, StoreArgs},
+        args::{AgentArgs, ArchiveArgs, BackupArgs, CompactArgs, CopyArgs, DrillArgs, PruneArgs, ServeArgs, StoreArgs},
         settings::{
             Addresses, Layers, SettingsError, Stretch, Value, endpoint,
             keys::{self, Described as _, Key, Nice},
@@ -47,6 +48,10 @@ pub struct AgentSettings {
     pub config: AgentConfig,
     /// Seconds before a run is repeated that failed.
     pub retry_seconds: u32,
+    /// The repository, as its page reads it.
+    pub store: StoreSettings,
+    /// The page, where it listens.
+    pub page: Option<PageSettings>,
 }
 
 impl AgentSettings {
@@ -95,7 +100,9 @@ impl AgentSettings {
             arguments: url.map(|url| vec!["--repo".to_owned(), url.to_owned()]).unwrap_or_default(),
         };
         let retry_seconds = time(layers, &keys::AGENT_RETRY_AFTER, RETRY_SECONDS, JITTER_SECONDS_MAX)?.max(1);
-        Ok(AgentSettings { config, retry_seconds })
+        let page = config.listen.map(|listen| PageSettings::at(listen, layers, &ServeArgs::default())).transpose()?;
+        let store = StoreSettings::assemble(layers, url, &StoreArgs::default())?;
+        Ok(AgentSettings { config, retry_seconds, store, page })
     }
 }
 

@@ -67,6 +67,14 @@ impl PageSettings {
     /// Those of [`ServeSettings::assemble`].
     pub fn assemble(layers: &Layers, args: &ServeArgs) -> Result<PageSettings, SettingsError> {
         let listen = layers.pick_or(&keys::LISTEN, args.listen, Listen(LISTEN))?.0;
+        PageSettings::at(listen, layers, args)
+    }
+
+    /// As [`assemble`](PageSettings::assemble), of an agent that listens at `listen`.
+    ///
+    /// # Errors
+    /// Those of [`ServeSettings::assemble`].
+    pub fn at(listen: SocketAddr, layers: &Layers, args: &ServeArgs) -> Result<PageSettings, SettingsError> {
         let remote = layers.pick_or(&keys::ALLOW_REMOTE, args.allow_remote.then_some(true), false)?;
         if !remote && !is_local(listen.ip()) {
             return Err(SettingsError::Remote { listen });
