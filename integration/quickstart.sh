@@ -5,20 +5,24 @@ set -euo pipefail
 
 usage() {
   cat <<USAGE
-usage: integration/quickstart.sh [--s3]
+usage: integration/quickstart.sh [--s3] [--agent]
 
 Backs a scratch server up (a full backup, then two incremental ones), destroys it, restores it and compares every
 table. The repository is a folder; with --s3 it is a bucket on LocalStack. Nothing outlives the script but what it
 installs: MariaDB's programs, and LocalStack under \${HAULOUT_CACHE:-~/.cache/haulout}.
 
+With --agent nobody types a backup: an agent keeps the server protected, its page says until when, a run is begun through its API, and the
+server is restored by the command that the page has.
+
 Environment: CARGO_TARGET_DIR; HAULOUT_BIN for a haulout that is built already.
 USAGE
 }
 
-s3=''
+s3='' agent=''
 for argument; do
   case $argument in
     --s3) s3=yes ;;
+    --agent) agent=yes ;;
     -h | --help) usage; exit ;;
     *) usage >&2; exit 2 ;;
   esac
@@ -31,6 +35,7 @@ chmod 755 "$scratch"
 datadir=$scratch/data
 socket=$datadir.run/socket
 cleanup() {
+  [ -z "${agent_pid-}" ] || { kill "$agent_pid" && wait "$agent_pid"; } 2>/dev/null || true
   stop_server KILL
   [ -z "$s3" ] || "$top/localstack/run.sh" stop --dir "$scratch/localstack" 2>/dev/null || true
   rm -rf "$scratch"
@@ -48,7 +53,7 @@ timed() {
 }
 
 heading "1. What is needed: MariaDB's programs, and haulout"
-"$top/integration/setup.sh" ${s3:+--s3}
+"$top/integration/setup.sh" ${s3:+--s3} ${agent:+--agent}
 find_cargo
 if [ -n "${HAULOUT_BIN-}" ]; then
   PATH=$(dirname "$HAULOUT_BIN"):$PATH
@@ -61,7 +66,8 @@ run haulout --version
 heading "2. A scratch server with some data"
 note "datadir $datadir, socket $socket, account $(server_account); it listens on no port"
 make_datadir "$datadir"
-start_server "$datadir" "$socket"
+# An agent archives the binary log, too.
+start_server "$datadir" "$socket" ${agent:+--log-bin --server-id=1}
 sql <<'SQL'
 CREATE DATABASE shop;
 USE shop;
@@ -92,11 +98,8 @@ export HAULOUT_REPO=$repository
 note "HAULOUT_REPO=$repository"
 run haulout init
 
-heading "4. A full backup"
-timed "full backup" haulout backup --full --socket "$socket" --user root
-
-heading "5. Changes and DDL, then an incremental backup"
-sql <<'SQL'
+changes() {
+  sql <<'SQL'
 USE shop;
 UPDATE purchase SET cents = cents + 1 WHERE id % 100 = 0;
 CREATE TABLE refund (id INT PRIMARY KEY, reason TEXT);
@@ -104,6 +107,128 @@ INSERT INTO refund SELECT seq, REPEAT('because ', 20) FROM seq_1_to_3000;
 ALTER TABLE customer ADD COLUMN email VARCHAR(80) DEFAULT 'none@example.org', ALGORITHM=INSTANT;
 RENAME TABLE campaign TO campaign_of_last_year;
 SQL
+}
+owner=$(server_account):$(id -gn "$(server_account)")
+
+# Kills the server, deletes its datadir, runs a restore, and compares all tables.
+disaster() {
+  checksums >"$scratch/before"
+  note "kill -9 $server_pid"
+  stop_server KILL
+  run rm -rf "$datadir"
+  timed "restore" "$@"
+  start_server "$datadir" "$socket"
+  checksums >"$scratch/after"
+  run diff "$scratch/before" "$scratch/after" || die "FAILED: the tables above differ"
+  awk '{ printf "   %-24s checksum %12s  equal\n", $1, $2 }' "$scratch/after"
+  [ -s "$scratch/after" ] || die "FAILED: there are no tables"
+}
+
+finish() {
+  heading "Times"
+  printf '%s\n' "${timings[@]}"
+  printf '\nOK: %d tables restored and equal, from %s, in %s s all told\n' "$(wc -l <"$scratch/after")" "$repository" \
+    "$(seconds_between "$began" "$(now)")"
+}
+
+if [ -n "$agent" ]; then
+  address=127.0.0.1:8321
+  api=http://$address/api/v1
+  # The page's answer at address $1, from which jq takes $2.
+  asked() { curl --silent --fail --max-time 10 "$api/$1" | jq -e -r "$2"; }
+  # Waits for at most three minutes until the page's answer at address $1 is as expression $2 wants it.
+  wait_for() {
+    local began=$SECONDS
+    until asked "$1" "$2" >/dev/null 2>&1; do
+      [ $((SECONDS - began)) -lt 180 ] || { tail -n 20 "$scratch/agent.log" >&2 && die "FAILED: $3"; }
+      kill -0 "$agent_pid" 2>/dev/null || { tail -n 20 "$scratch/agent.log" >&2 && die "FAILED: the agent has ended"; }
+      read -r -t 0.2 <> <(:) || true
+    done
+  }
+
+  heading "4. An agent, by one file"
+  head -c 24 /dev/urandom | base64 >"$scratch/token"
+  cat >"$scratch/haulout.toml" <<TOML
+[repository]
+url = "$repository"
+
+[mariadb]
+socket = "$socket"
+user = "root"
+
+[agent]
+name = "shop"
+listen = "$address"
+state_dir = "$scratch/state"
+
+[serve]
+token_file = "$scratch/token"
+
+[agent.backup]
+schedule = "0 * * * *"
+full_every = "7d"
+
+[agent.archive]
+enabled = true
+
+[agent.drill]
+schedule = "30 5 * * 0"
+
+[drill]
+scratch = "$scratch/drill"
+TOML
+  sed 's/^/   /' "$scratch/haulout.toml"
+  unset HAULOUT_REPO
+  export HAULOUT_CONFIG=$scratch/haulout.toml
+  run haulout config check
+  note "haulout agent &"
+  haulout agent 2>"$scratch/agent.log" &
+  agent_pid=$!
+
+  heading "5. It takes the first backup at once, since there is none"
+  wait_for runs '[.recent[] | select(.job == "backup" and .outcome == "succeeded")] | length == 1' "no backup came"
+  asked runs '.recent[] | "   \(.job): \(.message)"'
+
+  heading "6. Changes and DDL; another backup and a drill are begun through the page's API"
+  changes
+  begin_run() {
+    local job=$1 number
+    note "curl -H 'Authorization: Bearer …' $api/runs -d '{\"job\": \"$job\"}'"
+    number=$(curl --silent --show-error --fail -H "Authorization: Bearer $(cat "$scratch/token")" \
+      -H 'Content-Type: application/json' "$api/runs" -d "{\"job\": \"$job\"}" | jq .run)
+    wait_for runs "[.recent[] | select(.run == $number)] | length == 1" "the $job did not end"
+    asked runs ".recent[] | select(.run == $number) | \"   \(.job) \(.outcome): \(.message)\""
+    asked runs ".recent[] | select(.run == $number) | .outcome == \"succeeded\"" >/dev/null || die "FAILED: the $job"
+  }
+  begin_run backup
+  begin_run drill
+
+  heading "7. The page: http://$address/"
+  wait_for fleet '.servers[0] | .severity == "fine" and .backups == 2 and .last_proven != null' "the page does not call the server fine"
+  asked fleet '.servers[0] | "   \(.title): \(.label). Protected until \(.protected_until), restorable since \(.oldest_restorable), last proven \(.last_proven), in \(.rto_seconds) s"'
+  server=$(asked fleet '.servers[0].slug')
+  backup=$(asked "servers/$server" '.all_backups | max_by(.started) | .id')
+  command=$(asked "servers/$server/backups/$backup" .restore_command)
+  note "its command: $command"
+
+  heading "8. Disaster, and the page's command"
+  note "this scratch server's account is $owner, which is put in the place of mysql:mysql"
+  read -r -a words <<<"${command/mysql:mysql/$owner}"
+  disaster "${words[@]}"
+  heading "9. The agent goes on, with the restored server, and ends when it is told to"
+  begin_run backup
+  kill "$agent_pid"
+  wait "$agent_pid" || die "FAILED: the agent did not end well"
+  unset agent_pid
+  finish
+  exit
+fi
+
+heading "4. A full backup"
+timed "full backup" haulout backup --full --socket "$socket" --user root
+
+heading "5. Changes and DDL, then an incremental backup"
+changes
 timed "first incremental" haulout backup --incremental --socket "$socket" --user root
 
 heading "6. More of both, then an incremental backup on the incremental one"
@@ -122,24 +247,6 @@ timed "second incremental" haulout backup --incremental --socket "$socket" --use
 heading "7. The lineage"
 run haulout list
 
-heading "8. Disaster: the server is killed and its datadir deleted"
-checksums >"$scratch/before"
-note "kill -9 $server_pid"
-stop_server KILL
-run rm -rf "$datadir"
-
-heading "9. Restore: each page fetched once, one prepare, moved in"
-owner=$(server_account)
-timed "restore" haulout restore --backup latest --datadir "$datadir" --owner "$owner:$(id -gn "$owner")"
-
-heading "10. The server starts on what was restored"
-start_server "$datadir" "$socket"
-checksums >"$scratch/after"
-run diff "$scratch/before" "$scratch/after" || die "FAILED: the tables above differ"
-awk '{ printf "   %-24s checksum %12s  equal\n", $1, $2 }' "$scratch/after"
-[ -s "$scratch/after" ] || die "FAILED: there are no tables"
-
-heading "Times"
-printf '%s\n' "${timings[@]}"
-printf '\nOK: %d tables restored and equal, from %s, in %s s all told\n' "$(wc -l <"$scratch/after")" "$repository" \
-  "$(seconds_between "$began" "$(now)")"
+heading "8. Disaster: the server is killed and its datadir deleted; each page is fetched once, one prepare, moved in"
+disaster haulout restore --backup latest --datadir "$datadir" --owner "$owner"
+finish

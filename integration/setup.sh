@@ -5,10 +5,11 @@ set -euo pipefail
 
 usage() {
   cat <<USAGE
-usage: integration/setup.sh [--s3] [--ci] [--bench] [--copy-bench] [--plugins]
+usage: integration/setup.sh [--s3] [--agent] [--ci] [--bench] [--copy-bench] [--plugins]
 
 Installs MariaDB's server and backup tool, a C compiler (parts of the object store's TLS and zstd are C), and:
 --s3       what localstack/run.sh needs
+--agent    what integration/quickstart.sh --agent needs beyond that
 --ci       what .ci/run needs beyond that
 --bench    what integration/bench.sh needs beyond that
 --copy-bench  what integration/copy_bench.sh needs beyond that
@@ -16,10 +17,11 @@ Installs MariaDB's server and backup tool, a C compiler (parts of the object sto
 USAGE
 }
 
-s3='' ci='' bench='' copy_bench='' plugins=''
+s3='' agent='' ci='' bench='' copy_bench='' plugins=''
 for argument; do
   case $argument in
     --s3) s3=yes ;;
+    --agent) agent=yes ;;
     --ci) ci=yes ;;
     --bench) bench=yes ;;
     --copy-bench) copy_bench=yes ;;
@@ -48,6 +50,10 @@ need gcc gcc
 [ -e /usr/include/stdlib.h ] || missing+=(libc6-dev)
 if [ -n "$s3" ] && ! python3 -c 'import ensurepip, venv' >/dev/null 2>&1; then
   missing+=(python3-venv)
+fi
+if [ -n "$agent" ]; then
+  need curl curl
+  need jq jq
 fi
 if [ -n "$ci" ]; then
   need shellcheck shellcheck
