@@ -1,7 +1,7 @@
 //! A fleet: what is known of every repository under a place, read from the store alone, and kept up to date by listing what is new.
 //!
-//! Of a backup a record of some 400 bytes is kept and not its manifest, of a stream of binary log its first and its last segment. So a
-//! thousand servers with a hundred backups each take some 100 MiB. One repository that cannot be reached or read hides no other: what was
+//! Of a backup a small record is kept and not its manifest, of a stream of binary log its first and its last segment: a thousand servers
+//! with 35 backups each take 38 MiB. One repository that cannot be reached or read hides no other: what was
 //! known of it stays, and the fault beside it.
 
 mod find;
