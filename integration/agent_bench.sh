@@ -60,6 +60,8 @@ unset HAULOUT_REPO HAULOUT_CONFIG
 make_datadir "$datadir"
 start_server "$datadir" "$socket" --innodb-buffer-pool-size=64M --log-bin="$datadir/binlog" --server-id=1
 quiet haulout --repo "file://$scratch/repository" init
+# Half a day from now: nothing but waiting is measured.
+hour=$(((10#$(date -u +%H) + 12) % 24))
 cat >"$scratch/haulout.toml" <<TOML
 [repository]
 url = "file://$scratch/repository"
@@ -67,21 +69,22 @@ url = "file://$scratch/repository"
 socket = "$socket"
 user = "root"
 [agent]
+time_zone = "UTC"
 listen = "127.0.0.1:0"
 state_dir = "$scratch/state"
 [agent.backup]
-schedule = "0 0 29 2 *"
+schedule = "0 $hour * * *"
 [agent.archive]
 enabled = true
 [agent.check]
-schedule = "30 0 29 2 *"
-everything_within = "3650d"
+schedule = "30 $hour * * *"
+everything_within = "30d"
 [agent.drill]
-schedule = "0 1 29 2 *"
+schedule = "0 $hour * * *"
 [drill]
 scratch = "$scratch/drill"
 [agent.prune]
-schedule = "30 1 29 2 *"
+schedule = "30 $hour * * *"
 [prune]
 keep_last = 3
 [agent.webhooks]

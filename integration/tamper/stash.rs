@@ -172,7 +172,7 @@ impl<'a> Judge<'a> {
     /// What a check says can be brought back.
     pub async fn called_whole(&self) -> Vec<Restorable> {
         let repository = self.open().await.unwrap();
-        let read = Some(ReadData { percent: 100, seed: 0 });
+        let read = Some(ReadData { percent: 100, seed: 0, part: None });
         let report = check(&repository, &Selection::All, read, &Silent).await.unwrap();
         assert_eq!(report.damaged_backups, report.wrecks.iter().map(|wreck| wreck.backup.clone()).collect::<Vec<_>>());
         let mut whole = Vec::new();
@@ -214,7 +214,7 @@ impl<'a> Judge<'a> {
 
     async fn notice(&self, each: bool) -> Option<Notice> {
         let Some(repository) = self.open().await else { return Some(Notice::Opening) };
-        let read = Some(ReadData { percent: 100, seed: 0 });
+        let read = Some(ReadData { percent: 100, seed: 0, part: None });
         match check(&repository, &Selection::All, read, &Silent).await {
             Ok(report) if report.is_clean() => {}
             _ => return Some(Notice::Check),

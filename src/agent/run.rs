@@ -138,6 +138,9 @@ pub async fn run(
     Ok(())
 }
 
+/// What a run told, by its number.
+type Told = (u64, Event);
+
 struct Run {
     task: Task,
     cause: Cause,
@@ -148,7 +151,7 @@ struct Run {
 }
 
 /// What runs tell, by their numbers.
-type Events = (mpsc::Sender<(u64, Event)>, mpsc::Receiver<(u64, Event)>);
+type Events = (mpsc::Sender<Told>, mpsc::Receiver<Told>);
 
 struct Agent<'a> {
     context: &'a Context,

@@ -71,7 +71,7 @@ async fn one(world: &World, repository: Arc<Repository>, stream: Vec<u8>, increm
     match outcome {
         Ok(()) => {
             assert_eq!(backups, 1);
-            let read_data = ReadData { percent: 100, seed: 0 };
+            let read_data = ReadData { percent: 100, seed: 0, part: None };
             let report = verify(&repository, &Selection::All, Some(read_data), &Silent).await.unwrap();
             assert!(report.is_clean(), "a committed backup is damaged: {:?}", report.damages);
         }

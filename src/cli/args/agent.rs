@@ -18,9 +18,10 @@ caught up with once; those that fail because another is at work, the store or th
 SIGHUP, or a change of the file, has it read anew; a file that is wrong is refused, and the one before stays in force. SIGTERM ends \
 the runs in good order within 30 s; the next start repeats them. It tells systemd when it is ready (Type=notify), and that it lives.
 
-At --listen it answers /metrics (Prometheus), /healthz and /readyz.")]
+At --listen it serves the page of its server, where runs can be begun with the token of [serve] token_file, the JSON API, /metrics (Prometheus), \
+/healthz and /readyz. What others may reach, and what is borne, is set in [serve], as for `haulout serve`.")]
 pub struct AgentArgs {
-    /// Answer HTTP at this address; nowhere unless given [env: HAULOUT_LISTEN]
+    /// Serve the page and the metrics at this address; nowhere unless given [env: HAULOUT_AGENT_LISTEN]
     #[arg(long, value_name = "ADDRESS:PORT")]
     pub listen: Option<SocketAddr>,
     /// Directory of its memory and its lock [env: HAULOUT_STATE_DIR] [default: /var/lib/haulout]

@@ -48,9 +48,7 @@ fn check(context: &Context) -> Result<Finish, Failure> {
     if context.output.is_json() {
         lines.iter().for_each(|line| context.output.json(line));
     } else {
-        lines
-            .iter()
-            .for_each(|line| context.output.data(line.text(context.layers.environment.zone.as_ref()).as_bytes()));
+        lines.iter().for_each(|line| context.output.data(line.text().as_bytes()));
     }
     context.output.summary(&summary, |summary, _| summary.text());
     Ok(Finish::Done)

@@ -3,7 +3,7 @@
 use jiff::tz::TimeZone;
 use serde::Serialize;
 
-use crate::{cli::output::Message, model::Timestamp, web::service::Job};
+use crate::{agent::zone_named, cli::output::Message, model::Timestamp, web::service::Job};
 
 /// A part of the schedule.
 #[derive(Debug, Clone, Serialize)]
@@ -25,14 +25,14 @@ impl Message for PlannedLine {
 }
 
 impl PlannedLine {
-    /// For people: moments are those of `zone`.
-    pub fn text(&self, zone: Option<&TimeZone>) -> String {
-        let zone = zone.cloned().unwrap_or(TimeZone::UTC);
+    /// For people: moments are those of the schedule's own zone.
+    pub fn text(&self) -> String {
+        let zone = zone_named(&self.zone).unwrap_or(TimeZone::UTC);
         let full = if self.full { " (full)" } else { "" };
         let name = format!("{:?}", self.job).to_lowercase();
         let mut text = format!("{name}{full} at \"{}\" {}\n", self.schedule, self.zone);
         for moment in &self.next {
-            text += &format!("  {}\n", zone.to_datetime(moment.0).strftime("%a %Y-%m-%d %H:%M:%S"));
+            text += &format!("  {}\n", moment.0.to_zoned(zone.clone()).strftime("%a %Y-%m-%d %H:%M:%S %Z"));
         }
         text
     }

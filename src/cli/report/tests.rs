@@ -697,7 +697,7 @@ fn the_schedule_and_the_settings_as_json_and_for_people() {
     let figures = crate::cli::figures::FiguresLine::default();
     output.json(&figures);
     snapshot::check("config.jsonl", &out.text());
-    let text = [planned.text(None), check.text(), set.text(), unset.text(), show.text()].concat();
+    let text = [planned.text(), check.text(), set.text(), unset.text(), show.text()].concat();
     snapshot::check("config.txt", &text);
 }
 

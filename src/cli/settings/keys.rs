@@ -227,8 +227,8 @@ keys! {
         "chunks that an extent may lie in before they are made one";
 
     AGENT_NAME: String = "agent"."name", None, None, "name of the server in metrics and messages; the machine's unless given";
-    AGENT_LISTEN: SocketAddr = "agent"."listen", Some("--listen"), Some("HAULOUT_LISTEN"),
-        "address and port at which the agent answers HTTP, such as \"127.0.0.1:9187\"";
+    AGENT_LISTEN: SocketAddr = "agent"."listen", None, Some("HAULOUT_AGENT_LISTEN"),
+        "address and port of the page and the metrics of an agent, such as \"127.0.0.1:9187\"";
     AGENT_STATE_DIR: PathBuf = "agent"."state_dir", Some("--state-dir"), Some("HAULOUT_STATE_DIR"),
         "directory of the agent's memory and lock";
     AGENT_TIME_ZONE: String = "agent"."time_zone", None, None,
