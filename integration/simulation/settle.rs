@@ -164,7 +164,7 @@ impl Site {
     }
 
     async fn checked(&self, repository: &Repository, selection: Selection) -> CheckReport {
-        let read = Some(verify::ReadData { percent: 100, seed: 0 });
+        let read = Some(verify::ReadData { percent: 100, seed: 0, part: None });
         verify::check(repository, &selection, read, &Silent).await.unwrap()
     }
 

@@ -137,7 +137,7 @@ impl Site {
             }
             Work::Check { repair } => {
                 let all = verify::Selection::All;
-                let read = Some(verify::ReadData { percent: 100, seed: 0 });
+                let read = Some(verify::ReadData { percent: 100, seed: 0, part: None });
                 let report = verify::check(&repository, &all, read, &Silent).await.map_err(|error| failed(&error))?;
                 let damages = report.damages.len();
                 if *repair {

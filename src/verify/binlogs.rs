@@ -1,15 +1,17 @@
 //! Checks archived binary log: each stream is a row, and each segment is what its document says.
 //!
-//! That the row fits what comes before and after it, and the backups, is not looked at here.
+//! That the row fits what comes before and after it, and the backups, is held by [`Windows`].
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use futures::StreamExt;
 
 use super::error::{chain, damage};
+use super::windows::Windows;
 use super::{Damage, ReadData, VerifyError, is_sampled};
 use crate::error::{Diagnose, Kind};
-use crate::format::Segment;
+use crate::format::{Manifest, Segment};
 use crate::mariadb::binlog::{BinlogError, Event, EventParser, MAGIC, Step, Transactions};
 use crate::model::{Gtid, GtidSet, PackId, Phase, Progress, StreamId, Timestamp};
 use crate::repository::{ObjectKey, Repository, RepositoryError, SegmentReader, StoredSegment, StoredStream};
@@ -30,9 +32,10 @@ pub struct BinlogTally {
     pub transactions: u64,
 }
 
-/// Checks all streams; what is wrong is told in the order of the streams.
+/// Checks all streams, and that all `backups` lie in them that windows begin from; what is wrong is told in the order of the streams, and then of the windows.
 pub(super) async fn check(
     repository: &Repository,
+    backups: &[Manifest],
     read_data: Option<ReadData>,
     progress: &dyn Progress,
 ) -> Result<(BinlogTally, Vec<Damage>), VerifyError> {
@@ -40,18 +43,24 @@ pub(super) async fn check(
     if streams.is_empty() {
         return Ok(Default::default());
     }
-    let mut check = Check { repository, read_data, let_go: None, tally: BinlogTally::default(), damages: Vec::new() };
+    // What cannot be read is told where it is looked at.
+    let (history, _) = repository.binlog_history().await?;
+    let windows = Windows::new(&history, backups);
+    let (tally, damages) = (BinlogTally::default(), Vec::new());
+    let mut check = Check { repository, read_data, windows, let_go: None, tally, damages };
     progress.begin(Phase::Check, Some(streams.iter().map(|stream| check.weight(stream)).sum()));
     for stream in &streams {
         check.stream(stream, progress).await?;
     }
     progress.end(Phase::Check);
+    check.damages.extend(check.windows.wrong());
     Ok((check.tally, check.damages))
 }
 
 struct Check<'a> {
     repository: &'a Repository,
     read_data: Option<ReadData>,
+    windows: Windows,
     /// Of each stream the number below which prunes that were begun let go of segments; read when something is missing.
     let_go: Option<BTreeMap<StreamId, u32>>,
     tally: BinlogTally,
@@ -73,8 +82,11 @@ impl Check<'_> {
     async fn stream(&mut self, stream: &StoredStream, progress: &dyn Progress) -> Result<(), VerifyError> {
         self.tally.streams += 1;
         let (repository, read_data) = (self.repository, self.read_data);
-        let looks =
-            stream.segments.iter().map(|stored| async move { (stored, look(repository, stored, read_data).await) });
+        let wanted = self.windows.wanted(&stream.id);
+        let looks = stream.segments.iter().map(|stored| {
+            let wanted = wanted.clone();
+            async move { (stored, look(repository, stored, read_data, wanted).await) }
+        });
         let mut looks = futures::stream::iter(looks).buffered(SEGMENTS_AHEAD);
         let (mut last, mut expected): (Option<Segment>, Option<u32>) = (None, None);
         while let Some((stored, looked)) = looks.next().await {
@@ -96,6 +108,7 @@ impl Check<'_> {
                 }
                 Err(error) => {
                     last = None;
+                    self.windows.pass_over(&stream.id, number);
                     // A prune may have come by since it was listed.
                     let is_gone = matches!(&error, RepositoryError::Store(error) if error.is_not_found());
                     if !is_gone || number >= self.let_go_below(&stream.id).await? {
@@ -130,6 +143,10 @@ impl Check<'_> {
             && let Some(problem) = link_problem(before, segment)
         {
             self.wrong(stored, problem);
+        }
+        match &contents {
+            Ok(contents) => self.windows.take(segment, contents.as_ref().map(|contents| &contents.came)),
+            Err(_) => self.windows.pass_over(&segment.stream, segment.number),
         }
         let fits = stored.packs.len() == segment.packs.len()
             && segment.packs.iter().all(|pack| stored.packs.contains(&(pack.pack, u64::from(pack.bytes))));
@@ -198,12 +215,17 @@ impl Check<'_> {
 }
 
 /// Reads a segment's document, and when its bytes are to be read those.
-async fn look(repository: &Repository, stored: &StoredSegment, read_data: Option<ReadData>) -> Looked {
+async fn look(
+    repository: &Repository,
+    stored: &StoredSegment,
+    read_data: Option<ReadData>,
+    wanted: Arc<BTreeSet<Gtid>>,
+) -> Looked {
     let segment = repository.read_segment(&stored.key).await?;
     let is_chosen = segment.packs.first().is_some_and(|pack| read_data.is_some_and(|how| is_sampled(pack.pack, how)));
     let contents = match is_chosen {
         false => Ok(None),
-        true if repository.needs_data_key().is_ok() => Contents::read(repository, &segment).await.map(Some),
+        true if repository.needs_data_key().is_ok() => Contents::read(repository, &segment, wanted).await.map(Some),
         // What is in them is not for this key.
         true => repository.prove_segment_packs(&segment).await.map(|()| None),
     };
@@ -236,14 +258,21 @@ struct Contents {
     /// Length of what stands before the server's bytes.
     head: u64,
     damage: Option<String>,
+    /// Transactions that are looked for, and those of them that came.
+    wanted: Arc<BTreeSet<Gtid>>,
+    came: BTreeSet<Gtid>,
 }
 
 impl Contents {
     /// Reads all bytes of a segment, which are proven by that, and the events that they are.
-    async fn read(repository: &Repository, segment: &Segment) -> Result<Contents, RepositoryError> {
+    async fn read(
+        repository: &Repository,
+        segment: &Segment,
+        wanted: Arc<BTreeSet<Gtid>>,
+    ) -> Result<Contents, RepositoryError> {
         let what = ObjectKey::Segment(segment.key()).text();
         let mut reader = SegmentReader::new(repository, segment);
-        let mut contents = Contents { position: segment.before.clone(), ..Contents::default() };
+        let mut contents = Contents { position: segment.before.clone(), wanted, ..Contents::default() };
         let mut parser = EventParser::new(what.clone(), MAGIC.len() as u64);
         let (mut steps, mut magic) = (Transactions::default(), Vec::new());
         while let Some(bytes) = reader.next().await? {
@@ -292,6 +321,9 @@ impl Contents {
             self.first.get_or_insert(transaction.gtid);
             self.last = Some(transaction.gtid);
             self.position.note(transaction.gtid);
+            if self.wanted.contains(&transaction.gtid) {
+                self.came.insert(transaction.gtid);
+            }
             let (least, most) = self.times.unwrap_or((transaction.time, transaction.time));
             self.times = Some((least.min(transaction.time), most.max(transaction.time)));
         }

@@ -20,6 +20,7 @@ mod locked;
 mod packs;
 mod pages;
 mod tour;
+mod windows;
 
 #[cfg(test)]
 #[path = "../restore/synthetic.rs"]
@@ -160,9 +161,10 @@ pub async fn check(
     }
     progress.end(Phase::Check);
     check.blame().await?;
+    let backups = check.manifests.clone();
     let mut report = check.report(*selection == Selection::All, read_data);
     if *selection == Selection::All {
-        let (tally, damages) = binlogs::check(repository, read_data, progress).await?;
+        let (tally, damages) = binlogs::check(repository, &backups, read_data, progress).await?;
         report.binlogs = tally;
         report.damages.extend(damages);
     }

@@ -12,6 +12,7 @@ use crate::verify::{CheckReport, Selection};
 
 const ALL: Option<ReadData> = Some(ReadData { percent: 100, seed: 0, part: None });
 const STREAM: &str = "20261122T020500Z-51c0de";
+const OTHER_STREAM: &str = "20261122T060500Z-51c0de";
 /// What makes something else of a segment, and what is then said of it.
 type Change = (fn(&mut Segment), &'static str);
 
@@ -23,13 +24,15 @@ struct Shelf {
     objects: Arc<InMemory>,
     repository: Arc<Repository>,
     segments: Vec<Segment>,
+    /// The stream that is written, and how many segments were before it.
+    stream: (&'static str, usize),
 }
 
 async fn empty() -> Shelf {
     let objects = Arc::new(InMemory::new());
     let store = Store::over("memory:///", objects.clone(), StoreOptions::default());
     let repository = Arc::new(Repository::init(store, &SystemClock, &SystemEntropy).await.unwrap());
-    Shelf { objects, repository, segments: Vec::new() }
+    Shelf { objects, repository, segments: Vec::new(), stream: (STREAM, 0) }
 }
 
 async fn shelf() -> Shelf {
@@ -48,7 +51,7 @@ impl Shelf {
     }
 
     async fn written(&self, number: u32, bytes: &[u8]) -> WrittenSegment {
-        let mut writer = SegmentWriter::new(self.repository.clone(), STREAM.parse().unwrap(), number).unwrap();
+        let mut writer = SegmentWriter::new(self.repository.clone(), self.stream.0.parse().unwrap(), number).unwrap();
         writer.write(bytes).await.unwrap();
         writer.finish().await.unwrap()
     }
@@ -58,16 +61,17 @@ impl Shelf {
         let number = self.segments.len() as u32;
         let (head, own) =
             ([&MAGIC[..], &made::format_description(1_795_000_000)].concat(), Shelf::transactions(number));
-        let written = self.written(number, &[head, own.clone()].concat()).await;
+        let of_stream = number - self.stream.1 as u32;
+        let written = self.written(of_stream, &[head, own.clone()].concat()).await;
         let last = self.segments.last();
         let gtid = |sequence: u32| -> Gtid { format!("0-1-{sequence}").parse().unwrap() };
         let (first_gtid, last_gtid) = (gtid(number * EACH + 1), gtid((number + 1) * EACH));
         let start = last.map_or(342, |last| last.end);
         let mut segment = Segment {
             repository_id: self.repository.config().repository_id,
-            stream: STREAM.parse().unwrap(),
-            number,
-            previous: last.map(|last| last.sum),
+            stream: self.stream.0.parse().unwrap(),
+            number: of_stream,
+            previous: last.filter(|_| of_stream > 0).map(|last| last.sum),
             gap: None,
             start,
             end: start + own.len() as u64,
@@ -96,6 +100,21 @@ impl Shelf {
     async fn wrong(&self, read_data: Option<ReadData>) -> Vec<(String, String)> {
         let report = self.check(read_data).await;
         report.damages.into_iter().map(|damage| (damage.object, damage.problem)).collect()
+    }
+
+    /// The same with a backup that stands at `position`, of the time of the first transaction.
+    async fn wrong_with(&self, position: &str, read_data: Option<ReadData>) -> Vec<(String, String)> {
+        let mut backup = crate::format::manifest_example();
+        (backup.started, backup.finished) = (self.segments[0].first_time, self.segments[0].first_time);
+        backup.position.gtid = Some(position.to_owned());
+        backup.position.file = Some("b.000001".to_owned());
+        let (_, damages) = super::check(&self.repository, &[backup], read_data, &Silent).await.unwrap();
+        damages.into_iter().map(|damage| (damage.object, damage.problem)).collect()
+    }
+
+    /// Begins another stream.
+    fn go_on_in_another(&mut self) {
+        self.stream = (OTHER_STREAM, self.segments.len());
     }
 
     fn document(&self, number: usize) -> String {
@@ -263,4 +282,76 @@ async fn packs_of_segments_are_proven_without_a_key() {
     shelf.rot(&shelf.pack(2), 0).await;
     let damages = open().await.damages;
     assert_eq!(damages.iter().map(|damage| damage.object.clone()).collect::<Vec<_>>(), [shelf.pack(2)]);
+}
+
+/// By numbers all of these lie in the stream.
+#[tokio::test]
+async fn a_backup_whose_transaction_does_not_come_in_its_stream_is_named() {
+    let shelf = shelf().await;
+    for position in ["0-1-1", "0-1-7", "0-1-10", "0-1-20"] {
+        for read_data in [None, ALL] {
+            assert_eq!(shelf.wrong_with(position, read_data).await, [], "{position}");
+        }
+    }
+    // Of no window.
+    assert_eq!(shelf.wrong_with("0-2-21", ALL).await, []);
+    let id = crate::format::manifest_example().id;
+    let lost = |gtid: &str| {
+        let problem = format!(
+            "transaction {gtid}, at which the backup stands, does not come in it: no moment behind backup {id} can be restored by it"
+        );
+        [(format!("binlogs/{STREAM}"), problem)]
+    };
+    // Documents tell of the transactions that segments end with, and only the bytes of those inside.
+    assert_eq!(shelf.wrong_with("0-2-10", None).await, lost("0-2-10"));
+    assert_eq!(shelf.wrong_with("0-2-10", ALL).await, lost("0-2-10"));
+    assert_eq!(shelf.wrong_with("0-2-7", None).await, []);
+    assert_eq!(shelf.wrong_with("0-2-7", ALL).await, lost("0-2-7"));
+}
+
+#[tokio::test]
+async fn a_segment_that_cannot_be_read_is_told_once_and_not_by_every_backup() {
+    let shelf = shelf().await;
+    shelf.rot(&shelf.pack(1), 0).await;
+    let wrong = shelf.wrong_with("0-1-7", ALL).await;
+    assert!(wrong.len() == 1 && wrong[0].0 == shelf.pack(1), "{wrong:?}");
+}
+
+#[tokio::test]
+async fn a_stream_that_goes_on_elsewhere_than_where_it_says_is_named_with_the_backups_before_it() {
+    for (before, problem) in [("0-1-10", None), ("0-1-9", Some("at 0-1-9, and it ends at 0-1-10: no window leads on"))]
+    {
+        let mut shelf = empty().await;
+        shelf.add(|_| ()).await;
+        shelf.add(|_| ()).await;
+        let last = shelf.segments[1].clone();
+        shelf.go_on_in_another();
+        let link = crate::format::StreamLink { stream: last.stream, number: 1, sum: last.sum };
+        shelf.add(|segment| (segment.continues, segment.before) = (Some(link), before.parse().unwrap())).await;
+        let wrong = shelf.wrong_with("0-1-3", None).await;
+        assert_eq!(wrong.len(), usize::from(problem.is_some()), "{wrong:?}");
+        if let Some(problem) = problem {
+            assert!(wrong[0].0 == shelf.document(1) && wrong[0].1.contains(problem), "{wrong:?}");
+            let id = crate::format::manifest_example().id;
+            assert!(wrong[0].1.ends_with(&format!("backup {id}")), "{wrong:?}");
+            assert_eq!(shelf.wrong_with("0-1-12", None).await, [], "a backup behind it leads on");
+        }
+    }
+}
+
+#[tokio::test]
+async fn another_servers_log_that_begins_at_a_transaction_that_never_came_is_named() {
+    for (before, without, with) in [("0-1-8", 0, 0), ("0-2-8", 0, 1), ("0-2-10", 1, 1)] {
+        let mut shelf = empty().await;
+        shelf.add(|_| ()).await;
+        shelf.add(|_| ()).await;
+        shelf.go_on_in_another();
+        shelf.add(|segment| segment.before = before.parse().unwrap()).await;
+        for (read_data, number) in [(None, without), (ALL, with)] {
+            let wrong = shelf.wrong_with("0-1-3", read_data).await;
+            assert_eq!(wrong.len(), number, "{before}: {wrong:?}");
+            let why = format!("transaction {before}, at which the log of the next server begins, does not come");
+            assert!(wrong.iter().all(|(object, problem)| object.contains(STREAM) && problem.starts_with(&why)));
+        }
+    }
 }
