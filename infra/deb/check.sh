@@ -46,7 +46,14 @@ for unit in "$top"/infra/systemd/*.service "$top"/infra/systemd/*.timer; do
   has "usr/lib/systemd/system/$(basename "$unit")"
 done
 has usr/lib/systemd/system/haulout-.service.d/hardening.conf
-for page in README.md CHANGELOG.md RUNBOOK.md SETTINGS.md OUTPUT.md FORMAT.md ARCHITECTURE.md; do
+has usr/lib/systemd/system/haulout-agent.service.d/service.conf
+# The example of settings is one.
+has usr/share/doc/haulout/examples/haulout.toml
+quiet "$root/usr/bin/haulout" --config "$root/usr/share/doc/haulout/examples/haulout.toml" config check
+for file in alerts.yaml haulout.json; do
+  has "usr/share/doc/haulout/examples/$file"
+done
+for page in README.md CHANGELOG.md RUNBOOK.md WEBHOOKS.md SETTINGS.md OUTPUT.md FORMAT.md ARCHITECTURE.md; do
   has_page "usr/share/doc/haulout/$page"
 done
 
