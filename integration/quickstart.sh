@@ -147,7 +147,7 @@ if [ -n "$agent" ]; then
   }
 
   heading "4. An agent, by one file"
-  head -c 24 /dev/urandom | base64 >"$scratch/token"
+  (umask 077 && head -c 24 /dev/urandom | base64 >"$scratch/token")
   cat >"$scratch/haulout.toml" <<TOML
 [repository]
 url = "$repository"
@@ -205,7 +205,7 @@ TOML
 
   heading "7. The page: http://$address/"
   wait_for fleet '.servers[0] | .severity == "fine" and .backups == 2 and .last_proven != null' "the page does not call the server fine"
-  asked fleet '.servers[0] | "   \(.title): \(.label). Protected until \(.protected_until), restorable since \(.oldest_restorable), last proven \(.last_proven), in \(.rto_seconds) s"'
+  asked fleet '.servers[0] | "   \(.host): \(.standing). Protected until \(.protected_until), restorable since \(.oldest_restorable), last proven \(.last_proven), in \(.rto_seconds) s"'
   server=$(asked fleet '.servers[0].slug')
   backup=$(asked "servers/$server" '.all_backups | max_by(.started) | .id')
   command=$(asked "servers/$server/backups/$backup" .restore_command)

@@ -7,7 +7,7 @@ use tokio::{
     sync::watch,
 };
 
-use super::output::Output;
+use super::{employment, output::Output};
 use crate::error::Kind;
 
 /// Turns true when the operation is to stop; hand clones to whatever waits.
@@ -36,7 +36,7 @@ fn listen_to(output: Arc<Output>, mut signals: Signals) -> io::Result<Stop> {
         output.warn(&format!("{name}: stopping. Once more to stop at once"));
         // Fails only when nobody waits any more.
         let _ = sender.send(true);
-        // A terminal that goes away tells so more than once.
+        // A terminal that goes away tells so more than once, and so does an agent.
         signals.hangup = signals.hangup.filter(|_| name != HANGUP);
         signals.next().await;
         output.screen.clear();
@@ -46,7 +46,7 @@ fn listen_to(output: Arc<Output>, mut signals: Signals) -> io::Result<Stop> {
 }
 
 /// What is told of SIGHUP.
-const HANGUP: &str = "the terminal is gone";
+const HANGUP: &str = "the terminal is gone, or the agent";
 
 struct Signals {
     interrupt: Signal,
@@ -69,10 +69,12 @@ impl Signals {
     }
 
     async fn next(&mut self) -> &'static str {
-        tokio::select! {
-            _ = self.interrupt.recv() => "interrupted",
-            _ = self.terminate.recv() => "told to terminate",
-            _ = recv(&mut self.hangup) => HANGUP,
+        loop {
+            tokio::select! {
+                _ = self.interrupt.recv() => return "interrupted",
+                _ = self.terminate.recv() => return "told to terminate",
+                _ = recv(&mut self.hangup) => if !employment::agent_lives() { return HANGUP },
+            }
         }
     }
 }

@@ -19,7 +19,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use futures::{FutureExt, StreamExt, stream};
-use tokio::sync::{Mutex, watch};
+use tokio::sync::{Mutex, Notify, watch};
 
 pub use find::{Found, find};
 pub use growth::{Forecast, MONTH_DAYS, stored_over_time};
@@ -95,6 +95,7 @@ struct Shared {
     readers: Mutex<BTreeMap<String, Arc<Mutex<Reader>>>>,
     tables: Tables,
     rounds: AtomicU64,
+    hurry: Notify,
 }
 
 impl Fleet {
@@ -108,6 +109,7 @@ impl Fleet {
             readers: Mutex::default(),
             tables: Tables::default(),
             rounds: AtomicU64::new(0),
+            hurry: Notify::new(),
         };
         Fleet { shared: Arc::new(shared) }
     }
@@ -151,13 +153,21 @@ impl Fleet {
         let work = async {
             loop {
                 self.look().await;
-                tokio::time::sleep(self.refresh()).await;
+                tokio::select! {
+                    () = tokio::time::sleep(self.refresh()) => {}
+                    () = self.shared.hurry.notified() => {}
+                }
             }
         };
         tokio::select! {
             () = work => {}
             _ = stop.wait_for(|stop| *stop) => {}
         }
+    }
+
+    /// Has the next look begin now, or when the present one has ended: somebody knows that there is something new.
+    pub fn hurry(&self) {
+        self.shared.hurry.notify_one();
     }
 
     /// Looks once at every repository that is due.

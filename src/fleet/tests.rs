@@ -194,6 +194,24 @@ async fn a_fleet_is_found_read_and_kept_up_to_date_by_what_is_new() {
 }
 
 #[tokio::test]
+async fn whoever_knows_of_something_new_need_not_wait_for_the_next_look() {
+    let (_, fleet, repositories) = fleet_of(&["db1"]).await;
+    let (_go_on, stop) = watch::channel(false);
+    let reading = tokio::spawn({
+        let fleet = fleet.clone();
+        async move { fleet.run(stop).await }
+    });
+    let mut changes = fleet.changes();
+    changes.wait_for(|snapshot| snapshot.read == 1).await.unwrap();
+    let newer = put_backup(&repositories[0], 3600).await;
+    fleet.hurry();
+    let shown = |snapshot: &Arc<Snapshot>| snapshot.servers["db1"].newest().is_some_and(|backup| backup.id == newer);
+    // The next look by itself would be a minute later.
+    tokio::time::timeout(Duration::from_secs(30), changes.wait_for(shown)).await.unwrap().unwrap();
+    reading.abort();
+}
+
+#[tokio::test]
 async fn one_that_is_damaged_hides_no_other_and_what_was_known_of_it_stays() {
     let (objects, fleet, _) = fleet_of(&["db1", "db2"]).await;
     fleet.look().await;

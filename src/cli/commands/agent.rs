@@ -3,7 +3,10 @@
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use sd_notify::NotifyState;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    sync::watch,
+};
 
 use super::{Context, Finish, serve};
 use crate::{
@@ -18,8 +21,9 @@ use crate::{
         progress::Unit,
         settings::{Layers, SettingsError},
     },
+    fleet::Fleet,
     model::SystemClock,
-    web,
+    web::{self, service::AgentStatus},
 };
 
 /// Variables by which systemd talks to a service, and that are not for its runs.
@@ -48,7 +52,10 @@ pub async fn run(args: &AgentArgs, context: &Context) -> Result<Finish, Failure>
     };
     let reading = shown.as_ref().map(|(fleet, _)| serve::read(fleet.clone(), context));
     let page = shown.map(|(fleet, options)| -> agent::Page {
-        Box::new(move |service| web::router(fleet.clone(), Some(service), options.clone()))
+        Box::new(move |service| {
+            tokio::spawn(show_what_came(fleet.clone(), service.changes()));
+            web::router(fleet.clone(), Some(service), options.clone())
+        })
     });
     let mut environment: Vec<_> = SERVICE_VARIABLES.iter().map(|name| (name.into(), None)).collect();
     // The file in force is named on the command line.
@@ -69,6 +76,18 @@ pub async fn run(args: &AgentArgs, context: &Context) -> Result<Finish, Failure>
     }
     ended?;
     Ok(Finish::Done)
+}
+
+/// Has the page look at the repository whenever a run has ended.
+async fn show_what_came(fleet: Fleet, mut changes: watch::Receiver<Arc<AgentStatus>>) {
+    let mut last = None;
+    while changes.changed().await.is_ok() {
+        let newest = changes.borrow_and_update().recent.first().map(|ended| ended.run);
+        if newest != last {
+            last = newest;
+            fleet.hurry();
+        }
+    }
 }
 
 /// Name of this machine.
