@@ -84,14 +84,16 @@ impl KeepPolicy {
         words
     }
 
-    /// Which of `backups`, told by begin and end, any second is reached from that [`KeepPolicy::pitr`] keeps; none if all began too late.
+    /// Which of `backups`, told by begin and end, any second is reached from that [`KeepPolicy::pitr`] keeps: the oldest, while none is so old,
+    /// as in the first days of a repository.
     pub(super) fn pitr_base(&self, backups: &[(Timestamp, Timestamp)]) -> Option<usize> {
         let (span, _) = self.pitr.as_ref()?;
         let newest = backups.iter().map(|(started, _)| *started).max()?;
         // Before the calendar's beginning lies nothing.
         let earliest = newest.0.to_zoned(TimeZone::UTC).checked_sub(*span).ok()?.timestamp();
         let early = backups.iter().enumerate().filter(|(_, (_, finished))| finished.0 <= earliest);
-        early.max_by_key(|(_, (started, _))| *started).map(|(place, _)| place)
+        let oldest = || backups.iter().enumerate().min_by_key(|(_, (started, _))| *started);
+        early.max_by_key(|(_, (started, _))| *started).or_else(oldest).map(|(place, _)| place)
     }
 }
 
@@ -291,7 +293,7 @@ mod tests {
             "the one of 18:10 ended at 18:20"
         );
         assert_eq!(staying(&backups, &with("23h50m", 2)), ["20261001T18", "20261002T12", "20261002T18"]);
-        assert_eq!(staying(&backups, &with("30d", 1)), ["20261002T18"], "no backup is so old");
+        assert_eq!(staying(&backups, &with("30d", 1)), ["20261001T00", "20261002T18"], "none is so old: the oldest");
         assert_eq!(staying(&backups, &with("24h", 0)).len(), 8, "alone it lets no backup go");
         let judged = decide(&backups, &with("24h", 1), &BTreeSet::from([backups[2].id.clone()]));
         assert_eq!(judged[1].fate, Fate::Stays(vec!["pitr 24h".to_owned()]), "the one that was named is no base");
