@@ -49,13 +49,7 @@ memory() { awk -v field="$2:" '$1 == field { print $2 }' "/proc/$1/status"; }
 heading "setting up"
 "$top/integration/setup.sh"
 command -v jq >/dev/null || die "jq is missing: on Debian, apt-get install jq"
-find_cargo
-if [ -n "${HAULOUT_BIN-}" ]; then
-  PATH=$(dirname "$HAULOUT_BIN"):$PATH
-else
-  run cargo build --release --locked --manifest-path "$top/Cargo.toml"
-  PATH=$target/release:$PATH
-fi
+find_haulout
 unset HAULOUT_REPO HAULOUT_CONFIG
 make_datadir "$datadir"
 start_server "$datadir" "$socket" --innodb-buffer-pool-size=64M --log-bin="$datadir/binlog" --server-id=1

@@ -54,13 +54,7 @@ ticks_in_all() { ticks "$1" | awk '{ sum += $1 } END { print sum }'; }
 
 heading "setting up"
 "$top/integration/setup.sh"
-find_cargo
-if [ -n "${HAULOUT_BIN-}" ]; then
-  PATH=$(dirname "$HAULOUT_BIN"):$PATH
-else
-  run cargo build --release --locked --manifest-path "$top/Cargo.toml"
-  PATH=$target/release:$PATH
-fi
+find_haulout
 unset HAULOUT_REPO HAULOUT_CONFIG
 repository=file://$scratch/repository
 

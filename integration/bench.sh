@@ -208,13 +208,7 @@ haulout_sealed() { haulout_backup "$1" --full --key-file "$scratch/key"; }
 
 heading "setting up"
 "$top/integration/setup.sh" --bench ${s3:+--s3}
-find_cargo
-if [ -n "${HAULOUT_BIN-}" ]; then
-  PATH=$(dirname "$HAULOUT_BIN"):$PATH
-else
-  run cargo build --release --locked --manifest-path "$top/Cargo.toml"
-  PATH=$target/release:$PATH
-fi
+find_haulout
 unset HAULOUT_REPO HAULOUT_CONFIG
 account=$(server_account)
 free_kib=$(df --output=avail -k "$scratch" | tail -n 1)

@@ -96,13 +96,7 @@ pair() {
 
 heading "setting up"
 "$top/integration/setup.sh" --copy-bench ${s3:+--s3}
-find_cargo
-if [ -n "${HAULOUT_BIN-}" ]; then
-  PATH=$(dirname "$HAULOUT_BIN"):$PATH
-else
-  run cargo build --release --locked --manifest-path "$top/Cargo.toml"
-  PATH=$target/release:$PATH
-fi
+find_haulout
 unset HAULOUT_REPO HAULOUT_CONFIG HAULOUT_COPY_TO HAULOUT_TRANSFERS
 unset AWS_PROFILE AWS_SESSION_TOKEN AWS_DEFAULT_REGION AWS_CA_BUNDLE
 free_kib=$(df --output=avail -k "$scratch" | tail -n 1)

@@ -42,6 +42,17 @@ find_cargo() {
   command -v cargo >/dev/null || die "cargo is missing: install Rust from https://rustup.rs"
 }
 
+# Puts haulout on the PATH: HAULOUT_BIN, or a build for release.
+find_haulout() {
+  find_cargo
+  if [ -n "${HAULOUT_BIN-}" ]; then
+    PATH=$(dirname "$HAULOUT_BIN"):$PATH
+  else
+    run cargo build --release --locked --manifest-path "$top/Cargo.toml"
+    PATH=$target/release:$PATH
+  fi
+}
+
 # Seconds since the epoch with six decimals.
 now() { printf '%s' "$EPOCHREALTIME"; }
 

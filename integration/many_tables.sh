@@ -115,13 +115,7 @@ haulout_restore() {
 
 heading "setting up"
 "$top/integration/setup.sh" --bench
-find_cargo
-if [ -n "${HAULOUT_BIN-}" ]; then
-  PATH=$(dirname "$HAULOUT_BIN"):$PATH
-else
-  run cargo build --release --locked --manifest-path "$top/Cargo.toml"
-  PATH=$target/release:$PATH
-fi
+find_haulout
 unset HAULOUT_REPO HAULOUT_CONFIG
 account=$(server_account)
 ulimit -n "$(ulimit -H -n)"

@@ -54,13 +54,7 @@ timed() {
 
 heading "1. What is needed: MariaDB's programs, and haulout"
 "$top/integration/setup.sh" ${s3:+--s3} ${agent:+--agent}
-find_cargo
-if [ -n "${HAULOUT_BIN-}" ]; then
-  PATH=$(dirname "$HAULOUT_BIN"):$PATH
-else
-  run cargo build --release --locked --manifest-path "$top/Cargo.toml"
-  PATH=$target/release:$PATH
-fi
+find_haulout
 run haulout --version
 
 heading "2. A scratch server with some data"

@@ -62,13 +62,7 @@ read_once() {
 
 heading "setting up"
 "$top/integration/setup.sh"
-find_cargo
-if [ -n "${HAULOUT_BIN-}" ]; then
-  PATH=$(dirname "$HAULOUT_BIN"):$PATH
-else
-  run cargo build --release --locked --manifest-path "$top/Cargo.toml"
-  PATH=$target/release:$PATH
-fi
+find_haulout
 unset HAULOUT_REPO HAULOUT_CONFIG
 repository=file://$scratch/repository
 

@@ -12,16 +12,11 @@ upgrades over a file in /etc that somebody has changed, removes and purges it; a
 USAGE
 }
 
-profile=release
-while [ $# -gt 0 ]; do
-  case $1 in
-    --profile) profile=${2:?--profile wants a name}; shift 2 ;;
-    -h | --help) usage; exit ;;
-    *) usage >&2; exit 2 ;;
-  esac
-done
+case ${1-} in
+  -h | --help) usage; exit ;;
+esac
 
-package=$("$top/infra/deb/build.sh" --profile "$profile")
+package=$("$top/infra/deb/build.sh" "$@")
 [ -f "$package" ] || die "no package: $package"
 scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT
@@ -40,7 +35,7 @@ has_page() { [ -s "$root/$1.gz" ] || has "$1"; }
 [[ $(dpkg-deb --field "$package" Depends) == *libc6* ]] || die "it does not depend on the C library"
 
 package_manager --install "$package"
-[ "$("$root/usr/bin/haulout" --version)" = "$("$target/$([ "$profile" = dev ] && echo debug || echo release)/haulout" --version)" ] ||
+[ "$("$root/usr/bin/haulout" --version)" = "haulout $(dpkg-deb --field "$package" Version | cut -d - -f 1)" ] ||
   die "the installed program is another one"
 for unit in "$top"/infra/systemd/*.service "$top"/infra/systemd/*.timer; do
   has "usr/lib/systemd/system/$(basename "$unit")"

@@ -58,30 +58,6 @@ struct OfKind {
 
 type Numbers<L> = Family<L, Gauge<f64, std::sync::atomic::AtomicU64>>;
 
-/// Name of `job` in labels.
-pub fn job_name(job: Job) -> &'static str {
-    match job {
-        Job::Backup => "backup",
-        Job::Archive => "archive",
-        Job::Check => "check",
-        Job::Prune => "prune",
-        Job::Compact => "compact",
-        Job::Drill => "drill",
-        Job::Copy => "copy",
-    }
-}
-
-/// Name of `outcome` in labels.
-pub fn outcome_name(outcome: Outcome) -> &'static str {
-    match outcome {
-        Outcome::Succeeded => "succeeded",
-        Outcome::Damaged => "damaged",
-        Outcome::Failed => "failed",
-        Outcome::Interrupted => "interrupted",
-        Outcome::Skipped => "skipped",
-    }
-}
-
 const OUTCOMES: [Outcome; 5] =
     [Outcome::Succeeded, Outcome::Damaged, Outcome::Failed, Outcome::Interrupted, Outcome::Skipped];
 
@@ -185,7 +161,7 @@ fn about_stores(registry: &mut Registry, tally: &Tally) {
     number(registry, "backup_spool_limit", help, Some(Unit::Bytes), Some(tally.spool_max_bytes as f64));
     let peaks = Numbers::default();
     for (job, peak) in &tally.memory_peaks {
-        peaks.get_or_create(&OfJob { job: job_name(*job) }).set(*peak as f64);
+        peaks.get_or_create(&OfJob { job: job.name() }).set(*peak as f64);
     }
     let help = "Most memory that the last run of the job has had, without MariaDB's tools";
     registry.register_with_unit("run_memory_peak", help, Unit::Bytes, peaks);
@@ -205,7 +181,7 @@ fn about_jobs(registry: &mut Registry, sample: &Sample, status: &AgentStatus, no
         (Numbers::default(), Numbers::default(), Numbers::default(), Numbers::default());
     let (outcomes, next, running) = (Numbers::default(), Numbers::default(), Numbers::default());
     for (job, last) in &sample.last {
-        let of = OfJob { job: job_name(*job) };
+        let of = OfJob { job: job.name() };
         finished.get_or_create(&of).set(seconds(last.finished));
         took.get_or_create(&of).set(last.seconds as f64);
         if let Some(moment) = last.succeeded {
@@ -213,16 +189,16 @@ fn about_jobs(registry: &mut Registry, sample: &Sample, status: &AgentStatus, no
             age.get_or_create(&of).set(now.seconds_since(moment) as f64);
         }
         for outcome in OUTCOMES {
-            let of = OfOutcome { job: job_name(*job), outcome: outcome_name(outcome) };
+            let of = OfOutcome { job: job.name(), outcome: outcome.name() };
             outcomes.get_or_create(&of).set(f64::from(u8::from(outcome == last.outcome)));
         }
     }
     for upcoming in status.upcoming.iter().rev() {
-        next.get_or_create(&OfJob { job: job_name(upcoming.job) }).set(seconds(upcoming.at));
-        running.get_or_create(&OfJob { job: job_name(upcoming.job) }).set(0.0);
+        next.get_or_create(&OfJob { job: upcoming.job.name() }).set(seconds(upcoming.at));
+        running.get_or_create(&OfJob { job: upcoming.job.name() }).set(0.0);
     }
     for run in &status.running {
-        running.get_or_create(&OfJob { job: job_name(run.job) }).set(1.0);
+        running.get_or_create(&OfJob { job: run.job.name() }).set(1.0);
     }
     let help = "When a run of the job last succeeded";
     registry.register_with_unit("job_last_success_timestamp", help, Unit::Seconds, succeeded);
@@ -236,7 +212,7 @@ fn about_jobs(registry: &mut Registry, sample: &Sample, status: &AgentStatus, no
     registry.register("job_running", "Whether the job runs", running);
     let runs = Family::<OfOutcome, prometheus_client::metrics::counter::Counter>::default();
     for ((job, outcome), count) in &sample.ended {
-        runs.get_or_create(&OfOutcome { job: job_name(*job), outcome }).inc_by(*count);
+        runs.get_or_create(&OfOutcome { job: job.name(), outcome }).inc_by(*count);
     }
     registry.register("job_runs", "Runs that have ended since the agent began", runs);
 }

@@ -19,7 +19,7 @@ use super::{
     lock::StateLock,
     mail::Mail,
     memory::{Last, Memory, MemoryFile},
-    metrics::{Sample, outcome_name},
+    metrics::Sample,
     orders,
     progress::Said,
     reload::{InForce, Loaded, Source, Stamp},
@@ -448,7 +448,7 @@ impl<'a> Agent<'a> {
         let Some(run) = self.running.remove(&number) else { return };
         let job = run.task.job();
         let (outcome, message, hint) = orders::verdict(job, &run.said, end);
-        let told = format!("run {number} ended: {job:?} {}: {message}", outcome_name(outcome));
+        let told = format!("run {number} ended: {job:?} {}: {message}", outcome.name());
         match outcome {
             Outcome::Succeeded => self.context.progress.note(&told),
             _ => self.context.progress.warn(&told),
@@ -531,7 +531,7 @@ impl<'a> Agent<'a> {
     }
 
     fn count(&mut self, ended: &Ended) {
-        *self.sample.ended.entry((ended.job, outcome_name(ended.outcome))).or_default() += 1;
+        *self.sample.ended.entry((ended.job, ended.outcome.name())).or_default() += 1;
     }
 
     fn wish(&mut self, (job, answer): Wish) {
@@ -618,8 +618,9 @@ impl<'a> Agent<'a> {
             Err(error) => {
                 self.sample.memory_failures += 1;
                 if !std::mem::replace(&mut self.memory_problem, true) {
-                    let told = "cannot write what is to be remembered of runs; a restart would repeat or miss some";
-                    self.context.progress.warn(&format!("{told}: {error}"));
+                    let (told, place) = ("a restart would repeat or miss some", &self.config.state_dir);
+                    let told = format!("cannot write what is to be remembered of runs into {place:?}; {told}: {error}");
+                    self.context.progress.warn(&told);
                 }
             }
         }

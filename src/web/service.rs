@@ -37,6 +37,21 @@ pub enum Job {
     Copy,
 }
 
+impl Job {
+    /// Its name: that of the command, in JSON and in labels, too.
+    pub fn name(self) -> &'static str {
+        match self {
+            Job::Backup => "backup",
+            Job::Archive => "archive",
+            Job::Check => "check",
+            Job::Prune => "prune",
+            Job::Compact => "compact",
+            Job::Drill => "drill",
+            Job::Copy => "copy",
+        }
+    }
+}
+
 /// How a run ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
@@ -51,6 +66,19 @@ pub enum Outcome {
     Interrupted,
     /// It was not begun: its turn had passed, or another was at work.
     Skipped,
+}
+
+impl Outcome {
+    /// Its name, in JSON and in labels, too.
+    pub fn name(self) -> &'static str {
+        match self {
+            Outcome::Succeeded => "succeeded",
+            Outcome::Damaged => "damaged",
+            Outcome::Failed => "failed",
+            Outcome::Interrupted => "interrupted",
+            Outcome::Skipped => "skipped",
+        }
+    }
 }
 
 /// A line of a run's log: a note, a warning, an error.

@@ -77,19 +77,6 @@ struct RunningPage {
     archiving: Vec<(&'static str, String)>,
 }
 
-/// The name of a job, for people and in forms.
-fn job_name(job: Job) -> &'static str {
-    match job {
-        Job::Backup => "backup",
-        Job::Archive => "archive",
-        Job::Check => "check",
-        Job::Prune => "prune",
-        Job::Compact => "compact",
-        Job::Drill => "drill",
-        Job::Copy => "copy",
-    }
-}
-
 pub(in crate::web) async fn running(State(app): State<App>, headers: HeaderMap) -> Response {
     let status = match app.agent() {
         Ok(service) => service.status(),
@@ -98,7 +85,7 @@ pub(in crate::web) async fn running(State(app): State<App>, headers: HeaderMap) 
     let now = app.now();
     let running = status.running.iter().map(|run| RunRow {
         run: run.run,
-        job: job_name(run.job),
+        job: run.job.name(),
         cause: run.cause.clone(),
         started: moment(run.started),
         took: human::duration(now.seconds_since(run.started).max(0).unsigned_abs()),
@@ -115,7 +102,7 @@ pub(in crate::web) async fn running(State(app): State<App>, headers: HeaderMap) 
         };
         EndedRow {
             run: run.run,
-            job: job_name(run.job),
+            job: run.job.name(),
             cause: run.cause.clone(),
             finished: moment(run.finished),
             took: human::duration(run.finished.seconds_since(run.started).max(0).unsigned_abs()),
@@ -164,7 +151,7 @@ pub(in crate::web) async fn running(State(app): State<App>, headers: HeaderMap) 
     let page_template = RunningPage {
         running: running.collect(),
         recent: recent.collect(),
-        jobs: STARTABLE.map(|(job, label)| (job_name(job), label)).into(),
+        jobs: STARTABLE.map(|(job, label)| (job.name(), label)).into(),
         facts,
         archiving,
         frame: app.frame("Running", "running", &headers),
@@ -201,7 +188,7 @@ pub(in crate::web) async fn upcoming(State(app): State<App>, headers: HeaderMap)
         let row = UpcomingRow {
             at: moment(turn.at),
             until: ago(turn.at, now),
-            job: job_name(turn.job),
+            job: turn.job.name(),
             detail: turn.detail.clone(),
             schedule: turn.schedule.clone(),
             zone: turn.zone.clone(),
