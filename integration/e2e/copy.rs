@@ -319,10 +319,10 @@ fn what_rotted_in_a_repository_comes_back_from_its_copy() {
     let packs = site.objects("packs");
     for (place, pack) in packs.iter().enumerate() {
         let mut bytes = fs::read(pack).unwrap();
-        match place % 3 {
+        // All of them: what a backup needs whose map is hit is found by no map.
+        match place % 2 {
             0 => bytes[60] ^= 1,
-            1 => bytes.truncate(100),
-            _ => continue,
+            _ => bytes.truncate(100),
         }
         fs::write(pack, bytes).unwrap();
     }

@@ -5,7 +5,8 @@
 //! 3. With [`ReadData`], packs are read, hashed and taken apart, every chunk is decompressed and must bear its name, and every
 //!    reference of a map must be in its pack's directory. Every page that a backup needs must be the page that its map calls
 //!    it: page number, tablespace and checksum right, its LSN not beyond the backup's last, and page 0 must say what the map
-//!    says of its tablespace.
+//!    says of its tablespace. Where it cannot be known what is needed, because a manifest or a map cannot be read, all packs that are
+//!    there are read, so that one repair finds what would come to light when the map is back.
 //! 4. Of archived binary log each stream must be a row of segments that link up, with all their packs; with [`ReadData`] the events in
 //!    them must be what their documents say (`verify::binlogs`).
 //! 5. When something is wrong, the maps are walked once more, to name the backups and files that it hits.
@@ -157,7 +158,7 @@ pub async fn check(
     }
     check.look(read_data.is_none().then_some(progress)).await?;
     if let Some(read_data) = read_data {
-        check.read(read_data, References::from, progress).await?;
+        check.read(read_data, *selection == Selection::All, References::from, progress).await?;
     }
     progress.end(Phase::Check);
     check.blame().await?;
@@ -309,6 +310,7 @@ impl<'a> Check<'a> {
     async fn read(
         &mut self,
         how: ReadData,
+        all: bool,
         references: impl Fn(u64) -> References,
         progress: &dyn Progress,
     ) -> Result<(), VerifyError> {
@@ -318,7 +320,9 @@ impl<'a> Check<'a> {
             .filter(|(id, _)| !self.bad.contains_key(id) && is_sampled(**id, how))
             .map(|(id, pack)| (*id, *pack))
             .collect();
-        progress.begin(Phase::Check, Some(chosen.values().map(|pack| u64::from(pack.bytes)).sum()));
+        let strays = if all { self.strays(how) } else { Vec::new() };
+        let bytes = chosen.values().chain(&strays).map(|pack| u64::from(pack.bytes)).sum();
+        progress.begin(Phase::Check, Some(bytes));
         let mut start = 0;
         while start < 1 << 32 {
             let is_chosen = |id: PackId| chosen.contains_key(&id);
@@ -356,6 +360,51 @@ impl<'a> Check<'a> {
             references.forget(&damaged);
             self.unresolved.extend(references.rest());
             start = range.end;
+        }
+        self.read_strays(strays, progress).await
+    }
+
+    /// Packs that a backup may need whose manifest or map cannot be read; those of a size that no pack has count as damaged at once.
+    fn strays(&mut self, how: ReadData) -> Vec<PackRef> {
+        let all_is_known = self.faults.is_empty() && self.unreadable.iter().all(|damage| damage.backups.is_empty());
+        if all_is_known {
+            return Vec::new();
+        }
+        let mut strays = Vec::new();
+        for (id, pack) in self.listed.iter().filter(|(id, _)| !self.needed.contains_key(id) && is_sampled(**id, how)) {
+            let stray = PackRef { id: *id, bytes: u32::try_from(pack.bytes).unwrap_or(u32::MAX) };
+            if stray.has_possible_size() {
+                strays.push(stray);
+            } else {
+                self.bad.insert(*id, format!("it has {} bytes, which no pack has", pack.bytes));
+            }
+        }
+        strays.sort_unstable();
+        strays
+    }
+
+    async fn read_strays(&mut self, strays: Vec<PackRef>, progress: &dyn Progress) -> Result<(), VerifyError> {
+        let nothing = Arc::new(Mutex::new(References::from(0)));
+        let mut damaged = Vec::new();
+        read_packs(self.repository, strays, &nothing, progress, |result| {
+            self.read.objects += 1;
+            self.read.bytes += result.bytes;
+            let problem = match result.found {
+                Ok(found) => found.changed,
+                Err(problem) => Some(problem),
+            };
+            match problem {
+                Some(problem) => damaged.push((result.pack, problem)),
+                None if self.known.packs.contains(&result.pack) => drop(self.mended.insert(result.pack)),
+                None => {}
+            }
+        })
+        .await?;
+        for (pack, problem) in damaged {
+            // A prune may have taken it meanwhile.
+            if self.repository.has_pack(pack).await? {
+                self.bad.insert(pack, problem);
+            }
         }
         Ok(())
     }

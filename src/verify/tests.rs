@@ -211,6 +211,46 @@ async fn a_manifest_that_cannot_be_read_is_damage_and_hides_no_other() {
 }
 
 #[tokio::test]
+async fn where_it_is_not_known_what_a_backup_needs_all_packs_are_read() {
+    let (server, manifests) = history(3).await;
+    let manifest = ObjectKey::Manifest(manifests[2].id.clone()).text();
+    server.tamper(&manifest, |_| None).await;
+    let others: BTreeSet<PackId> = {
+        let mut check = Check::begin(&server.repository, &Selection::All).await.unwrap();
+        check.look(None).await.unwrap();
+        check.needed.keys().copied().collect()
+    };
+    server.repository.commit(&manifests[2], None).await.unwrap();
+    let own: Vec<PackId> = server.packs().await.into_iter().filter(|pack| !others.contains(pack)).collect();
+    assert!(!own.is_empty());
+    server.tamper(&manifest, |bytes| Some(bytes[..bytes.len() - 40].to_vec())).await;
+    let whole = run(&server, Some(ALL)).await;
+    assert_eq!((whole.damages.len(), whole.read.objects), (1, (others.len() + own.len()) as u64));
+    for (place, pack) in own.iter().enumerate() {
+        let key = Synthetic::pack_key(*pack);
+        server
+            .tamper(&key, |bytes| {
+                let mut bytes = bytes.to_vec();
+                match place % 3 {
+                    0 => bytes[40] ^= 1,
+                    1 => bytes.truncate(100),
+                    _ => bytes.truncate(1),
+                }
+                Some(bytes)
+            })
+            .await;
+    }
+    let report = run(&server, Some(ALL)).await;
+    assert_eq!(report.findings.damaged, own.iter().copied().collect());
+    assert_eq!(report.damaged_backups, [manifests[2].id.clone()]);
+    // Those of a backup that was not asked for are not looked at, and nothing is said of what is known to be needed by nobody.
+    let alone = Selection::These([manifests[0].id.clone()].into());
+    assert!(check(&server.repository, &alone, Some(ALL), &Silent).await.unwrap().is_clean());
+    server.tamper(&manifest, |_| None).await;
+    assert!(run(&server, Some(ALL)).await.is_clean());
+}
+
+#[tokio::test]
 async fn an_edition_that_is_damaged_is_told_and_hits_no_backup_that_has_another() {
     let (server, manifests) = history(3).await;
     let edition = Manifest { edition: 1, ..manifests[1].clone() };
@@ -368,7 +408,7 @@ async fn many_turns_find_wrong_pages_too() {
     assert_eq!(once.damaged_backups.len(), 2, "{once:#?}");
     let mut check = Check::begin(&server.repository, &Selection::All).await.unwrap();
     check.look(None).await.unwrap();
-    check.read(ALL, |start| References::from(start).with_max(3), &Silent).await.unwrap();
+    check.read(ALL, true, |start| References::from(start).with_max(3), &Silent).await.unwrap();
     check.blame().await.unwrap();
     assert_eq!(check.report(true, Some(ALL)), once);
 }
@@ -392,7 +432,7 @@ async fn many_turns_find_what_one_finds() {
     assert!(!once.is_clean());
     let mut check = Check::begin(&server.repository, &Selection::All).await.unwrap();
     check.look(None).await.unwrap();
-    check.read(ALL, |start| References::from(start).with_max(2), &Silent).await.unwrap();
+    check.read(ALL, true, |start| References::from(start).with_max(2), &Silent).await.unwrap();
     check.blame().await.unwrap();
     assert_eq!(check.report(true, Some(ALL)), once);
 }

@@ -35,6 +35,7 @@ impl Damage {
         let hint = self.hint.as_ref().map_or_else(String::new, |hint| format!("  hint: {hint}\n"));
         let needed = match ids.is_empty() {
             true if self.object.starts_with(ObjectKey::BINLOGS) => "restores to a moment in it or behind it".to_owned(),
+            true if self.object.starts_with(ObjectKey::PACKS) => "no backup whose page map can be read".to_owned(),
             true => "no backup".to_owned(),
             false => ids.join(", "),
         };
