@@ -140,6 +140,14 @@ fn a_store_that_is_away_in_the_middle_of_a_backup_costs_neither_the_backup_nor_r
     assert_eq!(backup["kind"], "full");
     assert_eq!(taken_again(&run), [""; 0], "{}", run.stdout);
     assert!(spooled > 16 << 20 && redo_bytes(&backup) > LOG_BYTES, "{spooled}: {backup}");
+    let figures = |name: &str| -> Vec<u64> {
+        let lines = run.messages.iter().filter(|line| line["message_type"] == "figures");
+        lines.map(|line| line[name].as_u64().unwrap()).collect()
+    };
+    let lag = figures("redo_lag_bytes");
+    println!("redo log not copied yet: {lag:?}");
+    assert!(figures("redo_kept_bytes")[1..].iter().all(|kept| *kept == LOG_BYTES));
+    assert!(lag.iter().any(|lag| *lag > 0) && lag.iter().all(|lag| *lag < LOG_BYTES) && lag.last() == Some(&0));
 
     // An incremental reads its parent's map, too, where pages have changed.
     let pictures = checksum(&site.server);

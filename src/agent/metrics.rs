@@ -159,6 +159,10 @@ fn about_stores(registry: &mut Registry, tally: &Tally) {
     number(registry, "backup_spool", help, Some(Unit::Bytes), Some(tally.spooled_bytes as f64));
     let help = "How many may wait there";
     number(registry, "backup_spool_limit", help, Some(Unit::Bytes), Some(tally.spool_max_bytes as f64));
+    let help = "Redo log that the server has written and the running backup has not got yet, some 10 MiB more than is not copied";
+    number(registry, "backup_redo_lag", help, Some(Unit::Bytes), Some(tally.redo_lag_bytes as f64));
+    let help = "How much redo log the server keeps: with more lag than that the backup fails";
+    number(registry, "backup_redo_kept", help, Some(Unit::Bytes), Some(tally.redo_kept_bytes as f64));
     let peaks = Numbers::default();
     for (job, peak) in &tally.memory_peaks {
         peaks.get_or_create(&OfJob { job: job.name() }).set(*peak as f64);

@@ -28,6 +28,10 @@ pub struct Tally {
     pub spooled_bytes: u64,
     /// How many may.
     pub spool_max_bytes: u64,
+    /// Redo log that the server has written and the running backup has not got yet.
+    pub redo_lag_bytes: u64,
+    /// How much of it the server of the last backup keeps.
+    pub redo_kept_bytes: u64,
     /// Most memory of the last run of each job.
     pub memory_peaks: BTreeMap<Job, u64>,
 }
@@ -56,6 +60,8 @@ impl Tally {
         if job == Job::Backup {
             self.spooled_bytes = number(&now["spooled_bytes"]);
             self.spool_max_bytes = number(&now["spool_max_bytes"]);
+            self.redo_lag_bytes = number(&now["redo_lag_bytes"]);
+            self.redo_kept_bytes = number(&now["redo_kept_bytes"]);
         }
         self.memory_peaks.insert(job, number(&now["memory_peak_bytes"]));
     }
@@ -63,7 +69,7 @@ impl Tally {
     /// A run of `job` has ended.
     pub fn end(&mut self, job: Job) {
         if job == Job::Backup {
-            self.spooled_bytes = 0;
+            (self.spooled_bytes, self.redo_lag_bytes) = (0, 0);
         }
     }
 }
@@ -78,7 +84,7 @@ mod tests {
     fn figures_of_runs_are_added_up_whatever_they_are() {
         let line = |put: u64, sent: u64| {
             json!({"requests": {"put": put, "get": 1}, "errors": {"refused": 0, "unavailable": put}, "retries": 1,
-                   "sent_bytes": sent, "spooled_bytes": 9, "spool_max_bytes": 10, "memory_peak_bytes": 7})
+                   "sent_bytes": sent, "spooled_bytes": 9, "spool_max_bytes": 10, "redo_lag_bytes": 5, "redo_kept_bytes": 6, "memory_peak_bytes": 7})
         };
         let mut tally = Tally::default();
         tally.add(Job::Backup, None, &line(2, 100));
@@ -86,8 +92,9 @@ mod tests {
         tally.add(Job::Check, None, &line(1, 0));
         assert_eq!((tally.requests["put"], tally.requests["get"], tally.errors["unavailable"]), (6, 2, 6));
         assert_eq!((tally.sent_bytes, tally.spooled_bytes, tally.memory_peaks[&Job::Check]), (300, 9, 7));
+        assert_eq!((tally.redo_lag_bytes, tally.redo_kept_bytes), (5, 6));
         tally.end(Job::Backup);
-        assert_eq!(tally.spooled_bytes, 0);
+        assert_eq!((tally.spooled_bytes, tally.redo_lag_bytes, tally.redo_kept_bytes), (0, 0, 6));
         let before = tally.clone();
         tally.add(Job::Check, None, &json!({"requests": [], "errors": 3, "sent_bytes": "x", "memory_peak_bytes": 7}));
         assert_eq!(tally, before);

@@ -16,6 +16,7 @@ mod choose;
 mod collect;
 mod drafts;
 mod error;
+mod lag;
 mod locks;
 #[cfg(test)]
 mod made_up;

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread::JoinHandle;
 
+use super::lag::LagWatch;
 use crate::error::{Diagnose, Kind};
 use crate::mariadb::binlog::BinlogEnd;
 use crate::mariadb::child::{BackupChild, BackupOptions, ChildError, ChildReport};
@@ -17,7 +18,7 @@ use crate::mariadb::page::{page_lsn, page_no, page_space_id};
 use crate::mariadb::plain_tables::PlainTables;
 use crate::mariadb::sql::Session;
 use crate::mariadb::tool::{ToolError, ToolFit, ToolPaths, Tools};
-use crate::model::{Clock, Lsn, PageNo, PageSize, Progress, SpaceId, SystemClock};
+use crate::model::{Clock, Level, Lsn, PageNo, PageSize, Progress, SpaceId, SystemClock};
 
 /// The server before or after a capture.
 #[derive(Debug, Clone)]
@@ -294,10 +295,12 @@ impl Source for MariadbBackup {
         let (found_plain, datadir) = (plain.clone(), survey.walk.datadir.clone());
         let binlog = Arc::new(Mutex::new(None));
         let (found_binlog, base) = (binlog.clone(), survey.facts.binlog_base.clone());
+        let watched = progress.clone();
         let on_line = move |event: &ChildEvent, line: &str| {
             tracing::debug!(target: "mariadb-backup", "{line}");
             match event {
                 ChildEvent::Warning(_) => progress.note(line),
+                ChildEvent::RedoScanned(lsn) => progress.level(Level::RedoGot, lsn.0),
                 // The tool goes on meanwhile, with work for longer: it has all plain files to copy before it lets go. What it says then
                 // must not wait for the walk.
                 ChildEvent::DdlBlocked => {
@@ -319,7 +322,9 @@ impl Source for MariadbBackup {
         };
         let child = BackupChild::spawn(&tools, &self.connection, &options, Some(Box::new(on_line)))?;
         let datadir = survey.walk.datadir.clone();
-        Ok(Box::new(ChildCapture { child, blocked, datadir, plain, binlog, _scratch: scratch }))
+        watched.level(Level::RedoGot, survey.facts.innodb.lsn_last_checkpoint.0);
+        let lag = LagWatch::begin(tools, self.connection.clone(), survey.facts.innodb.log_file_bytes, watched);
+        Ok(Box::new(ChildCapture { child, blocked, datadir, plain, binlog, _scratch: scratch, _lag: lag }))
     }
 }
 
@@ -390,6 +395,7 @@ struct ChildCapture {
     plain: Arc<Mutex<Option<io::Result<PlainTables>>>>,
     binlog: Arc<Mutex<Option<BinlogEnd>>>,
     _scratch: Scratch,
+    _lag: LagWatch,
 }
 
 impl Capture for ChildCapture {

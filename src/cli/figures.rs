@@ -21,6 +21,9 @@ pub struct Figures {
     totals: Arc<Counters>,
     spooled: AtomicU64,
     spool_max: AtomicU64,
+    redo_written: AtomicU64,
+    redo_got: AtomicU64,
+    redo_kept: AtomicU64,
 }
 
 impl Figures {
@@ -44,6 +47,12 @@ impl Figures {
         let figure = match level {
             Level::Spooled => &self.spooled,
             Level::SpoolMax => &self.spool_max,
+            Level::RedoWritten => &self.redo_written,
+            Level::RedoKept => &self.redo_kept,
+            Level::RedoGot => {
+                self.redo_got.fetch_max(bytes, Ordering::Relaxed);
+                return;
+            }
         };
         figure.store(bytes, Ordering::Relaxed);
     }
@@ -51,6 +60,7 @@ impl Figures {
     /// The figures now.
     pub fn line(&self) -> FiguresLine {
         let counts = self.totals.counts();
+        let (written, got) = (self.redo_written.load(Ordering::Relaxed), self.redo_got.load(Ordering::Relaxed));
         let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
         FiguresLine {
             requests: Requests {
@@ -72,6 +82,8 @@ impl Figures {
             received_bytes: counts.bytes_down,
             spooled_bytes: self.spooled.load(Ordering::Relaxed),
             spool_max_bytes: self.spool_max.load(Ordering::Relaxed),
+            redo_lag_bytes: written.saturating_sub(got),
+            redo_kept_bytes: self.redo_kept.load(Ordering::Relaxed),
             memory_bytes: kibibytes(&status, "VmRSS:"),
             memory_peak_bytes: kibibytes(&status, "VmHWM:"),
         }
@@ -122,6 +134,10 @@ pub struct FiguresLine {
     pub spooled_bytes: u64,
     /// How many may wait there; 0 for a run without a spool.
     pub spool_max_bytes: u64,
+    /// Redo log that the server has written and a capture has not got yet.
+    pub redo_lag_bytes: u64,
+    /// How much of it the server keeps; 0 for a run that captures nothing.
+    pub redo_kept_bytes: u64,
     /// Memory of the process.
     pub memory_bytes: u64,
     /// The most that it has had.
@@ -146,12 +162,16 @@ mod tests {
                 output.figures.want();
             }
             output.figures.note(Level::Spooled, 7);
+            for (level, at) in [(Level::RedoWritten, 100), (Level::RedoGot, 90), (Level::RedoGot, 60)] {
+                output.figures.note(level, at);
+            }
             output.failure(&failure);
             let text = out.text();
             assert_eq!(text.lines().count(), lines);
             if lines == 2 {
                 let line: serde_json::Value = serde_json::from_str(text.lines().next().unwrap()).unwrap();
                 assert_eq!((&line["message_type"], &line["spooled_bytes"]), (&"figures".into(), &7.into()));
+                assert_eq!((&line["redo_lag_bytes"], &line["redo_kept_bytes"]), (&10.into(), &0.into()));
                 assert!(line["memory_peak_bytes"].as_u64().unwrap() >= line["memory_bytes"].as_u64().unwrap());
                 assert!(line["memory_bytes"].as_u64().unwrap() > 1 << 20);
             }

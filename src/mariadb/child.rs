@@ -232,6 +232,7 @@ impl Findings {
             | ChildEvent::DdlBlocked
             | ChildEvent::CommitBlocked
             | ChildEvent::RedoRetry
+            | ChildEvent::RedoScanned(_)
             | ChildEvent::Other => {}
         }
     }

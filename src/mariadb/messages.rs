@@ -36,6 +36,8 @@ pub enum ChildEvent {
         /// End of the copied redo log.
         to: Lsn,
     },
+    /// The redo log was copied so far (versions before 10.8 tell it each second).
+    RedoScanned(Lsn),
     /// DDL during the backup.
     Ddl {
         /// The tablespace.
@@ -243,6 +245,9 @@ impl ChildEvent {
         if let Some(event) = redo_copied(line) {
             return event;
         }
+        if let Some(lsn) = after(line, "log scanned up to (").and_then(|rest| rest.split_once(')')?.0.parse().ok()) {
+            return ChildEvent::RedoScanned(Lsn(lsn));
+        }
         if line.contains("Acquired locks for BACKUP STAGE BLOCK_DDL") {
             return ChildEvent::DdlBlocked;
         }
@@ -441,6 +446,8 @@ mod tests {
         assert_eq!(cause(line).remedy(), Remedy::Retry);
         let line = "[00] 2026-11-22 17:23:45 Redo log (from LSN 44404 to 47165) was copied.";
         assert_eq!(ChildEvent::classify(line), ChildEvent::RedoCopied { from: Lsn(44404), to: Lsn(47165) });
+        let line = "[00] 2026-11-22 17:22:54 >> log scanned up to (47165)";
+        assert_eq!(ChildEvent::classify(line), ChildEvent::RedoScanned(Lsn(47165)));
         let line = "[00] 2026-11-22 17:22:53 Using server version 10.11.19-MariaDB-0+deb12u1-log";
         assert_eq!(ChildEvent::classify(line), ChildEvent::Server("10.11.19-MariaDB-0+deb12u1-log".parse().unwrap()));
     }

@@ -25,13 +25,19 @@ pub enum Phase {
     Thaw,
 }
 
-/// What is told of a stretch of an operation at one moment, in bytes.
+/// What is told of a stretch of an operation at one moment, in bytes; LSNs count bytes of redo log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Level {
     /// What waits on disk for the store.
     Spooled,
     /// How much may wait there.
     SpoolMax,
+    /// How far the server has written its redo log; 0 once nothing is captured any more.
+    RedoWritten,
+    /// How far a capture has got it. What is told may lie before what was told earlier, and does not count then.
+    RedoGot,
+    /// How much redo log the server keeps: what is not copied when it has written so much more is lost, and the capture with it.
+    RedoKept,
 }
 
 /// Watches an operation. Calls are frequent and come from many threads: an implementation must be quick.

@@ -9,6 +9,7 @@ use crate::format::map::FilePiece;
 use crate::mariadb::plain_tables::{HEAD_BYTES, has_head};
 use crate::mariadb::redo::{HEADER_BYTES, RedoHeader, RedoScanner};
 use crate::mariadb::xbstream::FileNo;
+use crate::model::Lsn;
 
 /// Length of a chunk of a plain file, and of the redo log in LSNs.
 const PIECE_BYTES: u64 = 1 << 20;
@@ -220,6 +221,11 @@ impl RedoCutter {
             }
         }
         Ok(())
+    }
+
+    /// Where the redo log ends that has come; none before its header.
+    pub(super) fn end_so_far(&self) -> Option<Lsn> {
+        Some(self.scanner.as_ref()?.end())
     }
 
     fn lsn_at(&self, offset: u64) -> u64 {

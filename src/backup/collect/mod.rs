@@ -19,7 +19,7 @@ use crate::mariadb::delta::DeltaMeta;
 use crate::mariadb::page::{Page0, is_undo_file};
 use crate::mariadb::redo::{RedoHeader, RedoScanner};
 use crate::mariadb::xbstream::{FileNo, FileSink, StreamPath};
-use crate::model::{PageNo, PageSize, Progress};
+use crate::model::{Level, PageNo, PageSize, Progress};
 use files::{PlainCutter, RedoCutter, SmallFile};
 use pages::{DeltaCutter, WholeCutter};
 
@@ -240,7 +240,13 @@ impl FileSink for Collector<'_> {
             }
             Open::Delta(cutter) => cutter.data(file, bytes, facts, outlets),
             Open::Plain(cutter) => cutter.data(file, offset, bytes, facts, outlets),
-            Open::Redo(cutter) => cutter.data(file, offset, bytes, facts, outlets),
+            Open::Redo(cutter) => {
+                cutter.data(file, offset, bytes, facts, outlets)?;
+                if let Some(end) = cutter.end_so_far() {
+                    self.progress.level(Level::RedoGot, end.0);
+                }
+                Ok(())
+            }
             Open::Small(small) => small.data(offset, bytes),
         }
     }
