@@ -27,6 +27,8 @@ const RETRY_WINDOW_SECONDS: i64 = 12 * 3600;
 const FULL_EARLY_SECONDS: u64 = 3600;
 /// Exit codes of failures that pass: another run is at work, the store is away, the server is away.
 const PASSING: [i32; 3] = [11, 22, 23];
+/// No repository is there. One that was there may come back: a disk that is mounted late, a bucket that is made anew.
+const NO_REPOSITORY: i32 = 10;
 /// Moments of the schedule that are told.
 pub const UPCOMING_MAX: usize = 100;
 
@@ -325,6 +327,11 @@ fn note_success(memory: &mut Memory, ended: &Ended) {
     }
 }
 
+/// Whether what a run failed of may be over by itself, by its exit code and the last run before it.
+fn passes(code: i32, last: Option<&Last>) -> bool {
+    PASSING.contains(&code) || code == NO_REPOSITORY && last.is_some_and(|last| last.succeeded.is_some())
+}
+
 /// When a run that ended so is begun again.
 fn next_attempt(config: &AgentConfig, memory: &Memory, task: Task, ended: &Ended, pause: u32) -> Option<Retry> {
     let now = ended.finished;
@@ -335,7 +342,7 @@ fn next_attempt(config: &AgentConfig, memory: &Memory, task: Task, ended: &Ended
             let (failures, until) = before.map_or_else(|| (0, window()), |before| (before.failures, before.until));
             Some(Retry { at: now.after(i64::from(pause)), failures, until })
         }
-        Outcome::Failed if ended.exit_code.is_none_or(|code| PASSING.contains(&code)) => {
+        Outcome::Failed if ended.exit_code.is_none_or(|code| passes(code, memory.last.get(&task.job()))) => {
             if ended.cause == Cause::Page.name() && before.is_none() {
                 return None;
             }

@@ -219,11 +219,25 @@ fn failures_that_pass_are_repeated_with_pauses_that_grow_and_others_are_not() {
     }
     for code in [1, 2, 3, 10, 12, 20] {
         let mut world = World::new(config(NIGHTLY), start);
+        world.memory.last.clear();
         let now = at("2026-11-28T02:00:00Z");
         let begun = world.begin(now);
         world.end(begun[0].0, Some(code), now);
         assert_eq!(world.begin(now.after(7200)), [], "{code}");
     }
+}
+
+#[test]
+fn a_repository_that_was_there_may_come_back() {
+    let mut world = World::new(config(NIGHTLY), at("2026-11-28T01:00:00Z"));
+    let first = at("2026-11-28T02:00:00Z");
+    let begun = world.begin(first);
+    world.end(begun[0].0, Some(0), first);
+    let next = first.after(86_400);
+    let begun = world.begin(next);
+    world.end(begun[0].0, Some(10), next);
+    let again = world.begin(next.after(60));
+    assert_eq!((again[0].1, again[0].2), (Task::Backup, Cause::Retry));
 }
 
 #[test]

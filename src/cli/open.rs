@@ -22,7 +22,7 @@ use crate::{
     prune,
     repository::{Access, Cold, Repository, RepositoryError, Wanted},
     restore::{self, FetchOptions, PrepareSettings, Watch},
-    store::{self, AccessKey, RetryPolicy, Store, StoreError, StoreOptions, StoreUrl},
+    store::{self, AccessKey, RetryPolicy, Store, StoreError, StoreOptions},
 };
 
 /// Time for which a backup whose capture has begun outlasts a store that is away, unless another is set: three times the five
@@ -51,14 +51,24 @@ pub async fn patient_store(
     hold_out_max: Option<Duration>,
     context: &Context,
 ) -> Result<Store, StoreError> {
-    let url: StoreUrl = settings.url.parse()?;
+    store::open(&settings.url.parse()?, &store_options(settings, create, retry, hold_out_max, context)).await
+}
+
+/// How the store of `settings` is opened.
+pub fn store_options(
+    settings: &StoreSettings,
+    create: bool,
+    retry: RetryPolicy,
+    hold_out_max: Option<Duration>,
+    context: &Context,
+) -> StoreOptions {
     let access_key = settings.access_key.as_ref().map(|key| AccessKey {
         id: key.id.clone(),
         secret: key.secret.clone(),
         session_token: key.session_token.clone(),
     });
     let defaults = StoreOptions::default();
-    let options = StoreOptions {
+    StoreOptions {
         region: settings.region.clone(),
         endpoint: settings.endpoint_url.clone(),
         path_style: settings.path_style,
@@ -77,8 +87,7 @@ pub async fn patient_store(
         download_rate_max: settings.download_rate_max,
         totals: Some(context.output.figures.totals()),
         reads_max: settings.reads_max.unwrap_or(defaults.reads_max),
-    };
-    store::open(&url, &options).await
+    }
 }
 
 /// Opens the repository of `settings`.

@@ -14,10 +14,11 @@ mod tables;
 mod tests;
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
+use futures::future::BoxFuture;
 use futures::{FutureExt, StreamExt, stream};
 use tokio::sync::{Mutex, Notify, watch};
 
@@ -47,6 +48,9 @@ const REFRESH_MS_EACH: u64 = 240;
 const FIND_EVERY: u64 = 10;
 /// A repository that cannot be read is looked at more and more rarely: at every 32nd look at last.
 const BACKOFF_MAX: u32 = 5;
+
+/// Opens the place of a fleet.
+pub type Opener = Arc<dyn Fn() -> BoxFuture<'static, Result<Store, StoreError>> + Send + Sync>;
 
 /// How a fleet is read.
 #[derive(Clone)]
@@ -89,7 +93,10 @@ pub struct Fleet {
 }
 
 struct Shared {
-    store: Store,
+    url: String,
+    /// The place, once it is open.
+    place: std::sync::Mutex<Option<Store>>,
+    open: Opener,
     options: FleetOptions,
     snapshot: watch::Sender<Arc<Snapshot>>,
     readers: Mutex<BTreeMap<String, Arc<Mutex<Reader>>>>,
@@ -101,9 +108,17 @@ struct Shared {
 impl Fleet {
     /// The fleet under the place of `store`; nothing is read before [`Fleet::run`].
     pub fn new(store: Store, options: FleetOptions) -> Fleet {
-        let snapshot = Snapshot { url: store.origin().url.clone(), ..Snapshot::default() };
+        let url = store.origin().url.clone();
+        Fleet::waiting(url, Arc::new(move || futures::future::ready(Ok(store.clone())).boxed()), options)
+    }
+
+    /// The fleet under the place `url`, which is opened when it is there, and again when its disk was away.
+    pub fn waiting(url: String, open: Opener, options: FleetOptions) -> Fleet {
+        let snapshot = Snapshot { url: url.clone(), ..Snapshot::default() };
         let shared = Shared {
-            store,
+            url,
+            place: std::sync::Mutex::default(),
+            open,
             options,
             snapshot: watch::channel(Arc::new(snapshot)).0,
             readers: Mutex::default(),
@@ -133,7 +148,7 @@ impl Fleet {
 
     /// Requests to the store so far.
     pub async fn requests(&self) -> Counts {
-        let mut sum = self.shared.store.counters().counts();
+        let mut sum = self.opened_place().map_or_else(Counts::default, |store| store.counters().counts());
         for reader in self.shared.readers.lock().await.values() {
             // One that is at work is counted next time.
             let Ok(reader) = reader.try_lock() else { continue };
@@ -173,8 +188,9 @@ impl Fleet {
     /// Looks once at every repository that is due.
     pub async fn look(&self) {
         let round = self.shared.rounds.fetch_add(1, Ordering::Relaxed);
-        if round.is_multiple_of(FIND_EVERY) || self.snapshot().servers.is_empty() {
-            self.search().await;
+        let (known, lost) = (self.snapshot(), self.is_lost().await);
+        if round.is_multiple_of(FIND_EVERY) || known.servers.is_empty() || known.fault.is_some() || lost {
+            self.search(lost).await;
         }
         let due: Vec<(String, Arc<Mutex<Reader>>)> = {
             let snapshot = self.snapshot();
@@ -202,12 +218,56 @@ impl Fleet {
         }
     }
 
+    /// Opens the place, which [`Fleet::run`] does by itself.
+    ///
+    /// # Errors
+    /// When it is not there, or there are no credentials.
+    pub async fn open(&self) -> Result<(), StoreError> {
+        self.place(false).await.map(drop)
+    }
+
+    fn opened_place(&self) -> Option<Store> {
+        self.shared.place.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// True when the place is not open, or its disk is not what it was.
+    async fn is_lost(&self) -> bool {
+        match self.opened_place() {
+            Some(store) => store.is_lost().await,
+            None => true,
+        }
+    }
+
+    /// The place, opened anew when it is lost: whatever was open under it is of no use then.
+    async fn place(&self, lost: bool) -> Result<Store, StoreError> {
+        if let Some(store) = self.opened_place().filter(|_| !lost) {
+            return Ok(store);
+        }
+        let store = (self.shared.open)().await?;
+        self.shared.readers.lock().await.clear();
+        self.shared.snapshot.send_modify(|snapshot| {
+            let mut next = Snapshot::clone(snapshot);
+            let due =
+                |server: &Arc<ServerRecord>| Arc::new(ServerRecord { failures: 0, ..ServerRecord::clone(server) });
+            next.servers = Arc::new(next.servers.iter().map(|(name, server)| (name.clone(), due(server))).collect());
+            *snapshot = Arc::new(next);
+        });
+        *self.shared.place.lock().unwrap_or_else(PoisonError::into_inner) = Some(store.clone());
+        Ok(store)
+    }
+
     /// Searches the place for repositories.
-    async fn search(&self) {
-        let found = match find(&self.shared.store).await {
-            Ok(found) => found,
+    async fn search(&self, lost: bool) {
+        let searched = async {
+            let store = self.place(lost).await?;
+            let found = find(&store).await?;
+            Ok::<_, StoreError>((store, found))
+        };
+        let (store, found) = match searched.await {
+            Ok(searched) => searched,
             Err(error) => return self.note_fault(Fault::of(&error)),
         };
+        let known = self.snapshot();
         let mut readers = self.shared.readers.lock().await;
         let mut fresh = Vec::new();
         let mut names = std::collections::BTreeSet::new();
@@ -217,14 +277,16 @@ impl Fleet {
             if readers.contains_key(&name) {
                 continue;
             }
-            let store = match self.shared.store.below(&path) {
+            let store = match store.below(&path) {
                 Ok(store) => store,
                 Err(error) => {
                     fresh.push(ServerRecord::failed(&name, &self.url_of(&name), Fault::of(&error)));
                     continue;
                 }
             };
-            fresh.push(ServerRecord::waiting(&name, &self.url_of(&name)));
+            if !known.servers.contains_key(&name) {
+                fresh.push(ServerRecord::waiting(&name, &self.url_of(&name)));
+            }
             let reader = Reader::new(store, self.shared.options.access.clone());
             readers.insert(name, Arc::new(Mutex::new(reader)));
         }
@@ -243,7 +305,7 @@ impl Fleet {
     }
 
     fn url_of(&self, name: &str) -> String {
-        let url = self.shared.store.origin().url.trim_end_matches('/');
+        let url = self.shared.url.trim_end_matches('/');
         if name.is_empty() { url.to_owned() } else { format!("{url}/{name}") }
     }
 

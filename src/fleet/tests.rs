@@ -6,7 +6,7 @@ use super::*;
 use crate::error::Kind;
 use crate::format::{BackupKind, LsnRange, manifest_example, proof_example};
 use crate::model::{Lsn, SystemClock, SystemEntropy};
-use crate::store::StoreOptions;
+use crate::store::{StoreOptions, StoreUrl};
 
 const BEGIN: u32 = 1_795_348_800;
 
@@ -212,6 +212,43 @@ async fn whoever_knows_of_something_new_need_not_wait_for_the_next_look() {
 }
 
 #[tokio::test]
+async fn a_disk_that_is_mounted_late_or_anew_is_read_when_it_is_there() {
+    let folder = tempfile::tempdir().unwrap();
+    let (mount, away) = (folder.path().join("mount"), folder.path().join("away"));
+    let url: StoreUrl = format!("file://{}", mount.display()).parse().unwrap();
+    let (told, place) = (url.to_string(), url.clone());
+    let opener: Opener = Arc::new(move || {
+        let url = url.clone();
+        async move { crate::store::open(&url, &StoreOptions::default()).await }.boxed()
+    });
+    let options = FleetOptions { refresh: None, access: None, clock: Arc::new(SystemClock) };
+    let fleet = Fleet::waiting(told, opener, options);
+    fleet.look().await;
+    let fault = fleet.snapshot().fault.clone().unwrap();
+    assert!(fault.message.contains("mount") && fault.hint.is_some(), "{fault:?}");
+    assert!(!fleet.snapshot().found);
+    std::fs::create_dir_all(mount.join("db1")).unwrap();
+    let db1 = async || {
+        let store = crate::store::open(&place, &StoreOptions::default()).await.unwrap();
+        store.below(&["db1".to_owned()]).unwrap()
+    };
+    let repository = Repository::init(db1().await, &SystemClock, &SystemEntropy).await.unwrap();
+    put_backup(&repository, 0).await;
+    fleet.look().await;
+    let known = |fleet: &Fleet| (fleet.snapshot().fault.is_none(), fleet.snapshot().servers["db1"].backups.len());
+    assert_eq!(known(&fleet), (true, 1));
+    std::fs::rename(&mount, &away).unwrap();
+    fleet.look().await;
+    assert_eq!(known(&fleet), (false, 1), "what was known stays");
+    // The same files with other inodes, as behind another mount.
+    let copied = std::process::Command::new("cp").arg("-r").args([&away, &mount]).status().unwrap();
+    assert!(copied.success());
+    put_backup(&Repository::open(db1().await).await.unwrap(), 3600).await;
+    fleet.look().await;
+    assert_eq!(known(&fleet), (true, 2));
+}
+
+#[tokio::test]
 async fn one_that_is_damaged_hides_no_other_and_what_was_known_of_it_stays() {
     let (objects, fleet, _) = fleet_of(&["db1", "db2"]).await;
     fleet.look().await;
@@ -226,8 +263,11 @@ async fn one_that_is_damaged_hides_no_other_and_what_was_known_of_it_stays() {
     let backup = snapshot.servers["db2"].newest().unwrap().id.clone();
     let path = format!("db2/backups/{backup}.json");
     objects.put(&path.as_str().into(), "rot".into()).await.unwrap();
-    let late =
-        put_backup(&Repository::open(fresh.shared.store.below(&["db2".to_owned()]).unwrap()).await.unwrap(), 9).await;
+    let late = put_backup(
+        &Repository::open(fresh.opened_place().unwrap().below(&["db2".to_owned()]).unwrap()).await.unwrap(),
+        9,
+    )
+    .await;
     objects.put(&format!("db2/backups/{late}.json").as_str().into(), "rot".into()).await.unwrap();
     fresh.look().await;
     let server = fresh.snapshot().servers["db2"].clone();

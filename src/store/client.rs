@@ -480,6 +480,13 @@ impl Store {
         }
     }
 
+    /// True when this is the store of a directory that is no longer there, or another: its disk was away, and it must be opened again.
+    pub async fn is_lost(&self) -> bool {
+        let Some(directory) = &self.shared.directory else { return false };
+        let found = tokio::time::timeout(self.shared.options.retry.silence_max, directory.is_same()).await;
+        !matches!(found, Ok(Ok(true)))
+    }
+
     /// Fails when the directory of a `file://` repository is no longer there: without its disk it would be created anew
     /// below the mount point, and everything in it would seem to be gone.
     pub(super) async fn check_directory(&self, attempt: &Attempt) -> Result<(), Failure> {

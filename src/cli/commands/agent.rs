@@ -47,7 +47,7 @@ pub async fn run(args: &AgentArgs, context: &Context) -> Result<Finish, Failure>
     };
     let (first, settings) = source.read()?;
     let shown = match &settings.page {
-        Some(page) => Some((serve::fleet(&settings.store, None, context).await?, serve::web_options(page, context))),
+        Some(page) => Some((serve::fleet(&settings.store, None, context)?, serve::web_options(page, context))),
         None => None,
     };
     let reading = shown.as_ref().map(|(fleet, _)| serve::read(fleet.clone(), context));

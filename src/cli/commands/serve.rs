@@ -2,6 +2,7 @@
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
+use futures::FutureExt;
 use serde::Serialize;
 use tokio::{net::TcpListener, task::JoinHandle};
 
@@ -14,9 +15,9 @@ use crate::{
         options::{PageSettings, ServeSettings, StoreSettings},
         output::Message,
     },
-    fleet::{Fleet, FleetOptions},
+    fleet::{Fleet, FleetOptions, Opener},
     repository::Access,
-    store::RetryPolicy,
+    store::{self, RetryPolicy, StoreUrl},
     web::{self, WebOptions},
 };
 
@@ -40,7 +41,9 @@ impl Message for Listening {
 /// When the settings are wrong, the store cannot be opened, or the address is taken.
 pub async fn run(args: &ServeArgs, context: &Context) -> Result<Finish, Failure> {
     let settings = context.settle(ServeSettings::assemble(&context.layers, context.url(), args))?;
-    let fleet = fleet(&settings.store, settings.refresh, context).await?;
+    let fleet = fleet(&settings.store, settings.refresh, context)?;
+    // Whoever waits at a terminal hears of a wrong place at once.
+    fleet.open().await?;
     let listener = listen(settings.page.listen).await?;
     tell(&listener, context)?;
     let router = web::router(fleet.clone(), None, web_options(&settings.page, context));
@@ -50,16 +53,21 @@ pub async fn run(args: &ServeArgs, context: &Context) -> Result<Finish, Failure>
     Ok(Finish::Done)
 }
 
-/// What lies at a place, which nobody reads yet.
+/// What lies at a place, which nobody reads yet and which need not be there yet.
 ///
 /// # Errors
-/// When the store cannot be opened.
-pub async fn fleet(store: &StoreSettings, refresh: Option<Duration>, context: &Context) -> Result<Fleet, Failure> {
+/// When a setting is wrong.
+pub fn fleet(store: &StoreSettings, refresh: Option<Duration>, context: &Context) -> Result<Fleet, Failure> {
     let holder = open::keyholder(context)?;
     let retry = RetryPolicy::lasting(Duration::from_secs(LOOK_SECONDS));
-    let store = open::patient_store(store, false, retry, None, context).await?;
+    let (url, options) = (store.url.parse::<StoreUrl>()?, open::store_options(store, false, retry, None, context));
     let access = (!holder.is_empty()).then(|| Access { keys: Arc::new(holder), entropy: context.entropy() });
-    Ok(Fleet::new(store, FleetOptions { refresh, access, clock: context.clock() }))
+    let told = url.to_string();
+    let opener: Opener = Arc::new(move || {
+        let (url, options) = (url.clone(), options.clone());
+        async move { store::open(&url, &options).await }.boxed()
+    });
+    Ok(Fleet::waiting(told, opener, FleetOptions { refresh, access, clock: context.clock() }))
 }
 
 /// Has `fleet` read and kept up to date until the command is told to stop.
