@@ -7,6 +7,7 @@ use super::{
     config::{AgentConfig, Task},
     progress::Said,
 };
+use crate::model::human;
 use crate::web::service::{Job, Outcome};
 
 /// Longest message on the end of a run, in characters.
@@ -77,38 +78,40 @@ pub fn verdict(job: Job, said: &Said, end: &End) -> (Outcome, String, Option<Str
 /// What a run did, by its summary.
 fn done(job: Job, summary: &Value) -> String {
     let number = |name: &str| summary[name].as_u64().unwrap_or_default();
+    let counted = |name: &str, what: &str| human::counted(number(name), what);
     let text = |name: &str| summary[name].as_str().unwrap_or("?");
     match job {
         Job::Backup => format!(
-            "{} backup {}, {} bytes uploaded",
+            "{} backup {}, {} uploaded",
             text("kind"),
             text("backup_id"),
-            summary["sizes"]["uploaded_bytes"].as_u64().unwrap_or_default()
+            human::bytes(summary["sizes"]["uploaded_bytes"].as_u64().unwrap_or_default())
         ),
-        Job::Archive => format!("{} segments archived, {} gaps", number("segments"), number("gaps")),
+        Job::Archive => format!("{} archived, {}", counted("segments", "segment"), counted("gaps", "gap")),
         Job::Check => format!(
-            "{} backups and {} objects checked, {} objects damaged",
-            number("backups"),
-            number("objects"),
-            number("damaged_objects")
+            "{} and {} checked, {} damaged",
+            counted("backups", "backup"),
+            counted("objects", "object"),
+            counted("damaged_objects", "object")
         ),
         Job::Prune => format!(
-            "{} backups deleted, {} planned, {} stay",
-            number("deleted_backups"),
+            "{} deleted, {} planned, {} stay",
+            counted("deleted_backups", "backup"),
             number("planned_backups"),
             number("stays")
         ),
-        Job::Compact => format!("{} packs written", number("written_packs")),
+        Job::Compact => format!("{} written", counted("written_packs", "pack")),
         Job::Drill => match summary["passed"].as_bool() {
             Some(true) => {
-                format!("backup {} restores, and answered after {} s", text("backup_id"), summary["rto_seconds"])
+                let seconds = summary["rto_seconds"].as_f64().unwrap_or_default().ceil().max(0.0);
+                format!("backup {} restores, and answered after {}", text("backup_id"), human::duration(seconds as u64))
             }
             _ => {
                 let first = summary["failures"][0].as_str().unwrap_or("look at its proof");
                 format!("backup {} failed the drill: {first}", text("backup_id"))
             }
         },
-        Job::Copy => format!("{} backups copied, {} behind", number("copied_backups"), number("behind")),
+        Job::Copy => format!("{} copied, {} behind", counted("copied_backups", "backup"), number("behind")),
     }
 }
 
@@ -140,7 +143,7 @@ mod tests {
         let summary = json!({"kind": "full", "backup_id": "x", "sizes": {"uploaded_bytes": 7}});
         let said = summed(summary);
         let told = verdict(Job::Backup, &said, &ended(Some(0)));
-        assert_eq!(told, (Outcome::Succeeded, "full backup x, 7 bytes uploaded".to_owned(), None));
+        assert_eq!(told, (Outcome::Succeeded, "full backup x, 7 B uploaded".to_owned(), None));
         let silent = verdict(Job::Prune, &Said::default(), &ended(Some(1)));
         assert_eq!(silent, (Outcome::Failed, "it ended with 1 and said nothing: two".to_owned(), None));
         for job in [Job::Backup, Job::Archive, Job::Check, Job::Prune, Job::Compact, Job::Drill, Job::Copy] {

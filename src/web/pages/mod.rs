@@ -2,6 +2,7 @@
 
 mod agent;
 mod backup;
+mod by_table;
 mod fleet;
 mod login;
 mod server;

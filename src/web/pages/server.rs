@@ -11,6 +11,7 @@ use super::super::App;
 use super::super::svg::{self, Span};
 use super::super::text::{ago, moment, second, seconds};
 use super::super::view::{BackupView, ServerDetails, slug, unslug};
+use super::by_table::{self, ByTable, Row};
 use super::fleet::{cost, figures, money};
 use super::{Chip, Figure, Frame, page, told};
 use crate::fleet::{Forecast, MONTH_DAYS};
@@ -29,6 +30,8 @@ struct ServerPage {
     spans: Vec<Chip>,
     timeline: Option<String>,
     additions: Option<String>,
+    by_table: Option<ByTableView>,
+    by_table_address: Option<String>,
     growth: Option<String>,
     forecast: Vec<Figure>,
     backups: Vec<BackupRow>,
@@ -39,6 +42,14 @@ struct ServerPage {
     plans: Vec<(String, String, String, String)>,
     newest: Option<String>,
     running: bool,
+}
+
+struct ByTableView {
+    /// Address, kind and moment of each backup.
+    backups: Vec<(String, &'static str, String)>,
+    rows: Vec<Row>,
+    waiting: u64,
+    problem: Option<String>,
 }
 
 struct BackupRow {
@@ -68,6 +79,7 @@ struct DrillRow {
 #[serde(default)]
 pub(in crate::web) struct SpanQuery {
     days: String,
+    tables: String,
 }
 
 pub(in crate::web) async fn server(
@@ -81,7 +93,7 @@ pub(in crate::web) async fn server(
         Err(missing) => return told(&app, &headers, missing),
     };
     let now = app.now();
-    let days = query.map(|Query(query)| query.days).unwrap_or_default();
+    let SpanQuery { days, tables } = query.map(|Query(query)| query).unwrap_or_default();
     let details = ServerDetails::of(&record, &judgement);
     let slug = slug(&record.name);
     let span_of = |text: &str| match text {
@@ -99,11 +111,18 @@ pub(in crate::web) async fn server(
     });
     let forecast = Forecast::of(&record);
     let has_history = record.backups.len() > 1;
+    let by_table = match tables.as_str() {
+        "show" => Some(by_table(ByTable::read(&app, &record).await, &slug)),
+        _ => None,
+    };
+    let shown = if matches!(days.as_str(), "7" | "90" | "all") { format!("days={days}&") } else { String::new() };
     let page_template = ServerPage {
         figures: figures(std::slice::from_ref(&details.summary), app.options.price, now),
         spans: spans.into(),
         timeline: Span::of(&record, span_of(&days), now).map(|span| svg::timeline(&record, span, now)),
         additions: has_history.then(|| svg::additions(&record)),
+        by_table_address: (!record.backups.is_empty()).then(|| format!("/servers/{slug}?{shown}tables=show#by-table")),
+        by_table,
         growth: svg::growth(&record, forecast, FORECAST_DAYS),
         forecast: forecast.map_or_else(Vec::new, |forecast| forecast_figures(&forecast, app.options.price)),
         backups: details.all_backups.iter().take(BACKUPS_SHOWN).map(|view| backup_row(view, &slug, now)).collect(),
@@ -171,6 +190,14 @@ fn forecast_figures(forecast: &Forecast, price: Option<f64>) -> Vec<Figure> {
             Figure { label, value: human::bytes(bytes as u64), note }
         })
         .into()
+}
+
+fn by_table(read: ByTable, slug: &str) -> ByTableView {
+    let column = |backup: by_table::Column| {
+        (format!("/servers/{slug}/backups/{}?tables=show#tables", backup.id), backup.kind, moment(backup.finished))
+    };
+    let backups = read.backups.into_iter().map(column).collect();
+    ByTableView { backups, rows: read.rows, waiting: read.waiting, problem: read.problem }
 }
 
 fn backup_row(view: &BackupView, slug: &str, now: Timestamp) -> BackupRow {

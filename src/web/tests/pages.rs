@@ -1,9 +1,10 @@
 use super::*;
 
-const PAGES: [&str; 8] = [
+const PAGES: [&str; 9] = [
     "/",
     "/servers/eu~1db1",
     "/servers/eu~1db1?days=all",
+    "/servers/eu~1db1?tables=show",
     "/servers/broken",
     "/servers/eu~1db1/backups/20261122T020000Z-aaaaaa",
     "/servers/eu~1db1/backups/20261122T020000Z-aaaaaa?tables=show",
@@ -44,7 +45,7 @@ async fn the_first_page_answers_the_first_question() {
 
 #[tokio::test]
 async fn a_backup_s_page_has_the_command_that_restores_it() {
-    let text = served(None).await.get(PAGES[4]).await.text;
+    let text = served(None).await.get(PAGES[5]).await.text;
     let command = "haulout --repo s3://bucket/fleet/eu/db1 restore --backup 20261122T020000Z-aaaaaa --datadir /var/lib/mysql --owner mysql:mysql";
     assert!(text.contains(command), "{text}");
     assert!(text.contains("--to-time 2026-11-22T02:05:04Z"), "{text}");
