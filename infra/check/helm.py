@@ -19,9 +19,12 @@ CHART = str(HELM / "haulout")
 SNAPSHOT = HELM / "rendered.json"
 # The sidecar's container, and the volumes that it brings along, as JSON.
 SIDECAR_SNAPSHOT = HELM / "sidecar.json"
+# The objects of the agent.
+AGENT_SNAPSHOT = HELM / "agent.json"
 # The oldest that Chart.yaml takes, and a newer one.
 KUBERNETES = ("1.31", "1.35")
 KINDS = {"ServiceAccount": 4, "CronJob": 5, "Job": 1}
+AGENT_KINDS = {"ConfigMap": 1, "Service": 1, "Deployment": 1}
 
 # Values that must be refused, laid over the example's.
 REFUSED = [
@@ -36,6 +39,10 @@ REFUSED = [
     {"roles": {"admin": {}}},
     {"sidecar": {"enabled": True}},
     {"sidecar": {"periodSeconds": 0}},
+    {"agent": {"enabled": True}},
+    {"agent": {"enabled": True}, "backup": {"enabled": False}, "sidecar": {"enabled": True}},
+    {"agent": {"port": 80}},
+    {"agent": {"schedule": "0 * * * *"}},
     {"copy": {"to": ""}},
     {"copy": {"to": "elsewhere"}},
     # Keys in the environment would go before the profiles.
@@ -115,6 +122,32 @@ def check_pod(manifest):
         assert {mount["name"] for mount in container["volumeMounts"]} == mounts.keys(), f"{name}: volumes and mounts"
     # A changed group of the datadir's files would change them under the server.
     assert "datadir" not in mounts or "fsGroup" not in spec["securityContext"], name
+
+
+def check_agent(chart, values):
+    """The agent of `values`, in the place of jobs; gives its objects."""
+    manifests = rendered(chart, values)
+    jobs = [one["metadata"]["name"] for one in manifests if one["kind"] == "CronJob"]
+    assert not [name for name in jobs if name.endswith(("-backup", "-check"))], f"two that take backups: {jobs}"
+    objects = [one for one in manifests if one["metadata"]["labels"].get("app.kubernetes.io/component") == "agent" and one["kind"] != "ServiceAccount"]
+    kinds = [one["kind"] for one in objects]
+    assert {kind: kinds.count(kind) for kind in kinds} == AGENT_KINDS, kinds
+    by_kind = {one["kind"]: one for one in objects}
+    deployment, service = by_kind["Deployment"], by_kind["Service"]
+    check_pod(deployment)
+    template = deployment["spec"]["template"]
+    # Two of one server would take turns at its leases.
+    assert deployment["spec"]["replicas"] == 1 and deployment["spec"]["strategy"]["type"] == "Recreate"
+    assert deployment["spec"]["selector"]["matchLabels"].items() <= template["metadata"]["labels"].items()
+    assert service["spec"]["selector"].items() <= template["metadata"]["labels"].items()
+    spec = template["spec"]
+    assert spec["restartPolicy"] == "Always"
+    [container] = spec["containers"]
+    assert all(mount.get("readOnly") or mount["name"] in ("cache", "state") for mount in container["volumeMounts"]), container
+    for probe in ("livenessProbe", "readinessProbe"):
+        assert container[probe]["httpGet"]["port"] == container["ports"][0]["name"] == service["spec"]["ports"][0]["targetPort"]
+    check_schemas(manifests)
+    return objects
 
 
 def check_copy(manifests):
@@ -197,6 +230,11 @@ def main():
                    "repository": {"sealed": {"keyFile": "", "passphrase": "phrase"}}, "sidecar": {"socketVolume": ""},
                    "roles": {"agent": {"credentialsSecret": "s3"}}}
         assert len(check_sidecar(chart, laid_over(of_sidecar, by_host), None)["volumes"]) == 1
+        of_agent = laid_over(values, {"backup": {"enabled": False}, "check": {"enabled": False}, "restore": {"enabled": False}, "agent": {"enabled": True}})
+        agent = check_agent(chart, of_agent)
+        with_token = {"agent": {"token": {"secretName": "page"}, "hosts": ["backup.example"]}, "repository": {"sealed": sealed}}
+        check_agent(chart, laid_over(of_agent, with_token))
+    check_snapshot(AGENT_SNAPSHOT, {"apiVersion": "v1", "kind": "List", "items": agent})
     check_snapshot(SNAPSHOT, {"apiVersion": "v1", "kind": "List", "items": manifests})
     check_snapshot(SIDECAR_SNAPSHOT, sidecar)
     print(f"   Helm {helm_python.helm_sdk_version()}: linted, rendered; {len(manifests) + len(others)} objects fit Kubernetes "

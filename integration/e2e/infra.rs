@@ -16,8 +16,8 @@ use serde_json::Value;
 use crate::{
     rights::none_but_of_leases,
     support::{
-        Bucket, Haulout, LocalStack, MariaDb, PolicedPath, Policy, ServerOptions, not_shown, scratch, site::listing,
-        wait,
+        Bucket, Haulout, LocalStack, MariaDb, PolicedPath, Policy, ServerOptions, not_shown, scratch,
+        server::free_port, site::listing, wait,
     },
 };
 
@@ -90,6 +90,14 @@ fn sidecar() -> Value {
     serde_json::from_str::<Value>(&text("helm/sidecar.json")).unwrap()["container"].take()
 }
 
+/// The container of the chart's agent, and its settings file; `infra/check.sh` sees that they are what the chart renders to.
+fn agent() -> (Value, String) {
+    let list: Value = serde_json::from_str(&text("helm/agent.json")).unwrap();
+    let of_kind = |kind: &str| list["items"].as_array().unwrap().iter().find(|item| item["kind"] == kind).unwrap();
+    let file = of_kind("ConfigMap")["data"]["haulout.toml"].as_str().unwrap().to_owned();
+    (container(&of_kind("Deployment")["spec"]).clone(), file)
+}
+
 fn words(value: &Value) -> Vec<String> {
     value.as_array().unwrap().iter().map(|word| word.as_str().unwrap().to_owned()).collect()
 }
@@ -107,6 +115,7 @@ fn commands() -> Vec<(String, Vec<String>)> {
         commands.push((component, words(&container(&job)["args"])));
     }
     commands.push(("sidecar".to_owned(), words(&sidecar()["args"])));
+    commands.push(("agent".to_owned(), words(&agent().0["args"])));
     let dockerfile = text("Dockerfile");
     let after = |key: &str| -> Vec<String> {
         let line = dockerfile.lines().find_map(|line| line.strip_prefix(key)).unwrap();
@@ -148,6 +157,7 @@ fn every_variable_in_infra_is_in_the_settings() {
         "RUNBOOK.md",
         "helm/rendered.json",
         "helm/sidecar.json",
+        "helm/agent.json",
         "helm/haulout/templates/_helpers.tpl",
         "systemd/etc/agent.env",
         "systemd/etc/copier.env",
@@ -446,7 +456,7 @@ fn the_chart_s_containers_back_up_copy_check_prune_and_restore_confined_and_with
     restored.stop();
 }
 
-/// The sidecar's shell, with periods of a second. Ended when dropped.
+/// A container that runs for ever: the sidecar's shell, or the agent. Ended when dropped.
 struct Looping {
     shell: Child,
     /// What it says.
@@ -454,23 +464,33 @@ struct Looping {
 }
 
 impl Looping {
+    /// The sidecar, with periods of a second.
     fn begin(machine: &Machine, cache: &Path) -> Looping {
         let container = sidecar();
         let variables = variables_in((&container, "agent"), machine, cache, &[]);
         let mut variables: BTreeMap<_, _> = variables.into_iter().collect();
         assert!(variables.insert("HAULOUT_USER".to_owned(), ACCOUNT.to_owned()).is_some());
         variables.insert("PATH".to_owned(), std::env::var("PATH").unwrap());
-        let mut command = vec!["env".to_owned(), "-i".to_owned()];
-        command.extend(variables.iter().map(|(name, value)| format!("{name}={value}")));
         let mut shell = words(&container["command"]);
         assert!(shell[2].contains(&format!("\n  {INSTALLED} ")), "{}", shell[2]);
         shell[2] = shell[2].replace(INSTALLED, machine.program.to_str().unwrap());
         assert_eq!(shell[4..], ["3600", "300"]);
         shell[4..].fill("1".to_owned());
-        command.extend(shell.into_iter().chain(words(&container["args"])));
+        Looping::start(machine, &[cache], &variables, shell.into_iter().chain(words(&container["args"])))
+    }
+
+    fn start(
+        machine: &Machine,
+        writable: &[&Path],
+        variables: &BTreeMap<String, String>,
+        command: impl IntoIterator<Item = String>,
+    ) -> Looping {
+        let mut all = vec!["env".to_owned(), "-i".to_owned()];
+        all.extend(variables.iter().map(|(name, value)| format!("{name}={value}")));
+        all.extend(command);
         let log = machine.folder.path().join("log");
         let file = fs::File::create(&log).unwrap();
-        let mut all = Machine::confined_command(ACCOUNT_ID, &[cache], &command);
+        let mut all = Machine::confined_command(ACCOUNT_ID, writable, &all);
         let shell = all.stdout(file.try_clone().unwrap()).stderr(file).spawn().unwrap();
         Looping { shell, log }
     }
@@ -491,6 +511,70 @@ impl Drop for Looping {
         let _ = self.shell.kill();
         let _ = self.shell.wait();
     }
+}
+
+#[test]
+fn the_chart_s_agent_backs_up_and_archives_confined_and_with_the_rights_of_its_role() {
+    let (password, passphrase) = ("of the account", "of the repository");
+    let Some(mut machine) = Machine::new(&format!(
+        "CREATE USER haulout@'%' IDENTIFIED BY '{password}';
+         GRANT RELOAD, PROCESS, LOCK TABLES, BINLOG MONITOR, REPLICATION SLAVE ON *.* TO haulout@'%';"
+    )) else {
+        return;
+    };
+    machine.server.stop();
+    machine.server.add_argument("--log-bin=bin");
+    machine.server.restart();
+    let haulout = Haulout::in_bucket(&machine.bucket, "db1").with([("HAULOUT_PASSPHRASE", passphrase)]);
+    haulout.run(["init", "--encrypt"]).ok();
+    let (cache, state) = (machine.own_folder("cache", ACCOUNT_ID), machine.own_folder("state", ACCOUNT_ID));
+    let (container, settings) = agent();
+    let file = machine.folder.path().join("haulout.toml");
+    fs::write(&file, settings).unwrap();
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o644)).unwrap();
+    let secrets = [("db1-haulout", "password", password), ("db1-haulout-key", "passphrase", passphrase)];
+    let mut variables: BTreeMap<_, _> =
+        variables_in((&container, "agent"), &machine, &cache, &secrets).into_iter().collect();
+    let port = free_port();
+    for (name, here) in [
+        ("HAULOUT_CONFIG", file.display().to_string()),
+        ("HAULOUT_STATE_DIR", state.display().to_string()),
+        ("HAULOUT_AGENT_LISTEN", format!("0.0.0.0:{port}")),
+    ] {
+        assert!(variables.insert(name.to_owned(), here).is_some(), "{name}");
+    }
+    variables.insert("PATH".to_owned(), std::env::var("PATH").unwrap());
+    let program = machine.program.to_str().unwrap().to_owned();
+    let command = std::iter::once(program).chain(words(&container["args"]));
+    let mut running = Looping::start(&machine, &[&cache, &state], &variables, command);
+    wait::until("the first backup", BACKUPS_LIMIT, || (!listing(&haulout).is_empty()).then_some(()));
+    // As its probes and Prometheus ask, by the pod's address.
+    let answers = |path: &str| {
+        let url = format!("http://127.0.0.1:{port}{path}");
+        let asked = Command::new("curl").args(["--silent", "--fail", &url]).output().unwrap();
+        asked.status.success().then(|| String::from_utf8(asked.stdout).unwrap())
+    };
+    let archived = || {
+        answers("/metrics").filter(|text| {
+            text.contains(
+                "
+haulout_archive_following 1.0
+",
+            )
+        })
+    };
+    wait::until("the archive", BACKUPS_LIMIT, archived);
+    assert!(answers("/healthz").is_some() && answers("/readyz").is_some());
+    machine.server.sql("INSERT INTO shop.item VALUES (9999)");
+    let segments = || {
+        let bare = haulout.run(["--json", "binlog", "list"]).ok();
+        bare.messages.iter().any(|line| line["message_type"] == "binlog_segment").then_some(())
+    };
+    wait::until("a segment", BACKUPS_LIMIT, segments);
+    assert_eq!(running.end(), Some(0), "{}", running.said());
+    haulout.run(["check", "--read-data"]).ok();
+    let refused = machine.paths["agent"].refused();
+    assert!(none_but_of_leases(&refused, &machine.bucket), "{refused:?}");
 }
 
 /// A container that ends takes the server's pod out of service.
