@@ -150,6 +150,12 @@ fn a_store_that_is_away_is_waited_for_and_nothing_is_lost() {
     }
     running.wait_for_line("word of the store", |line| line.contains("the store takes no binary log"));
     running.wait_for_line("word of the spool", |line| line.contains("is full"));
+    // Whoever is alarmed by that must be.
+    running.wait_for_line("word of what waits", |line| {
+        let line: serde_json::Value = serde_json::from_str(line).unwrap_or_default();
+        let number = |name: &str| line[name].as_u64().unwrap_or_default();
+        line["message_type"] == "archive" && number("waiting_seconds") >= 5 && number("behind_bytes") > 8 << 20
+    });
     path.set(Fault::None);
     wait_for_all(&mut running, &binlogs, &site.server);
     // Answers are lost: what was stored is known again.

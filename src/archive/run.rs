@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::task::{JoinHandle, spawn_blocking};
+use tokio::task::{JoinError, JoinHandle, spawn_blocking};
 
 use super::choose::{BackupPlace, Findings, Known, Start, is_source};
 use super::follow::{Found, Reader, bytes_below, order};
@@ -69,6 +69,8 @@ struct Link {
     /// Absent once it is to receive no more.
     dump: Option<BinlogDump>,
     reader: Reader,
+    /// What was cut and is on its way to the store: when its first transaction came, and the byte of the server's file where it begins.
+    shipping: Option<(Instant, u64)>,
     /// True when it is known that the file is the one that was chosen.
     verified: bool,
     /// Where the server's log ended when it was begun.
@@ -334,6 +336,7 @@ impl<'a> Run<'a> {
             directory,
             dump,
             reader,
+            shipping: None,
             verified: false,
             target,
             grown: now,
@@ -465,11 +468,8 @@ impl<'a> Run<'a> {
         }
         link.looked = Instant::now();
         let (spooled, limit) = (bytes_below(&link.directory), self.options.spool_bytes_max);
-        let (clock, since) = (&self.context.clock, link.reader.cutter().since());
-        self.context.figures.send_modify(|figures| {
-            figures.spooled_bytes = spooled;
-            figures.waiting_since = since.map(|since| clock.now().after(-(since.elapsed().as_secs() as i64)));
-        });
+        let since = link.waiting().map(|since| self.context.clock.now().after(-(since.elapsed().as_secs() as i64)));
+        self.context.figures.send_modify(|figures| (figures.spooled_bytes, figures.waiting_since) = (spooled, since));
         if waits && spooled > limit && link.dump.take().is_some() {
             let directory = self.options.spool.display();
             let warning = format!(
@@ -483,8 +483,9 @@ impl<'a> Run<'a> {
 
     /// Compares the server with what was read, now and then, and stops receiving what does not come any more.
     async fn guard(&mut self, link: &mut Link) {
-        if let Some(asking) = link.asking.take_if(|asking| asking.is_finished()) {
-            match asking.await {
+        let answer = self.answer(link).await;
+        if let Some(answer) = answer {
+            match answer {
                 Ok(Ok(log)) => self.compare(link, &log),
                 // A server that does not answer ends its connections by itself, or is back soon.
                 Ok(Err(error)) if link.grown.elapsed() > STALL_MAX => {
@@ -494,7 +495,14 @@ impl<'a> Run<'a> {
                 Ok(Err(_)) | Err(_) => {}
             }
         }
-        if link.asking.is_none() && link.dump.is_some() && link.asked.elapsed() >= ASK {
+        if link.dump.is_some() {
+            self.ask(link);
+        }
+    }
+
+    /// Has the server asked for its log, unless that was done lately.
+    fn ask(&self, link: &mut Link) {
+        if link.asking.is_none() && link.asked.elapsed() >= ASK {
             link.asked = Instant::now();
             let context = self.context.clone();
             link.asking =
@@ -502,12 +510,20 @@ impl<'a> Run<'a> {
         }
     }
 
+    /// What the server answered, if it has, after noting how far the archive is behind it.
+    async fn answer(&self, link: &mut Link) -> Option<Result<Result<ServerLog, SqlError>, JoinError>> {
+        let answer = link.asking.take_if(|asking| asking.is_finished())?.await;
+        if let Ok(Ok(log)) = &answer {
+            let behind = log.bytes_behind(link.reader.name(), link.stored());
+            if behind.is_some() {
+                self.context.figures.send_modify(|figures| figures.behind_bytes = behind);
+            }
+        }
+        Some(answer)
+    }
+
     fn compare(&mut self, link: &mut Link, log: &ServerLog) {
         let (name, cutter) = (link.reader.name(), link.reader.cutter());
-        let behind = log.bytes_behind(name, cutter.settled());
-        if behind.is_some() {
-            self.context.figures.send_modify(|figures| figures.behind_bytes = behind);
-        }
         let still = link.grown.elapsed() >= ASK;
         let reason = if !is_source(&link.stream.source, log) {
             Some("another server answers")
@@ -529,6 +545,13 @@ impl<'a> Run<'a> {
         }
     }
 
+    /// Goes on telling how far the archive is behind while nothing is read, because the store takes its time.
+    async fn watch_waiting(&mut self, link: &mut Link) {
+        self.bound_spool(link, true);
+        self.answer(link).await;
+        self.ask(link);
+    }
+
     /// Does `work` again and again until the store takes it.
     async fn stored<T, F: Future<Output = Result<T, ArchiveError>>>(
         &mut self,
@@ -541,7 +564,7 @@ impl<'a> Run<'a> {
             let result = loop {
                 tokio::select! {
                     result = &mut once => break result,
-                    () = tokio::time::sleep(SPOOL_LOOK) => self.bound_spool(link, true),
+                    () = tokio::time::sleep(SPOOL_LOOK) => self.watch_waiting(link).await,
                 }
             };
             let error = match result {
@@ -554,7 +577,7 @@ impl<'a> Run<'a> {
             self.warn(&format!("the store takes no binary log: {}; what comes waits in the spool", chain(&error)));
             let until = Instant::now() + pause;
             while Instant::now() < until && !self.pause(LOOK).await {
-                self.bound_spool(link, true);
+                self.watch_waiting(link).await;
             }
             pause = (pause * 2).min(PAUSES.1);
         }
@@ -563,7 +586,10 @@ impl<'a> Run<'a> {
     /// Stores the whole transactions that have come.
     async fn ship(&mut self, link: &mut Link) -> Result<(), ArchiveError> {
         let context = self.context;
+        let cutter = link.reader.cutter();
+        let begun = (cutter.since().unwrap_or_else(Instant::now), cutter.settled());
         let Some((copy, draft)) = link.reader.cut(Instant::now()) else { return Ok(()) };
+        link.shipping = Some(begun);
         let (stream, number) = (link.stream.id.clone(), link.stream.number);
         let repository = &context.repository;
         let (kept, room) = (link.reader.lend(), self.room.clone());
@@ -598,6 +624,8 @@ impl<'a> Run<'a> {
         self.stored(link, || ship::document(repository, &segment)).await?;
         link.stream.number += 1;
         link.stream.previous = Some(segment.sum);
+        // Nothing was read meanwhile, and so nothing could come.
+        (link.shipping, link.grown) = (None, Instant::now());
         self.publish(link, &segment);
         self.newest_stream = Some(stream.clone());
         self.lasts.retain(|last| last.stream != stream);
@@ -620,7 +648,7 @@ impl<'a> Run<'a> {
             figures.position = segment.end;
             figures.gtid = segment.after.clone();
             figures.last_event = Some(segment.last_time);
-            figures.waiting_since = link.reader.cutter().since().map(|_| self.context.clock.now());
+            figures.waiting_since = link.waiting().map(|_| self.context.clock.now());
             figures.behind_bytes = figures.behind_bytes.map(|bytes| bytes.saturating_sub(segment.end - segment.start));
             figures.segments += 1;
             figures.transactions += segment.transactions;
@@ -628,6 +656,18 @@ impl<'a> Run<'a> {
             figures.stored_bytes += segment.packs.iter().map(|pack| u64::from(pack.bytes)).sum::<u64>();
             figures.gaps += u64::from(segment.gap.is_some());
         });
+    }
+}
+
+impl Link {
+    /// When the first transaction came that is not stored.
+    fn waiting(&self) -> Option<Instant> {
+        self.shipping.map(|(since, _)| since).or(self.reader.cutter().since())
+    }
+
+    /// The byte of the server's file up to which all is stored.
+    fn stored(&self) -> u64 {
+        self.shipping.map_or(self.reader.cutter().settled(), |(_, from)| from)
     }
 }
 
