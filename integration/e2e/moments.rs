@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, fs, path::PathBuf};
 
-use crate::support::{MariaDb, ServerOptions, Site, binlogs::Stream, site::assert_says};
+use crate::support::{MariaDb, ServerOptions, Site, binlogs::Stream, scratch, site::assert_says};
 
 const STREAM: &str = "20261122T020500Z-51c0de";
 
@@ -113,6 +113,33 @@ fn every_state_of_a_server_comes_back_by_its_gtid() {
     assert_eq!(MariaDb::on(&datadir, ServerOptions::new()).checksums(), before.checksums);
     let (_, run) = restore(&site, "nowhere", &["--to-gtid", "0-1-9999"]);
     assert_says(&run, 2, "transaction 0-1-9999 cannot be restored", "haulout binlog show");
+}
+
+#[test]
+fn a_moment_of_a_server_that_encrypts_its_tables_comes_back() {
+    let folder = scratch();
+    let keys = folder.path().join("keys");
+    let options = ServerOptions::new().keys(&keys);
+    let site = site_with(options.argument("--innodb-encrypt-tables=ON").argument("--innodb-encrypt-log=ON"));
+    site.backed_up(&[]);
+    let steps = [
+        "INSERT INTO item (text) VALUES ('in an encrypted table'); UPDATE account SET money = 7 WHERE id = 1",
+        "CREATE TABLE secret (id INT PRIMARY KEY, t TEXT) ENCRYPTED=YES ENCRYPTION_KEY_ID=1; INSERT INTO secret VALUES (1, 'x')",
+        "DROP TABLE secret",
+    ];
+    let states = live(&site, &steps);
+    let mut stream = Stream::new(&site.repository(), STREAM, &site.server, 2);
+    stream.store(&site.server, &["db1-bin.000001"]);
+    let last = last_of(&states[0].gtid, &states[1].gtid);
+    let (datadir, run) = restore(&site, "then", &["--to-gtid", &last]);
+    assert_eq!(run.ok().summary()["position"]["gtid"], states[1].gtid);
+    let restored = MariaDb::on(&datadir, ServerOptions::new().keys(&keys));
+    assert_eq!(restored.checksums(), states[1].checksums);
+    assert_eq!(restored.check_all(), [""; 0]);
+    // What the replay wrote is encrypted, too.
+    restored.sql("FLUSH TABLES shop.secret FOR EXPORT; UNLOCK TABLES");
+    let encrypted = "SELECT COUNT(*) FROM information_schema.innodb_tablespaces_encryption WHERE name IN ('shop/secret', 'shop/item') AND encryption_scheme = 1";
+    assert_eq!(restored.sql(encrypted).trim(), "2");
 }
 
 /// Statements at seconds of their own, by the clock that the session says it has.
