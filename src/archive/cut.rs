@@ -168,10 +168,10 @@ impl Cutter {
         Ok(())
     }
 
-    /// Counts an event, which tells the lowest 32 bits of where it ends.
+    /// Counts an event, which tells the lowest 32 bits of where it ends, or nothing.
     fn advance(&mut self, event: &Event) -> Result<(), BinlogError> {
         let end = self.offset + u64::from(event.bytes);
-        if event.next != end as u32 {
+        if event.next != 0 && event.next != end as u32 {
             let next = event.next;
             return self.damaged(format!("its event ends at {next} by its own words, and at {end} by its length"));
         }

@@ -80,6 +80,29 @@ fn gtids(file: &[u8]) -> u64 {
     count
 }
 
+/// MariaDB 11.4 and later, unless it has `binlog_legacy_event_pos`.
+#[test]
+fn what_says_no_place_within_a_transaction_is_counted_by_its_length() {
+    let told = file(&with_head(transactions(5, 3)));
+    let mut untold = MAGIC.to_vec();
+    let mut rest = &told[4..];
+    while !rest.is_empty() {
+        let bytes = u32::from_le_bytes(rest[9..13].try_into().unwrap()) as usize;
+        let end = if rest[4] == kinds::QUERY { 0 } else { untold.len() + bytes };
+        untold.extend(placed(rest[..bytes].to_vec(), end as u32));
+        rest = &rest[bytes..];
+    }
+    assert_ne!(told, untold);
+    let drafted = |copy: &[u8]| {
+        let mut cutter = cutter();
+        assert!(!cutter.push(&mut &copy[4..], now(), u64::MAX).unwrap());
+        let draft = cutter.cut(now()).unwrap();
+        assert_eq!(gtids(&bytes_of(&draft, copy)), 3);
+        (draft.start, draft.end, draft.transactions, cutter.settled(), bytes_of(&draft, copy).len())
+    };
+    assert_eq!(drafted(&untold), drafted(&told));
+}
+
 #[test]
 fn a_draft_holds_whole_transactions_and_what_comes_next_begins_behind_it() {
     let copy = file(&with_head(transactions(5, 3)));

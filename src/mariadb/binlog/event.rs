@@ -50,6 +50,8 @@ pub mod kinds {
     pub const TABLE_MAP: u8 = 19;
     /// The server has lost events.
     pub const INCIDENT: u8 = 26;
+    /// The server lives, and has nothing to send.
+    pub const HEARTBEAT: u8 = 27;
     /// The end of the first part of a distributed transaction.
     pub const XA_PREPARE: u8 = 38;
     /// The statement that rows come from.
@@ -123,7 +125,7 @@ pub struct Event {
     pub server: u32,
     /// Its length in bytes, header and checksum included.
     pub bytes: u32,
-    /// Position behind it in the server's file, in its lowest 32 bits; 0 when it is in no file.
+    /// Position behind it in the server's file, in its lowest 32 bits; 0 when it is in no file, and within a transaction of 11.4 or later.
     pub next: u32,
     /// Bits.
     pub flags: u16,
@@ -169,9 +171,25 @@ impl Event {
             && (self.end.ends_with(b"\0COMMIT") || self.end.ends_with(b"\0ROLLBACK"))
     }
 
+    /// True when its type is one of those that stand between transactions.
+    pub fn stands_between(&self) -> bool {
+        matches!(
+            self.kind,
+            kinds::FORMAT_DESCRIPTION
+                | kinds::ROTATE
+                | kinds::STOP
+                | kinds::HEARTBEAT
+                | kinds::GTID_LIST
+                | kinds::BINLOG_CHECKPOINT
+                | kinds::START_ENCRYPTION
+        )
+    }
+
     /// True when the server made it up for who reads from it, so that it is in no file.
+    ///
+    /// Within a transaction no place says nothing: since 11.4 the server leaves it out there, unless it has `binlog_legacy_event_pos`.
     pub fn is_artificial(&self) -> bool {
-        self.next == 0 || self.flags & 0x20 != 0
+        self.flags & 0x20 != 0 || (self.next == 0 && self.stands_between())
     }
 }
 

@@ -59,15 +59,7 @@ impl Transactions {
             self.open = Some(Open { transaction, standalone: begin.standalone });
             return Ok(Step::Begin(transaction));
         }
-        let outside = matches!(
-            event.kind,
-            kinds::FORMAT_DESCRIPTION
-                | kinds::ROTATE
-                | kinds::STOP
-                | kinds::GTID_LIST
-                | kinds::BINLOG_CHECKPOINT
-                | kinds::START_ENCRYPTION
-        );
+        let outside = event.stands_between();
         let Some(open) = &self.open else {
             if outside {
                 return Ok(Step::Between);

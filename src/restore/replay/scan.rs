@@ -31,7 +31,8 @@ pub(super) async fn scan(repository: &Repository, segment: &Segment) -> Result<V
         while let Some(event) = parser.next(&mut rest).map_err(TargetError::from)? {
             // The description of the format stands before all that is the segment's own.
             if !event.is_artificial() && event.kind != kinds::FORMAT_DESCRIPTION {
-                place = position_behind(place, event.next);
+                place =
+                    if event.next == 0 { place + u64::from(event.bytes) } else { position_behind(place, event.next) };
             }
             if let Step::End(transaction) = transactions.step(&event, &what, parser.at()).map_err(TargetError::from)? {
                 scanned.push(Scanned { transaction, end: place });
