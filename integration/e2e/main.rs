@@ -4,6 +4,7 @@ mod access;
 mod agent;
 mod archive;
 mod archive_faults;
+mod archive_kept;
 mod archived;
 mod bad_store;
 mod bad_tool;

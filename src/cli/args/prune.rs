@@ -50,7 +50,8 @@ pub struct PruneArgs {
     /// Keep all with this tag; can be given several times
     #[arg(long, value_name = "TAG")]
     pub keep_tag: Vec<String>,
-    /// Keep what any second is restored from that lies so long before the newest backup, such as 14d: one backup, and the binary log since
+    /// Keep what any second is restored from that lies so long before the newest backup, such as 14d: one backup that is so old, or the
+    /// oldest while none is, and the binary log since
     #[arg(long, value_name = "TIME")]
     pub keep_pitr: Option<Stretch>,
     /// Let go of this backup, whatever the rules say; can be given several times
