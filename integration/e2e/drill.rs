@@ -357,7 +357,9 @@ fn what_keeps_a_drill_from_its_verdict_is_an_error_and_not_recorded() {
     assert_says(&option("innodb-force-recovery=6"), 2, "prove nothing", "");
     assert_says(&drill(&site, &["--seed", "7"]), 2, "--seed", "");
     let other = Tool::of_version("11.4.2-MariaDB");
-    assert_says(&drill(&site, &[&other.flag()]), 23, "11.4.2", "MariaDB 10.11");
+    let version = site.server.sql("SELECT VERSION()");
+    let series = version.split('.').take(2).collect::<Vec<_>>().join(".");
+    assert_says(&drill(&site, &[&other.flag()]), 23, "11.4.2", &format!("MariaDB {series}"));
     assert_eq!(
         site.objects("proofs").len() + site.listing().iter().filter(|backup| !backup["proofs"].is_null()).count(),
         0
