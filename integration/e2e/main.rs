@@ -54,6 +54,7 @@ mod runbook;
 mod runbook_galera;
 mod runbook_region;
 mod sealed;
+mod serve;
 mod smoke;
 mod stopped;
 #[path = "../support/mod.rs"]

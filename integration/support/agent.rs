@@ -2,20 +2,17 @@
 
 use std::{
     fs,
-    io::{Read, Write},
-    net::TcpStream,
-    path::PathBuf,
-    time::Duration,
+    path::{Path, PathBuf},
 };
 
-use super::{Site, binary::Running, server::free_port};
+use super::{Page, Site, binary::Running, server::free_port};
 
 /// What an agent of a site is told, and how it is asked.
 #[derive(Debug)]
 pub struct Agent {
     pub file: PathBuf,
     state: PathBuf,
-    port: u16,
+    page: Page,
 }
 
 impl Agent {
@@ -27,14 +24,14 @@ impl Agent {
     /// As [`Agent::of`], with a state directory of its own, as if it were on another machine.
     pub fn of_machine(site: &Site, machine: &str, sections: &str) -> Agent {
         let file = site.folder().join(format!("haulout{machine}.toml"));
-        let agent = Agent { file, state: site.folder().join(format!("state{machine}")), port: free_port() };
+        let agent = Agent { file, state: site.folder().join(format!("state{machine}")), page: Page::at(free_port()) };
         agent.write(site, sections);
         agent
     }
 
     /// Replaces the settings file by one with these sections.
     pub fn write(&self, site: &Site, sections: &str) {
-        let (state, port) = (&self.state, self.port);
+        let (state, port) = (&self.state, self.page.port());
         let text = format!(
             "{sections}\n[mariadb]\nsocket = {:?}\nuser = \"root\"\n{}\n[agent]\nname = \"db1\"\nstate_dir = {state:?}\n\
              listen = \"127.0.0.1:{port}\"\nretry_after = \"1s\"\ntime_zone = \"UTC\"\n",
@@ -51,21 +48,24 @@ impl Agent {
         site.haulout.spawn(["--config", self.file.to_str().unwrap(), "agent"])
     }
 
+    /// What it answers over HTTP.
+    pub fn page(&self) -> Page {
+        self.page
+    }
+
+    /// Its state directory.
+    pub fn state(&self) -> &Path {
+        &self.state
+    }
+
     /// Status and body of what it answers.
     pub fn get(&self, path: &str) -> Option<(u16, String)> {
-        let mut stream = TcpStream::connect(("127.0.0.1", self.port)).ok()?;
-        stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
-        write!(stream, "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").ok()?;
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).ok()?;
-        let (head, body) = answer.split_once("\r\n\r\n")?;
-        Some((head.split(' ').nth(1)?.parse().ok()?, body.to_owned()))
+        self.page.try_get(path).map(|answer| (answer.status, answer.body))
     }
 
     /// The value of a metric, by its name and labels as they stand there.
     pub fn metric(&self, name: &str) -> Option<f64> {
-        let (_, body) = self.get("/metrics")?;
-        body.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.parse().ok())
+        self.page.metric(name)
     }
 
     /// Waits until a metric is as wanted.

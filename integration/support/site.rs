@@ -11,7 +11,7 @@ use tempfile::TempDir;
 use super::{Bucket, Haulout, LocalStack, MariaDb, ServerOptions, binary::Run, scratch};
 
 /// A little shop in InnoDB and Aria. Its pages are on disk: of a table whose first page is not, the tool makes a `.new`.
-const SHOP: &str = "CREATE DATABASE shop; USE shop;
+pub const SHOP: &str = "CREATE DATABASE shop; USE shop;
     CREATE TABLE item (id INT PRIMARY KEY AUTO_INCREMENT, text VARCHAR(400)) ENGINE=InnoDB;
     INSERT INTO item (text) SELECT REPEAT(MD5(seq), 8) FROM seq_1_to_4000;
     CREATE TABLE note ENGINE=Aria AS SELECT * FROM item WHERE id < 50;

@@ -56,7 +56,7 @@ pub enum Standing {
     Unreachable,
     /// No restore was proven for too long, or ever.
     Unproven,
-    /// It is sealed, and no key was given.
+    /// It is sealed, and no key for it was given.
     Sealed,
     /// It was not looked at yet.
     Waiting,
@@ -178,7 +178,7 @@ fn complaints(server: &ServerRecord, thresholds: &Thresholds, now: Timestamp) ->
         }
         Reading::Failed => return found,
         Reading::Sealed => {
-            found.push((Standing::Sealed, "no key was given: only names and times are known".to_owned()))
+            found.push((Standing::Sealed, "no key for it was given: only names and times are known".to_owned()))
         }
         Reading::Read => {}
     }

@@ -46,7 +46,8 @@ const REFRESH_SECONDS: u64 = 60;
 const REFRESH_MS_EACH: u64 = 240;
 /// Looks after which the place is searched for repositories anew.
 const FIND_EVERY: u64 = 10;
-/// A repository that cannot be read is looked at more and more rarely: at every 32nd look at last.
+/// A repository that cannot be read is looked at more and more rarely, at every 32nd look at last; not so while the store is away, which is
+/// back when it is back.
 const BACKOFF_MAX: u32 = 5;
 
 /// Opens the place of a fleet.
@@ -196,7 +197,7 @@ impl Fleet {
             let snapshot = self.snapshot();
             let readers = self.shared.readers.lock().await;
             let due = |name: &str| {
-                let failures = snapshot.servers.get(name).map_or(0, |server| server.failures);
+                let failures = snapshot.servers.get(name).map_or(0, |server| server.wasted_looks());
                 round.is_multiple_of(1 << failures.min(BACKOFF_MAX))
             };
             let due = readers.iter().filter(|(name, _)| due(name));

@@ -47,20 +47,29 @@ impl Reader {
         self.store.counters().counts()
     }
 
-    /// The repository, opened with the key where one is given, and else as far as that needs none.
+    /// The repository, opened with the key where one is given that fits, and else as far as that needs none.
     pub(super) async fn repository(&mut self) -> Result<Arc<Repository>, RepositoryError> {
         if let Some(repository) = &self.repository {
             return Ok(repository.clone());
         }
         let opened = match &self.access {
-            Some(access) => Repository::unlock(self.store.clone(), access).await,
+            Some(access) => match Repository::unlock(self.store.clone(), access).await {
+                // The key is another server's. One that could not be asked for is told as a fault.
+                Err(RepositoryError::WrongKey { faults, .. }) if faults.is_empty() => {
+                    Repository::open_as_stored(self.store.clone()).await
+                }
+                opened => opened,
+            },
             None => match Repository::open(self.store.clone()).await {
                 Err(error) if error.kind() == Kind::WrongKey => Repository::open_as_stored(self.store.clone()).await,
                 opened => opened,
             },
         };
         let opened = Arc::new(opened?);
-        self.repository = Some(opened.clone());
+        // One that no key has opened may get a slot for it.
+        if self.access.is_none() || opened.opens_maps() {
+            self.repository = Some(opened.clone());
+        }
         Ok(opened)
     }
 

@@ -46,7 +46,7 @@ pub enum Reading {
     Waiting,
     /// It is read.
     Read,
-    /// It is sealed and no key was given: names and times of its objects alone are known.
+    /// It is sealed and no key for it was given: names and times of its objects alone are known.
     Sealed,
     /// It could never be read.
     Failed,
@@ -322,6 +322,12 @@ impl ServerRecord {
     pub fn failed(name: &str, url: &str, fault: Fault) -> ServerRecord {
         let waiting = ServerRecord::waiting(name, url);
         ServerRecord { reading: Reading::Failed, fault: Some(fault), failures: 1, ..waiting }
+    }
+
+    /// Looks in a row that failed although the store answered.
+    pub(super) fn wasted_looks(&self) -> u32 {
+        let away = self.fault.as_ref().is_some_and(|fault| fault.kind == Kind::StorageUnavailable);
+        if away { 0 } else { self.failures }
     }
 
     /// What people call it: its path, or the last part of its URL.

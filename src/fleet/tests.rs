@@ -6,7 +6,8 @@ use super::*;
 use crate::error::Kind;
 use crate::format::{BackupKind, LsnRange, manifest_example, proof_example};
 use crate::model::{Lsn, SystemClock, SystemEntropy};
-use crate::store::{StoreOptions, StoreUrl};
+use crate::store::faulty::{Fault as Trouble, FaultyStore, Rule, Script};
+use crate::store::{RetryPolicy, StoreOptions, StoreUrl};
 
 const BEGIN: u32 = 1_795_348_800;
 
@@ -289,4 +290,34 @@ async fn a_place_that_is_a_repository_is_a_fleet_of_one() {
     let snapshot = fleet.snapshot();
     assert_eq!(snapshot.servers.keys().collect::<Vec<_>>(), [""]);
     assert_eq!((snapshot.servers[""].title(), snapshot.servers[""].backups.len()), ("db1", 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_store_that_was_away_for_long_is_known_again_at_the_first_look() {
+    let faulty = FaultyStore::new(Arc::new(InMemory::new()), Script::default());
+    let options = StoreOptions { retry: RetryPolicy::lasting(Duration::from_secs(1)), ..StoreOptions::default() };
+    let store = faulty.store("memory://fleet", options);
+    let mut repositories = Vec::new();
+    for name in ["db1", "db2"] {
+        let store = store.below(&[name.to_owned()]).unwrap();
+        repositories.push(Repository::init(store, &SystemClock, &SystemEntropy).await.unwrap());
+    }
+    put_backup(&repositories[0], 0).await;
+    let fleet = Fleet::new(store, FleetOptions { refresh: None, access: None, clock: Arc::new(SystemClock) });
+    fleet.look().await;
+    assert_eq!(fleet.snapshot().read, 2);
+    faulty.set_script(Script { rules: vec![Rule::after(0, Trouble::Reset)], ..Script::default() });
+    for _ in 0..45 {
+        fleet.look().await;
+    }
+    let away = fleet.snapshot();
+    let kinds: Vec<_> = away.servers.values().map(|server| server.fault.as_ref().map(|fault| fault.kind)).collect();
+    assert_eq!(kinds, [Some(Kind::StorageUnavailable); 2]);
+    assert!(away.fault.is_some());
+    faulty.set_script(Script::default());
+    let newer = put_backup(&repositories[0], 3600).await;
+    fleet.look().await;
+    let back = fleet.snapshot();
+    assert_eq!((&back.fault, back.servers.values().filter(|server| server.fault.is_some()).count()), (&None, 0));
+    assert_eq!(back.servers["db1"].newest().unwrap().id, newer);
 }
