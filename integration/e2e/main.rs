@@ -2,6 +2,7 @@
 
 mod access;
 mod agent;
+mod agent_outage;
 mod archive;
 mod archive_faults;
 mod archive_kept;
