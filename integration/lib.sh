@@ -124,3 +124,62 @@ checksums() {
     AND table_schema NOT IN ('mysql', 'information_schema', 'performance_schema', 'sys')")
   [ "$tables" = NULL ] || sql "CHECKSUM TABLE $tables EXTENDED"
 }
+
+# Writes into folder $1 a token, and the settings of an agent that looks after the server on socket `socket`: with the repository at URL $2, a
+# page at address $3, and what standard input has further. Sets `agent_folder` and `agent_page`.
+write_agent_settings() {
+  agent_folder=$1 agent_page=http://$3
+  (umask 077 && head -c 24 /dev/urandom | base64 >"$agent_folder/token")
+  {
+    cat <<TOML
+[repository]
+url = "$2"
+
+[mariadb]
+socket = "${socket:?}"
+user = "root"
+
+[agent]
+name = "shop"
+listen = "$3"
+state_dir = "$agent_folder/state"
+
+[serve]
+token_file = "$agent_folder/token"
+
+[agent.archive]
+enabled = true
+
+[drill]
+scratch = "$agent_folder/drill"
+
+TOML
+    cat
+  } >"$agent_folder/haulout.toml"
+}
+
+# Starts the agent of these settings, sets `agent_pid`.
+start_agent() {
+  haulout --config "$agent_folder/haulout.toml" agent 2>"$agent_folder/agent.log" &
+  agent_pid=$!
+}
+
+# Ends it as systemd does.
+stop_agent() {
+  kill "${agent_pid:?}"
+  wait "$agent_pid" || die "FAILED: the agent did not end well"
+  unset agent_pid
+}
+
+# What the agent's page answers at address $1 of its API, from which jq takes $2.
+asked() { curl --silent --fail --max-time 10 "$agent_page/api/v1/$1" | jq -e -r "$2"; }
+
+# Waits for at most three minutes until that is as expression $2 wants it; $3 says what is wrong if it never is.
+await() {
+  local began=$SECONDS
+  until asked "$1" "$2" >/dev/null 2>&1; do
+    [ $((SECONDS - began)) -lt 180 ] || { tail -n 20 "$agent_folder/agent.log" >&2 && die "FAILED: $3"; }
+    kill -0 "$agent_pid" 2>/dev/null || { tail -n 20 "$agent_folder/agent.log" >&2 && die "FAILED: the agent has ended"; }
+    read -r -t 0.2 <> <(:) || true
+  done
+}

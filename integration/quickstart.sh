@@ -128,59 +128,25 @@ finish() {
 if [ -n "$agent" ]; then
   address=127.0.0.1:8321
   api=http://$address/api/v1
-  # The page's answer at address $1, from which jq takes $2.
-  asked() { curl --silent --fail --max-time 10 "$api/$1" | jq -e -r "$2"; }
-  # Waits for at most three minutes until the page's answer at address $1 is as expression $2 wants it.
-  wait_for() {
-    local began=$SECONDS
-    until asked "$1" "$2" >/dev/null 2>&1; do
-      [ $((SECONDS - began)) -lt 180 ] || { tail -n 20 "$scratch/agent.log" >&2 && die "FAILED: $3"; }
-      kill -0 "$agent_pid" 2>/dev/null || { tail -n 20 "$scratch/agent.log" >&2 && die "FAILED: the agent has ended"; }
-      read -r -t 0.2 <> <(:) || true
-    done
-  }
 
   heading "4. An agent, by one file"
-  (umask 077 && head -c 24 /dev/urandom | base64 >"$scratch/token")
-  cat >"$scratch/haulout.toml" <<TOML
-[repository]
-url = "$repository"
-
-[mariadb]
-socket = "$socket"
-user = "root"
-
-[agent]
-name = "shop"
-listen = "$address"
-state_dir = "$scratch/state"
-
-[serve]
-token_file = "$scratch/token"
-
+  write_agent_settings "$scratch" "$repository" "$address" <<'TOML'
 [agent.backup]
 schedule = "0 * * * *"
 full_every = "7d"
 
-[agent.archive]
-enabled = true
-
 [agent.drill]
 schedule = "30 5 * * 0"
-
-[drill]
-scratch = "$scratch/drill"
 TOML
   sed 's/^/   /' "$scratch/haulout.toml"
   unset HAULOUT_REPO
   export HAULOUT_CONFIG=$scratch/haulout.toml
   run haulout config check
   note "haulout agent &"
-  haulout agent 2>"$scratch/agent.log" &
-  agent_pid=$!
+  start_agent
 
   heading "5. It takes the first backup at once, since there is none"
-  wait_for runs '[.recent[] | select(.job == "backup" and .outcome == "succeeded")] | length == 1' "no backup came"
+  await runs '[.recent[] | select(.job == "backup" and .outcome == "succeeded")] | length == 1' "no backup came"
   asked runs '.recent[] | "   \(.job): \(.message)"'
 
   heading "6. Changes and DDL; another backup and a drill are begun through the page's API"
@@ -190,7 +156,7 @@ TOML
     note "curl -H 'Authorization: Bearer …' $api/runs -d '{\"job\": \"$job\"}'"
     number=$(curl --silent --show-error --fail -H "Authorization: Bearer $(cat "$scratch/token")" \
       -H 'Content-Type: application/json' "$api/runs" -d "{\"job\": \"$job\"}" | jq .run)
-    wait_for runs "[.recent[] | select(.run == $number)] | length == 1" "the $job did not end"
+    await runs "[.recent[] | select(.run == $number)] | length == 1" "the $job did not end"
     asked runs ".recent[] | select(.run == $number) | \"   \(.job) \(.outcome): \(.message)\""
     asked runs ".recent[] | select(.run == $number) | .outcome == \"succeeded\"" >/dev/null || die "FAILED: the $job"
   }
@@ -198,7 +164,7 @@ TOML
   begin_run drill
 
   heading "7. The page: http://$address/"
-  wait_for fleet '.servers[0] | .severity == "fine" and .backups == 2 and .last_proven != null' "the page does not call the server fine"
+  await fleet '.servers[0] | .severity == "fine" and .backups == 2 and .last_proven != null' "the page does not call the server fine"
   asked fleet '.servers[0] | "   \(.host): \(.standing). Protected until \(.protected_until), restorable since \(.oldest_restorable), last proven \(.last_proven), in \(.rto_seconds) s"'
   server=$(asked fleet '.servers[0].slug')
   backup=$(asked "servers/$server" '.all_backups | max_by(.started) | .id')
@@ -211,9 +177,7 @@ TOML
   disaster "${words[@]}"
   heading "9. The agent goes on, with the restored server, and ends when it is told to"
   begin_run backup
-  kill "$agent_pid"
-  wait "$agent_pid" || die "FAILED: the agent did not end well"
-  unset agent_pid
+  stop_agent
   finish
   exit
 fi

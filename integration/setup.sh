@@ -65,6 +65,7 @@ if [ -n "$ci" ]; then
   need node nodejs
   need npm npm
   need curl curl
+  need jq jq
   need promtool prometheus
 fi
 if [ -n "$bench" ]; then

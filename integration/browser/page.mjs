@@ -1,47 +1,10 @@
 // Opens the page in a real browser, walks it by keyboard, starts a drill, and looks for what keeps people out.
 // node page.mjs CHROMIUM OUT TOKEN ADDRESS-OF-ONE ADDRESS-OF-MANY ADDRESS-OF-A-THOUSAND
-import { readFileSync } from "node:fs";
-import { createRequire } from "node:module";
 import assert from "node:assert/strict";
-import { chromium } from "playwright-core";
+import { accessible, begin, checked, complaints, end, fits, logIn, marks, open, visit } from "./walk.mjs";
 
 const [executablePath, out, token, one, many, thousand] = process.argv.slice(2);
-const axe = readFileSync(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8");
-const browser = await chromium.launch({ executablePath, args: ["--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu"] });
-let checks = 0;
-const complaints = [];
-
-async function open(scheme, width = 1280, height = 900) {
-  // Axe is put into the page from outside, which the page's own policy would forbid.
-  const context = await browser.newContext({ colorScheme: scheme, viewport: { width, height }, bypassCSP: true, timezoneId: "Europe/Berlin" });
-  const page = await context.newPage();
-  page.on("console", (message) => { if (message.type() === "error") complaints.push(`${page.url()}: ${message.text()}`); });
-  page.on("pageerror", (error) => complaints.push(`${page.url()}: ${error}`));
-  page.on("requestfailed", (request) => {
-    if (!request.url().endsWith("/events")) complaints.push(`${request.url()}: ${request.failure().errorText}`);
-  });
-  return page;
-}
-
-async function visit(page, address) {
-  const answer = await page.goto(address, { waitUntil: "load" });
-  assert.equal(answer.status(), 200, address);
-  await page.waitForFunction(() => document.getElementById("zone").textContent.includes("Europe/Berlin"));
-}
-
-async function accessible(page) {
-  await page.evaluate(axe);
-  const { violations } = await page.evaluate(() => window.axe.run(document, { resultTypes: ["violations"] }));
-  const told = violations.map((found) => `${found.id}: ${found.nodes.map((node) => node.html.slice(0, 160)).slice(0, 3).join(" | ")}`);
-  complaints.push(...told.map((fault) => `${page.url()} (${page.viewportSize().width}): ${fault}`));
-  checks += 1;
-}
-
-async function fits(page) {
-  const wide = await page.evaluate(() => document.documentElement.scrollWidth - document.documentElement.clientWidth);
-  if (wide > 0) complaints.push(`${page.url()} scrolls sideways by ${wide} pixels`);
-  checks += 1;
-}
+const browser = await begin(executablePath);
 
 async function firstServer(page, address) {
   await visit(page, address);
@@ -82,11 +45,8 @@ for (const scheme of ["light", "dark"]) {
   const page = await open("light");
   const server = await firstServer(page, one);
   await visit(page, one + server);
-  const marks = await page.evaluate(() => ["full", "incremental", "window", "drill"].map((name) => {
-    const all = [...document.querySelectorAll(`[aria-label=Timeline] svg .${name}`)];
-    return all.filter((mark) => mark.getBoundingClientRect().width > 0).length;
-  }));
-  assert.ok(marks.every((count) => count > 0), `marks in the timeline: ${marks}`);
+  const drawn = await marks(page, ["full", "incremental", "window", "drill"]);
+  assert.ok(drawn.every((count) => count > 0), `marks in the timeline: ${drawn}`);
   const shown = await page.locator("time").first().textContent();
   const expected = await page.locator("time").first().evaluate((time) => {
     const at = new Date(time.dateTime);
@@ -94,7 +54,7 @@ for (const scheme of ["light", "dark"]) {
     return `${at.getFullYear()}-${pad(at.getMonth() + 1)}-${pad(at.getDate())} ${pad(at.getHours())}:${pad(at.getMinutes())}`;
   });
   assert.equal(shown, expected, "moments are in the viewer's zone");
-  checks += 2;
+  checked(2);
   await page.context().close();
 }
 
@@ -109,7 +69,7 @@ for (const scheme of ["light", "dark"]) {
   const names = await page.locator("table.fleet tbody th a").allTextContents();
   assert.ok(names.length > 0 && names.every((name) => name.includes("billing")), names.join());
   assert.ok((await page.locator("time").first().textContent()).endsWith("UTC"));
-  checks += 2;
+  checked(2);
   await context.close();
 }
 
@@ -133,7 +93,7 @@ for (const scheme of ["light", "dark"]) {
   }
   await page.keyboard.press("Enter");
   await page.waitForURL(/\/servers\//);
-  checks += 2;
+  checked(2);
   await page.context().close();
 }
 
@@ -142,10 +102,7 @@ for (const scheme of ["light", "dark"]) {
   const page = await open("light");
   await visit(page, `${one}/running`);
   assert.equal(await page.getByRole("button", { name: "Drill now" }).count(), 0);
-  await page.getByRole("link", { name: "Log in" }).first().click();
-  await page.fill("#token", token);
-  await page.getByRole("button", { name: "Log in" }).click();
-  await page.waitForURL(/\/running/);
+  await logIn(page, token);
   const cookies = await page.context().cookies();
   assert.ok(cookies.length === 1 && cookies[0].httpOnly && cookies[0].sameSite === "Strict");
   const forged = await page.evaluate(async () => {
@@ -165,10 +122,8 @@ for (const scheme of ["light", "dark"]) {
   await page.screenshot({ path: `${out}/drill-light.png`, fullPage: true });
   await page.waitForFunction(() => !document.querySelector("section.run") && document.querySelector("#recent ~ .scroll tbody tr th").textContent.startsWith("drill"), null, { timeout: 30000 });
   assert.ok(await page.evaluate(() => window.stayed), "the page was loaded anew");
-  checks += 3;
+  checked(3);
   await page.context().close();
 }
 
-await browser.close();
-assert.deepEqual(complaints, []);
-console.log(`${checks} checks in a browser: all well`);
+await end("of simulated fleets");
