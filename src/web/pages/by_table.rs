@@ -1,7 +1,6 @@
 //! What each of the newest backups added, by table: a row for each table that grew the most, a column for each backup.
 
 use std::collections::BTreeMap;
-use std::time::{Duration, Instant};
 
 use super::super::App;
 use super::super::svg;
@@ -13,8 +12,8 @@ use crate::model::{Timestamp, human};
 const BACKUPS_SHOWN: usize = 8;
 /// Tables that are named.
 const TABLES_NAMED: usize = 12;
-/// For so long maps are read for one answer; what is left is read for the next one.
-const READING_MAX: Duration = Duration::from_secs(8);
+/// Seconds for which maps are read for one answer; what is left is read for the next one.
+const READING_SECONDS_MAX: i64 = 8;
 
 /// The table, with a bar in each cell.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -44,12 +43,12 @@ pub(super) struct Row {
 impl ByTable {
     /// Reads what is not known of the newest backups, the newest first.
     pub async fn read(app: &App, record: &ServerRecord) -> ByTable {
-        let begun = Instant::now();
+        let begun = app.now();
         let mut newest: Vec<_> = record.backups.iter().rev().take(BACKUPS_SHOWN).collect();
         newest.sort_by_key(|backup| std::cmp::Reverse(backup.finished));
         let (mut read, mut waiting, mut problem) = (Vec::new(), 0, None);
         for backup in newest {
-            if problem.is_some() || begun.elapsed() > READING_MAX {
+            if problem.is_some() || app.now().seconds_since(begun) > READING_SECONDS_MAX {
                 waiting += 1;
                 continue;
             }
