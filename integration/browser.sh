@@ -95,7 +95,7 @@ port=$(node -e 'const s = require("net").createServer().listen(0, "127.0.0.1", (
 write_agent_settings "$work" "file://$work/repository" "127.0.0.1:$port" <<TOML
 [s3]
 limit_upload = "6MiB"
-limit_download = "12MiB"
+limit_download = "4MiB"
 
 [agent.backup]
 schedule = "0 3 $(date --utc --date='yesterday' +'%-d %-m') *"
