@@ -167,9 +167,14 @@ fn complaints(server: &ServerRecord, thresholds: &Thresholds, now: Timestamp) ->
     let mut found = Vec::new();
     let age = |moment: Timestamp| now.seconds_since(moment).max(0).unsigned_abs();
     if let Some(fault) = &server.fault {
-        let known = server.read_at.is_some();
-        let away = fault.kind == Kind::StorageUnavailable && known;
-        found.push((if away { Standing::Unreachable } else { Standing::Unreadable }, fault.message.clone()));
+        let problem = &fault.message;
+        found.push(match server.read_at.filter(|_| fault.kind == Kind::StorageUnavailable) {
+            Some(read) => {
+                let told = format!("what is known of it is {} old: {problem}", human::duration(age(read)));
+                (Standing::Unreachable, told)
+            }
+            None => (Standing::Unreadable, problem.clone()),
+        });
     }
     match server.reading {
         Reading::Waiting => {

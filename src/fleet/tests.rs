@@ -122,6 +122,8 @@ fn of_several_complaints_the_worst_counts_and_the_others_are_told() {
     assert_eq!(judgement.standing, Standing::TooOld);
     let also: Vec<_> = judgement.also.iter().map(|(standing, _)| *standing).collect();
     assert_eq!(also, [Standing::Unreachable, Standing::Unproven]);
+    let later = judge(&record, &Thresholds::default(), moment(2 * 3600));
+    assert!(later.also[0].1.starts_with("what is known of it is 2h00m old: "), "{:?}", later.also);
 }
 
 #[test]

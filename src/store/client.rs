@@ -400,9 +400,11 @@ impl Store {
 
     async fn get_once(&self, attempt: &Attempt, path: &Path, wanted: Wanted) -> Result<Bytes, Failure> {
         self.check_directory(attempt).await?;
-        if let Some(pace) = &self.shared.download_pace {
-            pace.wait().await;
-        }
+        let pace = self.shared.download_pace.as_ref();
+        let turn = match pace {
+            Some(pace) => Some(pace.begin().await),
+            None => None,
+        };
         self.shared.counters.add(Count::Get, 1);
         let range = match &wanted {
             Wanted::Whole { .. } | Wanted::Version { .. } => None,
@@ -433,11 +435,12 @@ impl Store {
             }
             _ => {}
         }
+        if let Some(pace) = pace {
+            pace.take(result.range.end.saturating_sub(result.range.start));
+        }
+        drop(turn);
         let bytes = self.receive(attempt, result).await?;
         self.shared.counters.add(Count::BytesDown, bytes.len() as u64);
-        if let Some(pace) = &self.shared.download_pace {
-            pace.take(bytes.len() as u64);
-        }
         Ok(bytes)
     }
 

@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use tokio::time::Instant;
+use tokio::{sync::MutexGuard, time::Instant};
 
 /// A line that is shared by all requests of a store.
 ///
@@ -15,12 +15,18 @@ use tokio::time::Instant;
 pub(super) struct Pace {
     bytes_per_second: u64,
     free: Mutex<Instant>,
+    /// Held by the request that begins next, until it is known how much it brings.
+    next: tokio::sync::Mutex<()>,
 }
 
 impl Pace {
     /// So many bytes a second, at least one.
     pub fn of(bytes_per_second: u64) -> Pace {
-        Pace { bytes_per_second: bytes_per_second.max(1), free: Mutex::new(Instant::now()) }
+        Pace {
+            bytes_per_second: bytes_per_second.max(1),
+            free: Mutex::new(Instant::now()),
+            next: tokio::sync::Mutex::new(()),
+        }
     }
 
     /// Waits for the turn of a request of `bytes` bytes, and takes it.
@@ -29,10 +35,13 @@ impl Pace {
         tokio::time::sleep_until(turn).await;
     }
 
-    /// Waits until what was received before has had its time.
-    pub async fn wait(&self) {
+    /// Waits for the turn of a request whose answer tells how many bytes come. Nobody else begins before they were taken, or the guard was
+    /// dropped: else all that wait would begin in the same moment.
+    pub async fn begin(&self) -> MutexGuard<'_, ()> {
+        let guard = self.next.lock().await;
         let turn = *self.free.lock().unwrap_or_else(PoisonError::into_inner);
         tokio::time::sleep_until(turn).await;
+        guard
     }
 
     /// Takes time for `bytes` bytes; tells when it begins.

@@ -389,3 +389,33 @@ async fn uploads_keep_below_the_limit_that_was_set() {
     assert!(seconds >= expected * 0.95, "{seconds} s for what takes {expected} s");
     assert!(seconds < expected * 3.0, "{seconds} s for what takes {expected} s");
 }
+
+/// So that a restore of a small repository keeps below it, too, all of whose packs are asked for at once.
+#[tokio::test]
+async fn downloads_keep_below_the_limit_that_was_set_however_many_are_asked_for_at_once() {
+    let scratch = tempfile::tempdir().unwrap();
+    let url: StoreUrl = format!("file://{}", scratch.path().display()).parse().unwrap();
+    let (count, bytes, rate) = (12u64, 64 << 10, 256 << 10);
+    let store = open(&url, &StoreOptions { create_directory: true, ..options() }).await.unwrap();
+    for number in 0..count {
+        store.put(&key(&format!("packs/{number}")), vec![7; bytes as usize]).await.unwrap();
+    }
+    let store = open(&url, &StoreOptions { download_rate_max: Some(rate), ..options() }).await.unwrap();
+    let begun = std::time::Instant::now();
+    let gets = (0..count).map(|number| {
+        let store = store.clone();
+        async move {
+            let key = key(&format!("packs/{number}"));
+            match number % 2 {
+                0 => store.get(&key, bytes).await.unwrap(),
+                _ => store.get_range(&key, 0..bytes).await.unwrap(),
+            }
+        }
+    });
+    let got: u64 = futures::future::join_all(gets).await.iter().map(|bytes| bytes.len() as u64).sum();
+    let seconds = begun.elapsed().as_secs_f64();
+    // What the last one brings has only begun by then.
+    let expected = ((count - 1) * bytes) as f64 / rate as f64;
+    assert_eq!(got, count * bytes);
+    assert!(seconds >= expected * 0.95 && seconds < expected * 3.0, "{seconds} s for what takes {expected} s");
+}
