@@ -31,6 +31,7 @@ pub use record::{
 use tables::Tables;
 pub use tables::{TableGrowth, TableSizes, TablesError};
 
+use crate::error::Kind;
 use crate::format::Manifest;
 use crate::model::{BackupId, Clock, Timestamp};
 use crate::repository::{Access, Repository, RepositoryError};
@@ -224,7 +225,10 @@ impl Fleet {
     /// # Errors
     /// When it is not there, or there are no credentials.
     pub async fn open(&self) -> Result<(), StoreError> {
-        self.place(false).await.map(drop)
+        if self.opened_place().is_none() {
+            self.take_place((self.shared.open)().await?).await;
+        }
+        Ok(())
     }
 
     fn opened_place(&self) -> Option<Store> {
@@ -239,12 +243,28 @@ impl Fleet {
         }
     }
 
-    /// The place, opened anew when it is lost: whatever was open under it is of no use then.
-    async fn place(&self, lost: bool) -> Result<Store, StoreError> {
+    /// The place, and what is found in it; opened anew when it is lost.
+    async fn find(&self, lost: bool) -> Result<(Store, Found), Fault> {
+        let of = |error: StoreError| Fault::of(&error);
         if let Some(store) = self.opened_place().filter(|_| !lost) {
-            return Ok(store);
+            let found = find(&store).await.map_err(of)?;
+            return Ok((store, found));
         }
-        let store = (self.shared.open)().await?;
+        let store = (self.shared.open)().await.map_err(of)?;
+        let found = find(&store).await.map_err(of)?;
+        let known = self.snapshot();
+        // The bare directory on which a disk is mounted at other times.
+        if !known.servers.is_empty() && !found.paths.iter().any(|path| known.servers.contains_key(&path.join("/"))) {
+            let message = format!("{} has none of the repositories that were there", self.shared.url);
+            let hint = Some("check that the disk is still mounted".to_owned());
+            return Err(Fault { kind: Kind::StorageUnavailable, message, hint });
+        }
+        self.take_place(store.clone()).await;
+        Ok((store, found))
+    }
+
+    /// What was open under another place is of no use any more.
+    async fn take_place(&self, store: Store) {
         self.shared.readers.lock().await.clear();
         self.shared.snapshot.send_modify(|snapshot| {
             let mut next = Snapshot::clone(snapshot);
@@ -253,20 +273,14 @@ impl Fleet {
             next.servers = Arc::new(next.servers.iter().map(|(name, server)| (name.clone(), due(server))).collect());
             *snapshot = Arc::new(next);
         });
-        *self.shared.place.lock().unwrap_or_else(PoisonError::into_inner) = Some(store.clone());
-        Ok(store)
+        *self.shared.place.lock().unwrap_or_else(PoisonError::into_inner) = Some(store);
     }
 
     /// Searches the place for repositories.
     async fn search(&self, lost: bool) {
-        let searched = async {
-            let store = self.place(lost).await?;
-            let found = find(&store).await?;
-            Ok::<_, StoreError>((store, found))
-        };
-        let (store, found) = match searched.await {
-            Ok(searched) => searched,
-            Err(error) => return self.note_fault(Fault::of(&error)),
+        let (store, found) = match self.find(lost).await {
+            Ok(found) => found,
+            Err(fault) => return self.note_fault(fault),
         };
         let known = self.snapshot();
         let mut readers = self.shared.readers.lock().await;

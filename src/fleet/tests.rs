@@ -243,6 +243,18 @@ async fn a_disk_that_is_mounted_late_or_anew_is_read_when_it_is_there() {
     std::fs::rename(&mount, &away).unwrap();
     fleet.look().await;
     assert_eq!(known(&fleet), (false, 1), "what was known stays");
+    // What a disk was mounted on is there, and empty.
+    std::fs::create_dir(&mount).unwrap();
+    for _ in 0..2 {
+        fleet.look().await;
+        assert_eq!(known(&fleet), (false, 1));
+        let fault = fleet.snapshot().servers["db1"].fault.clone().unwrap();
+        assert_eq!(
+            (fault.kind, fleet.snapshot().fault.clone().unwrap().kind),
+            (Kind::StorageUnavailable, Kind::StorageUnavailable)
+        );
+    }
+    std::fs::remove_dir(&mount).unwrap();
     // The same files with other inodes, as behind another mount.
     let copied = std::process::Command::new("cp").arg("-r").args([&away, &mount]).status().unwrap();
     assert!(copied.success());
