@@ -115,6 +115,38 @@ fn every_state_of_a_server_comes_back_by_its_gtid() {
     assert_says(&run, 2, "transaction 0-1-9999 cannot be restored", "haulout binlog show");
 }
 
+/// Whom accounts stand in for, and which roles they have. Who made a role, and may give it, a binary log does not tell.
+const GIVEN: &str =
+    "SELECT User, Host, Proxied_user FROM mysql.proxies_priv WHERE User IN ('anna', 'bert') ORDER BY 1, 3;
+    SELECT User, Role, Admin_option FROM mysql.roles_mapping WHERE User <> 'root' ORDER BY 1, 2;
+    SELECT User, is_role, default_role FROM mysql.user WHERE User NOT LIKE 'mariadb%' ORDER BY 1, 2";
+
+#[test]
+fn what_accounts_were_given_comes_back_roles_and_whom_they_stand_in_for_too() {
+    let site = site();
+    site.server.sql(
+        "CREATE ROLE old; CREATE ROLE other; CREATE USER anna@localhost; CREATE USER bert@localhost;
+         GRANT other TO anna@localhost",
+    );
+    site.backed_up(&[]);
+    let steps = [
+        "GRANT old TO anna@localhost; SET DEFAULT ROLE old FOR anna@localhost; REVOKE other FROM anna@localhost",
+        "CREATE ROLE new; GRANT SELECT ON shop.* TO new; GRANT new TO bert@localhost; GRANT old TO bert@localhost WITH ADMIN OPTION;
+         GRANT other TO new; GRANT PROXY ON anna@localhost TO bert@localhost WITH GRANT OPTION",
+        "DROP ROLE other; REVOKE PROXY ON anna@localhost FROM bert@localhost; DROP USER bert@localhost",
+    ];
+    let states: Vec<_> =
+        steps.iter().map(|step| (live(&site, &[step]).remove(0).gtid, site.server.sql(GIVEN))).collect();
+    let mut stream = Stream::new(&site.repository(), STREAM, &site.server, 2);
+    stream.store(&site.server, &["db1-bin.000001"]);
+    for (gtid, given) in &states {
+        let (datadir, run) = restore(&site, "then", &["--to-gtid", gtid]);
+        run.ok();
+        assert_eq!(MariaDb::on(&datadir, ServerOptions::new()).sql(GIVEN), *given, "{gtid}");
+        fs::remove_dir_all(datadir).unwrap();
+    }
+}
+
 #[test]
 fn a_moment_of_a_server_that_encrypts_its_tables_comes_back() {
     let folder = scratch();

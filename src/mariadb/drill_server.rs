@@ -125,12 +125,17 @@ impl DrillServer<'_> {
 
     fn write_init_file(&self, path: &Path) -> std::io::Result<()> {
         let account = format!("'{ACCOUNT}'@'localhost'");
-        // Whoever replays what others were granted must be able to grant it.
+        // Whoever replays what others were granted must be able to grant it: whom they stand in for, and roles, which only who made them gives.
+        // Whoever runs an init file may grant neither, and writes both down.
         let grants = match self.to {
             Use::Look => format!("GRANT ALL PRIVILEGES ON *.* TO {account};\n"),
             Use::Change(_) => format!(
                 "GRANT ALL PRIVILEGES ON *.* TO {account} WITH GRANT OPTION;\n\
-                 GRANT PROXY ON ''@'' TO {account} WITH GRANT OPTION;\n"
+                 INSERT INTO mysql.proxies_priv (Host, User, Proxied_host, Proxied_user, With_grant, Grantor) \
+                 VALUES ('localhost', '{ACCOUNT}', '', '', 1, '');\n\
+                 INSERT INTO mysql.roles_mapping (Host, User, Role, Admin_option) \
+                 SELECT 'localhost', '{ACCOUNT}', User, 'Y' FROM mysql.user WHERE is_role = 'Y' AND User <> 'PUBLIC';\n\
+                 FLUSH PRIVILEGES;\n"
             ),
         };
         let text = format!("CREATE OR REPLACE USER {account} IDENTIFIED BY '{}';\n{grants}", self.password.reveal());
