@@ -256,7 +256,9 @@ impl Fleet {
         // The bare directory on which a disk is mounted at other times.
         if !known.servers.is_empty() && !found.paths.iter().any(|path| known.servers.contains_key(&path.join("/"))) {
             let message = format!("{} has none of the repositories that were there", self.shared.url);
-            let hint = Some("check that the disk is still mounted".to_owned());
+            let hint = Some(
+                "check that the disk is still mounted; where they were moved away for good, start this anew".to_owned(),
+            );
             return Err(Fault { kind: Kind::StorageUnavailable, message, hint });
         }
         self.take_place(store.clone()).await;

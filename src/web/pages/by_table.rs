@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 
 use super::super::App;
 use super::super::svg;
-use super::super::view::TablesView;
+use super::super::text::moment;
+use super::super::view::{TablesView, slug};
 use crate::fleet::ServerRecord;
-use crate::model::{Timestamp, human};
+use crate::model::human;
 
 /// Backups that are shown.
 const BACKUPS_SHOWN: usize = 8;
@@ -28,9 +29,11 @@ pub(super) struct ByTable {
 /// A backup.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Column {
-    pub id: String,
+    /// Its page, with its tables.
+    pub address: String,
     pub kind: &'static str,
-    pub finished: Timestamp,
+    /// When it was done, as pages tell it.
+    pub finished: String,
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -44,18 +47,17 @@ impl ByTable {
     /// Reads what is not known of the newest backups, the newest first.
     pub async fn read(app: &App, record: &ServerRecord) -> ByTable {
         let begun = app.now();
-        let mut newest: Vec<_> = record.backups.iter().rev().take(BACKUPS_SHOWN).collect();
-        newest.sort_by_key(|backup| std::cmp::Reverse(backup.finished));
         let (mut read, mut waiting, mut problem) = (Vec::new(), 0, None);
-        for backup in newest {
+        for backup in record.backups.iter().rev().take(BACKUPS_SHOWN) {
             if problem.is_some() || app.now().seconds_since(begun) > READING_SECONDS_MAX {
                 waiting += 1;
                 continue;
             }
             match app.tables(&record.name, backup.id.as_str()).await {
                 Ok(tables) => {
-                    let kind = backup.kind.name();
-                    read.push((Column { id: backup.id.to_string(), kind, finished: backup.finished }, tables));
+                    let address = format!("/servers/{}/backups/{}?tables=show#tables", slug(&record.name), backup.id);
+                    let (kind, finished) = (backup.kind.name(), moment(backup.finished));
+                    read.push((Column { address, kind, finished }, tables));
                 }
                 Err(missing) => {
                     waiting += 1;
@@ -117,8 +119,8 @@ mod tests {
         TablesView::of(&TableSizes { tables, more: 0, others: (0, 0, others), compared: None })
     }
 
-    fn column(id: &str) -> Column {
-        Column { id: id.to_owned(), kind: "full", finished: Timestamp::from_seconds(1_795_348_800) }
+    fn column(address: &str) -> Column {
+        Column { address: address.to_owned(), kind: "full", finished: "yesterday".to_owned() }
     }
 
     #[test]
@@ -130,7 +132,7 @@ mod tests {
             (column("b"), view(&[("t14", 5 << 20), ("still", 0), ("t00", 1 << 20)], 0)),
         ];
         let shown = ByTable::of(&read);
-        assert_eq!(shown.backups.iter().map(|column| column.id.as_str()).collect::<Vec<_>>(), ["a", "b"]);
+        assert_eq!(shown.backups.iter().map(|column| column.address.as_str()).collect::<Vec<_>>(), ["a", "b"]);
         let told = |row: &Row| {
             let bytes: Vec<&str> = row.cells.iter().map(|(bytes, _)| bytes.as_str()).collect();
             format!("{}: {}", row.name, bytes.join(", "))

@@ -11,7 +11,7 @@ use super::super::App;
 use super::super::svg::{self, Span};
 use super::super::text::{ago, moment, second, seconds};
 use super::super::view::{BackupView, ServerDetails, slug, unslug};
-use super::by_table::{self, ByTable, Row};
+use super::by_table::ByTable;
 use super::fleet::{cost, figures, money};
 use super::{Chip, Figure, Frame, page, told};
 use crate::fleet::{Forecast, MONTH_DAYS};
@@ -30,7 +30,7 @@ struct ServerPage {
     spans: Vec<Chip>,
     timeline: Option<String>,
     additions: Option<String>,
-    by_table: Option<ByTableView>,
+    by_table: Option<ByTable>,
     by_table_address: Option<String>,
     growth: Option<String>,
     forecast: Vec<Figure>,
@@ -42,14 +42,6 @@ struct ServerPage {
     plans: Vec<(String, String, String, String)>,
     newest: Option<String>,
     running: bool,
-}
-
-struct ByTableView {
-    /// Address, kind and moment of each backup.
-    backups: Vec<(String, &'static str, String)>,
-    rows: Vec<Row>,
-    waiting: u64,
-    problem: Option<String>,
 }
 
 struct BackupRow {
@@ -112,7 +104,7 @@ pub(in crate::web) async fn server(
     let forecast = Forecast::of(&record);
     let has_history = record.backups.len() > 1;
     let by_table = match tables.as_str() {
-        "show" => Some(by_table(ByTable::read(&app, &record).await, &slug)),
+        "show" => Some(ByTable::read(&app, &record).await),
         _ => None,
     };
     let shown = if matches!(days.as_str(), "7" | "90" | "all") { format!("days={days}&") } else { String::new() };
@@ -190,14 +182,6 @@ fn forecast_figures(forecast: &Forecast, price: Option<f64>) -> Vec<Figure> {
             Figure { label, value: human::bytes(bytes as u64), note }
         })
         .into()
-}
-
-fn by_table(read: ByTable, slug: &str) -> ByTableView {
-    let column = |backup: by_table::Column| {
-        (format!("/servers/{slug}/backups/{}?tables=show#tables", backup.id), backup.kind, moment(backup.finished))
-    };
-    let backups = read.backups.into_iter().map(column).collect();
-    ByTableView { backups, rows: read.rows, waiting: read.waiting, problem: read.problem }
 }
 
 fn backup_row(view: &BackupView, slug: &str, now: Timestamp) -> BackupRow {
