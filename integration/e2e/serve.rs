@@ -262,6 +262,14 @@ fn a_store_that_is_away_is_told_and_when_it_is_back_all_is_current_again() {
     service.wait_for("all to be read", |page| page.get("/readyz").status == 200);
     let page = service.page;
     let before = page.json("/servers/db1");
+    let grown = page.get("/servers/db1?tables=show").body;
+    let backup = before["all_backups"][0]["id"].as_str().unwrap();
+    for told in
+        ["class=\"bytable\"", "<th scope=\"row\">shop.", &format!("/servers/db1/backups/{backup}?tables=show#tables")]
+    {
+        assert!(grown.contains(told), "{told}: {grown}");
+    }
+    assert!(!grown.contains("not read yet"), "{grown}");
     path.set(Fault::Down);
     let mut late = Service::start(&haulout, &[]);
     let all_stand = |page: Page, standing: &str| {
